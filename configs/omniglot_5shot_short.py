@@ -1,0 +1,26 @@
+"""Omniglot, trained 60-way 5-shot for 2000 episodes: about half an hour on 2 cores.
+
+Reproduces: Snell et al. 2017, Table 4 (5 shot, 5 query, 60 way; its 5-shot cells are
+    those of Table 1), as far as a short run can: see omniglot_1shot_short.py.
+Run: python -m experiments.prototypes --config configs/omniglot_5shot_short.py
+    --workdir runs/omniglot_5shot_short --data.dir DIR
+Expect: within the tolerances below of the paper, or better.
+"""
+
+from experiments.prototypes import Config, Data, Task, published
+
+config = Config(
+    data=Data(name="omniglot", train="trainval", test="test"),
+    task=Task(way=60, shot=5, query=5),
+    episodes=2000,
+    seed=0,
+)
+published = published(
+    "Snell et al. 2017, Table 4",
+    {
+        (5, 1): (98.5, 0.9),
+        (5, 5): (99.7, 0.2),
+        (20, 1): (94.7, 2.4),
+        (20, 5): (98.9, 0.6),
+    },
+)

@@ -1,0 +1,19 @@
+"""A prototypical network on embedded handwriting, in three minutes and no download.
+
+Reproduces: nothing published; the whole pipeline of Snell et al. 2017 on `glyphs`,
+    handwriting drawn by the project itself, tested on alphabets never trained on.
+Run: python -m experiments.prototypes --config configs/quickstart.py
+    --workdir runs/quickstart
+Expect: on 2 CPU cores at most 3 minutes.
+"""
+
+from experiments.prototypes import Config, Data, Optim, Task
+
+config = Config(
+    data=Data(name="glyphs"),
+    task=Task(way=20, shot=1, query=5),
+    optim=Optim(halve_every=200),
+    episodes=300,
+    save_every=100,
+    log_every=10,
+)

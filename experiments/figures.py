@@ -1,0 +1,106 @@
+"""Figures of a run. Needs matplotlib, the `plot` extra."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxfer.types import Episode
+
+_COLOURS = matplotlib.colormaps["tab10"].colors
+
+
+def learning_curve(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
+    """Training loss and accuracy against steps, from the lines of metrics.jsonl."""
+    lines = [line for line in lines if "train/loss" in line]
+    steps = [line["step"] for line in lines]
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(steps, [line["train/loss"] for line in lines], color=_COLOURS[0])
+    loss.set(xlabel="step", ylabel="loss (nats)", yscale="log")
+    values = [100 * line["train/accuracy"] for line in lines]
+    accuracy.plot(steps, values, color=_COLOURS[1])
+    accuracy.set(xlabel="step", ylabel="accuracy (%)")
+    figure.suptitle("training episodes")
+    figure.savefig(path, dpi=120)
+
+
+def episode(
+    path: Path, images: Episode, predicted: np.ndarray, names: Sequence[str]
+) -> None:
+    """An episode as drawn: support on the left, queries framed by their prediction.
+
+    Args:
+        path: of the PNG.
+        images: support and query as floats from 0 to 1.
+        predicted: `[way, n_query]`, the row each query was given to.
+        names: one a row.
+    """
+    support, query = np.asarray(images.support), np.asarray(images.query)
+    way, shot = support.shape[:2]
+    shown = min(query.shape[1], 10)
+    columns = shot + shown
+    figure = Figure(figsize=(0.7 * columns + 2.4, 0.72 * way + 0.6))
+    axes = figure.subplots(way, columns, squeeze=False)
+    figure.subplots_adjust(0.2, 0.02, 0.99, 0.86, wspace=0.12, hspace=0.12)
+    for row in range(way):
+        for column in range(columns):
+            ax = axes[row, column]
+            is_support = column < shot
+            image = support[row, column] if is_support else query[row, column - shot]
+            ax.imshow(image.squeeze(), cmap=None if image.shape[-1] == 3 else "gray_r")
+            ax.set(xticks=[], yticks=[])
+            given = row if is_support else int(predicted[row, column - shot])
+            for side in ax.spines.values():
+                side.set(color=_COLOURS[given % 10], linewidth=2.5)
+            if not is_support and given != row:
+                ax.plot([0, 1], [0, 1], transform=ax.transAxes, color="red", lw=1)
+        axes[row, 0].set_ylabel(
+            names[row], rotation=0, ha="right", va="center", fontsize=7
+        )
+    axes[0, 0].set_title("support", fontsize=8)
+    right = int((predicted == np.arange(way)[:, None]).sum())
+    axes[0, shot].set_title(
+        f"queries, framed in the colour of the predicted class: {right} of "
+        f"{predicted.size} right",
+        fontsize=8,
+        loc="left",
+    )
+    figure.savefig(path, dpi=120)
+
+
+def embeddings(path: Path, embedded: Episode, names: Sequence[str]) -> None:
+    """An episode's embeddings and prototypes on their two principal axes.
+
+    Args:
+        path: of the PNG.
+        embedded: support and query embeddings.
+        names: one a class.
+    """
+    support, query = np.asarray(embedded.support), np.asarray(embedded.query)
+    way, _, dim = query.shape
+    points = query.reshape(-1, dim)
+    centre = points.mean(axis=0)
+    _, spread, axes = np.linalg.svd(points - centre, full_matrices=False)
+    share = float((spread[:2] ** 2).sum() / (spread**2).sum())
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    ax = figure.subplots()
+    for row in range(way):
+        colour = _COLOURS[row % 10]
+        flat = (query[row] - centre) @ axes[:2].T
+        prototype = (support[row].mean(axis=0) - centre) @ axes[:2].T
+        ax.scatter(*flat.T, s=16, color=colour, alpha=0.7)
+        ax.scatter(
+            *prototype, s=160, marker="*", color=colour, edgecolor="black", zorder=3
+        )
+        ax.scatter([], [], s=16, color=colour, label=names[row])
+    ax.scatter([], [], s=120, marker="*", color="white", ec="black", label="prototype")
+    ax.legend(fontsize=7)
+    ax.set(
+        xlabel="first principal axis",
+        ylabel="second principal axis",
+        title=f"queries of one episode ({share:.0%} of the variance shown)",
+    )
+    figure.savefig(path, dpi=120)

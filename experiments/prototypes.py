@@ -1,0 +1,431 @@
+"""Prototypical networks (Snell et al. 2017): train on episodes, classify new classes.
+
+    python -m experiments.prototypes --config configs/quickstart.py --workdir DIR
+
+trains an embedding on episodes of the training classes, embeds the test classes once,
+and classifies numbered episodes of them for every way and shot, beside a nearest
+neighbour on raw pixels on the very same episodes. The same line resumes.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxfer import config as configs
+from jaxfer import heads, loop, losses, nets, runlog, sharding, stats, steps
+from jaxfer.checkpoint import Checkpoints
+from jaxfer.config import how
+from jaxfer.data import Images, Resident, draw, load, resident, to_float
+from jaxfer.episodes import check_episode
+from jaxfer.types import TRAIN, Episode, Net, Params, State, TrainState
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which classes train and which test."""
+
+    name: str = "omniglot"
+    train: str = "trainval"
+    test: str = "test"
+    dir: str | None = how(None)
+    """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The network."""
+
+    width: int = 64
+    bn_scale_init: Literal["ones", "uniform"] = "uniform"
+    """BatchNorm scales at first; the paper's framework drew them from U(0, 1)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of activations; parameters, statistics and distances stay float32."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The shape of a training episode."""
+
+    way: int = 60
+    shot: int = 1
+    query: int = 5
+
+
+@dataclass(frozen=True)
+class Test:
+    """Test episodes: every way with every shot."""
+
+    ways: tuple[int, ...] = (5, 20)
+    shots: tuple[int, ...] = (1, 5)
+    query: int = 15
+    episodes: int = 1000
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam, its rate halved at fixed intervals."""
+
+    learning_rate: float = 1e-3
+    halve_every: int = 2000
+    """Episodes between halvings; 0 for a constant rate."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: what it is, and how it is run."""
+
+    data: Data = field(default_factory=Data)
+    net: Embedding = field(default_factory=Embedding)
+    task: Task = field(default_factory=Task)
+    test: Test = field(default_factory=Test)
+    optim: Optim = field(default_factory=Optim)
+    distance: heads.Distance = "sqeuclidean"
+    episodes: int = 2000
+    """Training episodes."""
+    episodes_per_step: int = 1
+    """Episodes whose gradients are averaged to one update; the paper's is 1."""
+    seed: int = 0
+
+    steps_per_call: int = how(1)
+    """Steps in one call of the device; more hides the host where steps are short."""
+    devices: int | None = how(None)
+    """Devices to spread the episodes of a step over; all, unless given."""
+    save_every: int = how(500)
+    log_every: int = how(50)
+    figures: bool = how(True)
+    """Draw figures, where matplotlib is installed."""
+
+
+def published(
+    source: str, cells: Mapping[tuple[int, int], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Published test accuracies, for a config file to set beside its result.
+
+    Args:
+        source: the paper and its table.
+        cells: accuracy in percent and tolerance below it, by (way, shot).
+    """
+    return [
+        {
+            "name": f"test/{way}way_{shot}shot/prototypes/accuracy",
+            "value": value,
+            "tolerance": tolerance,
+            "source": source,
+        }
+        for (way, shot), (value, tolerance) in cells.items()
+    ]
+
+
+class Parts(NamedTuple):
+    """A run's data set: the classes it trains on and those it is tested on."""
+
+    train: Images
+    test: Images
+
+
+def load_parts(config: Config) -> Parts:
+    """Load the data and refuse what the config cannot have of it."""
+    data = load(
+        config.data.name, [config.data.train, config.data.test], config.data.dir
+    )
+    parts = Parts(data[config.data.train], data[config.data.test])
+    task, test = config.task, config.test
+    shapes = [(parts.train, task.way, task.shot, task.query)]
+    shapes += [(parts.test, w, s, test.query) for w in test.ways for s in test.shots]
+    for images, way, shot, query in shapes:
+        check_episode(
+            resident(images).table,
+            images.class_names,
+            way=way,
+            shot=shot,
+            n_query=query,
+            where=images.name,
+        )
+    return parts
+
+
+def make_net(config: Config) -> Net:
+    """The embedding."""
+    return nets.conv4(
+        width=config.net.width,
+        bn_scale_init=config.net.bn_scale_init,
+        dtype=jnp.dtype(config.net.precision),
+    )
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam; the rate is halved after every `halve_every` episodes."""
+    rate = config.optim.learning_rate
+    if not config.optim.halve_every:
+        return optax.adam(rate)
+    every = config.optim.halve_every / config.episodes_per_step
+    return optax.adam(lambda step: rate * 0.5 ** jnp.floor(step / every))
+
+
+def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
+    """The mean loss of a step's episodes, BatchNorm statistics those of each episode.
+
+    Support and query share one pass and so their statistics, as in the released code;
+    running statistics are averaged over the episodes.
+    """
+    task, per_step = config.task, config.episodes_per_step
+
+    def of_episode(params: Params, state: State, episode: Episode):
+        support, query, _ = episode
+        images = jnp.concatenate([merge_axes(support), merge_axes(query)])
+        z, state = net.apply(params, state, images, mode=TRAIN)
+        split = task.way * task.shot
+        embedded = Episode(
+            z[:split].reshape(*support.shape[:2], -1),
+            z[split:].reshape(*query.shape[:2], -1),
+            episode.classes,
+        )
+        logits = prototype_logits(embedded, config.distance)
+        return losses.episode_nll(logits), (state, losses.episode_accuracy(logits))
+
+    def loss(params: Params, state: State, step: Array, data: Resident):
+        numbers = step * per_step + jnp.arange(per_step)
+        episodes = jax.vmap(
+            lambda k: draw(
+                data,
+                config.seed,
+                "train",
+                k,
+                way=task.way,
+                shot=task.shot,
+                n_query=task.query,
+            )
+        )(sharding.spread(numbers, mesh))
+        value, (states, accuracy) = jax.vmap(of_episode, in_axes=(None, None, 0))(
+            params, state, episodes
+        )
+        state = jax.tree.map(lambda x: x.mean(axis=0), states)
+        return value.mean(), (state, {"accuracy": accuracy.mean()})
+
+    return loss
+
+
+def merge_axes(x: Array) -> Array:
+    """[way, n, ...] as [way * n, ...]."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def prototype_logits(episode: Episode, distance: heads.Distance) -> Array:
+    """Logits `[way, n_query, way]` of embedded queries against prototypes."""
+    memory = heads.support_memory(episode.support)
+    return heads.head_logits(
+        heads.prototype_head(memory, distance=distance), episode.query
+    )
+
+
+def pixel_logits(episode: Episode) -> Array:
+    """Logits of the nearest support image, pixel by pixel: the plainest baseline."""
+    way, shot = episode.support.shape[:2]
+    flat = episode.support.reshape(way * shot, -1)
+    owner = jnp.repeat(jnp.arange(way), shot)
+    head = heads.nearest_head(flat, owner, num_classes=way)
+    return heads.head_logits(head, episode.query.reshape(*episode.query.shape[:2], -1))
+
+
+def test_accuracies(
+    config: Config, embedded: Resident, images: Resident
+) -> dict[str, np.ndarray]:
+    """Per-episode accuracies in percent, for every way, shot and method."""
+    split, accuracies = config.data.test, {}
+    methods = {
+        "prototypes": (
+            embedded,
+            lambda episode: prototype_logits(episode, config.distance),
+        ),
+        "pixel_nearest_neighbour": (images, pixel_logits),
+    }
+    for way in config.test.ways:
+        for shot in config.test.shots:
+            for method, (data, classify) in methods.items():
+                run = steps.make_episode_eval(
+                    lambda data, k, way=way, shot=shot: draw(
+                        data,
+                        config.seed,
+                        split,
+                        k,
+                        way=way,
+                        shot=shot,
+                        n_query=config.test.query,
+                    ),
+                    classify,
+                )
+                name = f"{split}/{way}way_{shot}shot/{method}/accuracy"
+                accuracies[name] = loop.evaluate_episodes(
+                    run, data, episodes=config.test.episodes
+                )
+    return accuracies
+
+
+def run(
+    config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Train, test, and write the result and its figures.
+
+    Raises:
+        Interrupted: stopped on request, after saving.
+        ValueError: data or a folder that do not fit the config.
+    """
+    if (workdir / "result.json").exists():
+        print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")
+        return runlog.read_json(workdir / "result.json")
+    if config.episodes % config.episodes_per_step:
+        raise ValueError(
+            f"found episodes = {config.episodes}, needed a multiple of "
+            f"episodes_per_step = {config.episodes_per_step}"
+        )
+    parts = load_parts(config)
+    mesh = sharding.make_mesh(config.devices)
+    if config.episodes_per_step % mesh.shape["data"]:
+        raise ValueError(
+            f"found episodes_per_step = {config.episodes_per_step}, needed a multiple "
+            f"of the {mesh.shape['data']} devices they are spread over (see --devices)"
+        )
+    configs.open_workdir(workdir, config)
+    net = make_net(config)
+    began = time.monotonic()
+    train_state, rate = train(config, workdir, net, mesh, resident(parts.train))
+
+    print(f"testing on {parts.test.num_classes} classes of {parts.test.name}")
+    images = sharding.place(resident(parts.test), mesh)
+    embed = steps.make_embed(net, to_float)
+    features = embed(train_state.trainable, train_state.state, images.items)
+    embedded = images._replace(items=features)
+    accuracies = test_accuracies(config, embedded, images)
+    np.savez_compressed(workdir / "episodes.npz", **accuracies)
+
+    metrics = {
+        name: stats.summarize(values).metric(over="episodes", unit="%")
+        for name, values in accuracies.items()
+    }
+    result = {
+        "experiment": "prototypes",
+        "config": configs.to_json(config),
+        "metrics": metrics,
+        "reference": runlog.compare(metrics, published),
+        "throughput": {"episodes_per_s": rate},
+        **runlog.environment(),
+        "dataset_fingerprint": {
+            config.data.train: parts.train.fingerprint,
+            config.data.test: parts.test.fingerprint,
+        },
+        "seed": config.seed,
+        "wall_s": time.monotonic() - began,
+    }
+    if parts.train.simulated:
+        result["data"] = "simulated"
+    if config.figures:
+        draw_figures(config, workdir, parts, images, embedded)
+    runlog.write_json(workdir / "result.json", result)
+    return result
+
+
+def train(
+    config: Config, workdir: Path, net: Net, mesh: Any, data: Resident
+) -> tuple[TrainState, float | None]:
+    """Train from the newest checkpoint, or afresh; the state and episodes a second."""
+    shape = data.items.shape[1:]
+    params, state = jax.jit(net.init, static_argnums=1)(
+        jax.random.key(config.seed), shape
+    )
+    optimizer = make_optimizer(config)
+    train_state = sharding.place(steps.init_train_state(params, state, optimizer), mesh)
+    step = steps.compile_step(
+        steps.make_train_step(make_loss(config, net, mesh), optimizer),
+        steps_per_call=config.steps_per_call,
+    )
+    num_steps = config.episodes // config.episodes_per_step
+    with Checkpoints(workdir) as checkpoints:
+        if restored := checkpoints.restore(train_state):
+            train_state, _ = restored
+            print(f"going on from step {int(train_state.step)} of {num_steps}")
+        start = int(train_state.step)
+        with runlog.RunLog(
+            workdir,
+            start=start,
+            num_steps=num_steps,
+            every=config.log_every,
+            per_step=config.episodes_per_step,
+        ) as log:
+            train_state = loop.fit(
+                step,
+                train_state,
+                sharding.place(data, mesh),
+                num_steps=num_steps,
+                log=log,
+                checkpoints=checkpoints,
+                steps_per_call=config.steps_per_call,
+                save_every=config.save_every,
+            )
+            return train_state, log.rate()
+
+
+def draw_figures(
+    config: Config, workdir: Path, parts: Parts, images: Resident, embedded: Resident
+) -> None:
+    """The learning curve, one test episode, and the embeddings of its classes."""
+    try:
+        from experiments import figures
+    except ImportError:
+        print("no figures: matplotlib is not installed (the 'plot' extra)")
+        return
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    figures.learning_curve(folder / "learning_curve.png", runlog.read_metrics(workdir))
+    shape = dict(way=5, shot=1, n_query=config.test.query)
+    seen = draw(images, config.seed, config.data.test, 0, **shape)
+    known = draw(embedded, config.seed, config.data.test, 0, **shape)
+    predicted = np.asarray(prototype_logits(known, config.distance).argmax(-1))
+    names = [parts.test.class_names[c] for c in known.classes.tolist()]
+    figures.episode(folder / "episode.png", seen, predicted, names)
+    figures.embeddings(folder / "embeddings.png", known, names)
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The result as a table: ours, its 95% interval, and what was published."""
+    published = {row["name"]: row for row in result["reference"]}
+    rows = [("metric", "mean ± 95%", "published")]
+    for name, metric in result["metrics"].items():
+        summary = stats.Summary(metric["mean"], metric["ci95"], metric["n"])
+        value = published.get(name, {}).get("value")
+        rows.append((name, str(summary), "" if value is None else f"{value:.1f}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    with configs.clean_errors():
+        command = configs.parse("experiments.prototypes", Config, argv)
+        try:
+            result = run(command.config, command.workdir, command.published)
+        except loop.Interrupted as e:
+            print(f"{e}, saved; to go on:\n  {command.line}")
+            return 130
+    print(report(result))
+    print(f"result and figures: {command.workdir}")
+    return 0
+
+
+if __name__ == "__main__":
+    # Config files import this module by name, and a class is one class only once.
+    from experiments.prototypes import main as named_main
+
+    sys.exit(named_main())

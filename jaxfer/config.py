@@ -1,0 +1,163 @@
+"""Typed, closed configs: from a file, overridden by name, compared on resume.
+
+A config is a frozen dataclass of dataclasses. Its fields say *what* is run, unless
+marked with `how`, for what may change when a run is resumed (data directory, logging,
+steps a call): results do not depend on those.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from jaxfer.runlog import read_json, write_json
+
+C = TypeVar("C")
+
+
+def how(default: Any) -> Any:
+    """A field that says how to run and not what: it may change on resume."""
+    return dataclasses.field(default=default, metadata={"how": True})
+
+
+class Command(NamedTuple):
+    """A parsed command line.
+
+    Attributes:
+        config: of the file, with the overrides.
+        workdir: where the run lives.
+        published: the values the config file publishes beside the result.
+        line: the command itself, to be shown again.
+    """
+
+    config: Any
+    workdir: Path
+    published: Sequence[dict[str, Any]]
+    line: str
+
+
+def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
+    """Read `--config FILE --workdir DIR [--a.b VALUE ...]`.
+
+    The file is a Python module whose `config` is an instance of `config_class`, and
+    whose `published`, where there is one, lists the values to compare with.
+
+    Args:
+        experiment: module name, for messages.
+        config_class: of the experiment.
+        argv: the arguments.
+
+    Raises:
+        ValueError: no such file, or one that makes another kind of config.
+        SystemExit: an unknown or ill-typed option, with the nearest spelling, code 2.
+    """
+    import tyro
+
+    prog = f"python -m {experiment}"
+    outer = argparse.ArgumentParser(
+        prog, add_help=False, allow_abbrev=False, exit_on_error=False
+    )
+    outer.add_argument("--config", required="--help" not in argv and "-h" not in argv)
+    outer.add_argument("--workdir")
+    known, rest = outer.parse_known_args(argv)
+    default, published = config_class(), []
+    if known.config:
+        default, published = _load(Path(known.config), config_class)
+    config = tyro.cli(
+        config_class,
+        default=default,
+        args=rest,
+        prog=f"{prog} --config FILE --workdir DIR",
+    )
+    workdir = known.workdir or f"runs/{Path(known.config).stem}"
+    line = f"{prog} {shlex.join(argv)}"
+    return Command(config, Path(workdir), published, line)
+
+
+def open_workdir(workdir: Path, config: Any) -> None:
+    """Make a run's folder, or check that the one there is of the same run.
+
+    Raises:
+        ValueError: a folder whose config differs in *what* is run; the fields are
+            listed.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        theirs, ours = read_json(path), to_json(config)
+        fixed = _what(config)
+        differing = [
+            f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
+            for name in sorted(theirs.keys() | ours.keys())
+            if (name in fixed or name not in ours)
+            and theirs.get(name) != ours.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"{workdir} holds a run of another config: {', '.join(differing)}; "
+                "choose another --workdir, or the same options to resume"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, to_json(config))
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The fields of a config by dotted name, as JSON has them.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Optim:
+        ...     rate: float = 0.1
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Config:
+        ...     optim: Optim = Optim()
+        ...     ways: tuple[int, ...] = (5, 20)
+        >>> to_json(Config())
+        {'optim.rate': 0.1, 'ways': [5, 20]}
+    """
+    return {name: json.loads(json.dumps(value)) for name, value, _ in _fields(config)}
+
+
+@contextmanager
+def clean_errors() -> Iterator[None]:
+    """Bad input as one line on stderr and exit code 2, in place of a traceback."""
+    try:
+        yield
+    except (ValueError, argparse.ArgumentError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        raise SystemExit(2) from e
+
+
+def _what(config: Any) -> set[str]:
+    return {name for name, _, is_how in _fields(config) if not is_how}
+
+
+def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{prefix}{field.name}.")
+        else:
+            is_how = bool(field.metadata.get("how"))
+            yield f"{prefix}{field.name}", value, is_how
+
+
+def _load(path: Path, config_class: type[C]) -> tuple[C, list[dict[str, Any]]]:
+    if not path.is_file():
+        there = sorted(str(p) for p in path.parent.glob("*.py"))
+        raise ValueError(f"found no config {path}, {path.parent} has {there}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = getattr(module, "config", None)
+    if not isinstance(config, config_class):
+        raise ValueError(
+            f"found config = {type(config).__name__} in {path}, "
+            f"needed a {config_class.__module__}.{config_class.__name__}"
+        )
+    return config, list(getattr(module, "published", []))

@@ -1,0 +1,83 @@
+"""The array cache: a data set as memory-mapped .npy files with a fingerprint.
+
+Starting from it takes no decoding and neither tensorflow-datasets nor Grain, so it is
+also how data travel to a machine that has neither.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from jaxfer.data.images import Images
+
+FORMAT = 1
+
+
+def write_cache(data: Images, directory: str | Path) -> Path:
+    """Write a data set's arrays; an older cache at the same place is replaced.
+
+    Args:
+        data: the images.
+        directory: the cache's own folder, made where it is missing.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: a folder that is there and holds something else.
+    """
+    directory = Path(directory)
+    if directory.exists() and not (directory / "meta.json").exists():
+        raise ValueError(f"{directory} is there and is not a cache: not replaced")
+    # Whole or not at all: a reader never meets half a cache.
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    np.save(partial / "images.npy", data.images)
+    np.save(partial / "labels.npy", data.labels)
+    meta = {
+        "format": FORMAT,
+        "name": data.name,
+        "simulated": data.simulated,
+        "shape": data.images.shape,
+        "fingerprint": data.fingerprint,
+        "class_names": data.class_names,
+    }
+    (partial / "meta.json").write_text(json.dumps(meta))
+    shutil.rmtree(directory, ignore_errors=True)
+    partial.rename(directory)
+    return directory
+
+
+def read_cache(directory: str | Path) -> Images:
+    """The data set of a cache, images memory-mapped, its fingerprint checked.
+
+    Args:
+        directory: the folder `write_cache` wrote.
+
+    Raises:
+        ValueError: a file that is missing, truncated or not what was written.
+    """
+    directory = Path(directory)
+    remedy = "write it anew with tools/prepare_data.py"
+    try:
+        meta = json.loads((directory / "meta.json").read_text())
+        if meta["format"] != FORMAT:
+            raise ValueError(f"found format {meta['format']}, needed {FORMAT}")
+        data = Images(
+            name=meta["name"],
+            images=np.load(directory / "images.npy", mmap_mode="r"),
+            labels=np.load(directory / "labels.npy"),
+            class_names=tuple(meta["class_names"]),
+            simulated=meta["simulated"],
+        )
+    except (OSError, EOFError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"the cache {directory} is damaged ({e}): {remedy}") from e
+    if data.fingerprint != meta["fingerprint"]:
+        raise ValueError(
+            f"the cache {directory} is damaged (found fingerprint {data.fingerprint}, "
+            f"needed {meta['fingerprint']}): {remedy}"
+        )
+    return data

@@ -1,0 +1,163 @@
+"""Data sets by name, and from arrays."""
+
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer, Num
+
+from jaxfer.data.cache import read_cache
+from jaxfer.data.glyphs import glyphs
+from jaxfer.data.images import Images
+from jaxfer.data.omniglot import omniglot
+from jaxfer.data.splits import glyphs_split, omniglot_split
+
+_SPLIT: dict[str, Callable[[Images, str], Images]] = {
+    "glyphs": glyphs_split,
+    "omniglot": omniglot_split,
+}
+NAMES = tuple(_SPLIT)
+
+
+def data_directory(directory: str | Path | None = None) -> Path:
+    """Where data sets lie: as told, else `$JAXFER_DATA`, else where TFDS keeps them.
+
+    Example:
+        >>> data_directory("some/where").name
+        'where'
+    """
+    told = directory or os.environ.get("JAXFER_DATA") or os.environ.get("TFDS_DATA_DIR")
+    return Path(told or "~/tensorflow_datasets").expanduser()
+
+
+def cache_directory(name: str, directory: str | Path | None = None) -> Path:
+    """Where the array cache of a data set is looked for.
+
+    Example:
+        >>> cache_directory("omniglot", "some/where").name
+        'omniglot.cache'
+    """
+    return data_directory(directory) / f"{name}.cache"
+
+
+def load_all(name: str, directory: str | Path | None = None) -> Images:
+    """A whole data set: from its array cache where there is one, else from its source.
+
+    Args:
+        name: 'glyphs', which is drawn on the spot, or 'omniglot'.
+        directory: see `data_directory`.
+
+    Raises:
+        ValueError: an unknown name, or a data set that is not there.
+    """
+    _check_name(name)
+    cache = cache_directory(name, directory)
+    return read_cache(cache) if cache.exists() else load_source(name, directory)
+
+
+def load_source(name: str, directory: str | Path | None = None) -> Images:
+    """A whole data set from its source, whether or not there is a cache.
+
+    Args:
+        name: see `load_all`.
+        directory: where TFDS has prepared it.
+
+    Raises:
+        ValueError: an unknown name, or a data set that is not there.
+    """
+    _check_name(name)
+    if name == "glyphs":
+        return glyphs()
+    directory = data_directory(directory)
+    if not (directory / name).is_dir():
+        raise ValueError(
+            f"found neither {name}.cache nor {name} as TFDS prepares it in {directory},"
+            " needed one of them: say where it is with --data.dir or $JAXFER_DATA, or "
+            f"prepare it with `python tools/prepare_data.py {name} --to DIR`"
+        )
+    return omniglot(directory)
+
+
+def load(
+    name: str, splits: Sequence[str], directory: str | Path | None = None
+) -> dict[str, Images]:
+    """Parts of a data set, by class.
+
+    Args:
+        name: of the data set (see `load_all`).
+        splits: of 'train', 'val', 'trainval' and 'test'.
+        directory: see `data_directory`.
+
+    Raises:
+        ValueError: as `load_all`, or an unknown split.
+    """
+    data = load_all(name, directory)
+    return {split: _SPLIT[name](data, split) for split in splits}
+
+
+def from_arrays(
+    images: Num[np.ndarray, "..."],
+    labels: Integer[np.ndarray, "..."],
+    *,
+    name: str = "arrays",
+    class_names: Sequence[str] | None = None,
+) -> Images:
+    """A data set of one's own arrays.
+
+    Args:
+        images: `[n, height, width, channels]`, or `[n, height, width]` for one
+            channel; uint8 from 0 to 255, or floating from 0 to 1.
+        labels: `[n]` integers from 0.
+        name: of the data set.
+        class_names: one a class; the numbers themselves unless given.
+
+    Raises:
+        ValueError: another rank, shape or type, or pixels that are NaN or out of range;
+            the first such image is named.
+
+    Example:
+        >>> from_arrays(np.zeros((2, 28, 28)), np.array([0, 1])).images.shape
+        (2, 28, 28, 1)
+    """
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise ValueError(
+            f"found images of shape {images.shape}, needed [n, height, width] or "
+            "[n, height, width, channels], none of them 0"
+        )
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"found labels of shape {labels.shape}, needed [{len(images)}], one each"
+        )
+    if images.ndim == 3:
+        images = images[..., None]
+    if np.issubdtype(images.dtype, np.floating):
+        images = _quantize(images)
+    elif images.dtype != np.uint8:
+        raise ValueError(
+            f"found images of type {images.dtype}, needed uint8 from 0 to 255 or "
+            "floating from 0 to 1"
+        )
+    if class_names is None:
+        class_names = [str(c) for c in range(int(labels.max()) + 1)]
+    return Images(name, images, labels.astype(np.int32), tuple(class_names))
+
+
+def _quantize(images: np.ndarray) -> np.ndarray:
+    good = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
+    if not good.all():
+        worst = int(np.argmin(good))
+        low, high = images[worst].min(), images[worst].max()
+        raise ValueError(
+            f"image {worst} has pixels from {low} to {high}, needed floating pixels "
+            "from 0 to 1 (and no NaN)"
+        )
+    return np.round(images * 255).astype(np.uint8)
+
+
+def _check_name(name: str) -> None:
+    if name not in _SPLIT:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"found data set {name!r}, needed one of {NAMES}{hint}")

@@ -1,0 +1,174 @@
+"""The loop: calls compiled steps, logs, saves, stops. It knows nothing of papers."""
+
+import math
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxfer.checkpoint import Checkpoints
+from jaxfer.runlog import RunLog
+from jaxfer.steps import Step
+from jaxfer.types import TrainState
+
+# Calls handed to the device before the oldest must be done: enough to hide the host,
+# few enough that the bar and an interrupt are at most this far behind.
+_IN_FLIGHT = 4
+
+
+class Interrupted(Exception):
+    """Training stopped on request, after saving the step in `step`."""
+
+    def __init__(self, step: int) -> None:
+        """Remember the step."""
+        super().__init__(f"stopped at step {step}")
+        self.step = step
+
+
+def fit(
+    step: Step,
+    train_state: TrainState,
+    data: PyTree,
+    *,
+    num_steps: int,
+    log: RunLog,
+    checkpoints: Checkpoints | None = None,
+    steps_per_call: int = 1,
+    save_every: int = 500,
+    evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+    eval_every: int = 0,
+    meta: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """Train until a step, from wherever the state is.
+
+    A state is saved only once the losses up to it are known to be finite. SIGINT
+    (Ctrl-C) and SIGTERM finish the call under way, save, and raise `Interrupted`; a
+    second one stops at once.
+
+    Args:
+        step: compiled, `steps_per_call` steps a call.
+        train_state: donated to the first call.
+        data: what `step` draws its batches from.
+        num_steps: the step to end at.
+        log: gets every step's metrics.
+        checkpoints: where to save, nowhere unless given.
+        steps_per_call: as `step` was compiled.
+        save_every: steps between saves; there is always one at the end.
+        evaluate: called every `eval_every` steps, its numbers go to the log.
+        eval_every: 0 for never.
+        meta: saved with each checkpoint.
+
+    Returns:
+        The state at `num_steps`.
+
+    Raises:
+        Interrupted: stopped on request.
+        ValueError: a loss that is not finite, or steps that calls do not divide.
+    """
+    done = int(train_state.step)
+    if (num_steps - done) % steps_per_call:
+        raise ValueError(
+            f"found {num_steps - done} steps to do, needed a multiple of "
+            f"steps_per_call = {steps_per_call}"
+        )
+    for name, every in (("save_every", save_every), ("eval_every", eval_every)):
+        if every % steps_per_call:
+            raise ValueError(
+                f"found {name} = {every}, needed a multiple of steps_per_call = "
+                f"{steps_per_call}"
+            )
+    flying: deque[tuple[int, dict[str, Any]]] = deque()
+
+    def land(most: int) -> None:
+        while flying and (len(flying) > most or flying[0][1]["loss"].is_ready()):
+            _log_call(log, checkpoints, *flying.popleft())
+
+    def save() -> None:
+        land(0)
+        if checkpoints is not None:
+            checkpoints.save(train_state, dict(meta or {}))
+
+    with _stop_requests() as stop_requested:
+        while done < num_steps:
+            train_state, metrics = step(train_state, data)
+            flying.append((done, metrics))
+            done += steps_per_call
+            land(_IN_FLIGHT)
+            if stop_requested():
+                save()
+                raise Interrupted(done)
+            if save_every and done % save_every == 0 or done == num_steps:
+                save()
+            if evaluate is not None and eval_every and done % eval_every == 0:
+                land(0)
+                log.write(done, evaluate(train_state))
+    return train_state
+
+
+def evaluate_episodes(
+    accuracies: Callable[[PyTree, jax.Array], jax.Array],
+    data: PyTree,
+    *,
+    episodes: int,
+    block: int = 100,
+) -> np.ndarray:
+    """The accuracies of episodes 0 to `episodes` - 1, in percent.
+
+    Args:
+        accuracies: of `steps.make_episode_eval`.
+        data: what it draws from.
+        episodes: how many.
+        block: episodes a call.
+    """
+    block = min(block, episodes)
+    # Numbers past the last fill the last block, so that there is one shape to compile.
+    starts = range(0, episodes, block)
+    calls = [
+        accuracies(data, np.arange(start, start + block, dtype=np.uint32))
+        for start in starts
+    ]
+    return 100 * np.concatenate(jax.device_get(calls))[:episodes].astype(np.float64)
+
+
+def _log_call(
+    log: RunLog, checkpoints: Checkpoints | None, before: int, metrics: dict[str, Any]
+) -> None:
+    fetched = {name: np.ravel(x) for name, x in jax.device_get(metrics).items()}
+    for i, loss in enumerate(fetched["loss"].tolist()):
+        number = before + i + 1
+        if not math.isfinite(loss):
+            saved = checkpoints and checkpoints.latest_step()
+            raise ValueError(
+                f"the loss of step {number} is {loss}, needed a finite one; "
+                f"the last good checkpoint is of step {saved}"
+            )
+        log.train(number, {name: values[i] for name, values in fetched.items()})
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Whether a stop has been asked for, in place of the exceptions of signals."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(signum: int, frame: Any) -> None:
+        asked.set()
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+    for s in before:
+        signal.signal(s, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

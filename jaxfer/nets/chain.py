@@ -1,0 +1,109 @@
+"""A Net out of Linen blocks run one after another, the shape of every net here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, PRNGKeyArray, Shaped
+
+from jaxfer.types import EVAL, Mode, Modes, Net, Params, State, layer_mode
+
+_STATE = "batch_stats"
+
+
+def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) -> Net:
+    """The network that runs named Linen modules in order.
+
+    Each module is called as `module(x, mode)` and keeps its parameters and running
+    statistics under its own name, so that layers can be frozen, copied and run apart.
+
+    Args:
+        blocks: (name, module) pairs from the input on.
+        classifier: whether the last one is a classifier, which is not among `layers`.
+
+    Returns:
+        The net. Its `init` refuses images that are not `[height, width, channels]`,
+        and `apply` layer names it does not have.
+
+    Example:
+        >>> class Double(nn.Module):
+        ...     def __call__(self, x, mode):
+        ...         return 2 * x
+        >>> net = chain([("one", Double()), ("two", Double())])
+        >>> net.apply(*net.init(jax.random.key(0), (1, 1, 1)), jnp.ones(3))[0].tolist()
+        [4.0, 4.0, 4.0]
+    """
+    modules = dict(blocks)
+    names = tuple(modules)
+    if len(names) != len(blocks):
+        raise ValueError(f"found layers {[n for n, _ in blocks]}, needed unlike names")
+
+    def init(key: PRNGKeyArray, image_shape: tuple[int, ...]) -> tuple[Params, State]:
+        if len(image_shape) != 3:
+            raise ValueError(
+                f"found image shape {image_shape}, needed [height, width, channels]"
+            )
+        x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        params, state = {}, {}
+        for i, name in enumerate(names):
+            module = modules[name]
+            variables = module.init(
+                jax.random.fold_in(key, i), jnp.zeros(x.shape, x.dtype), EVAL
+            )
+            params[name] = variables.get("params", {})
+            state[name] = variables.get(_STATE, {})
+            x = jax.eval_shape(
+                lambda v, x, module=module: module.apply(v, x, EVAL), variables, x
+            )
+        return params, state
+
+    def apply(
+        params: Params,
+        state: State,
+        x: Shaped[Array, "n *item"],
+        *,
+        mode: Modes = EVAL,
+        rng: PRNGKeyArray | None = None,
+        first: str | None = None,
+        last: str | None = None,
+    ) -> tuple[Array, State]:
+        start = _index(names, first, 0)
+        stop = _index(names, last, len(names) - 1) + 1
+        state = dict(state)
+        for i in range(start, stop):
+            name = names[i]
+            x, state[name] = _run(
+                modules[name],
+                {"params": params[name], _STATE: state[name]},
+                x,
+                layer_mode(mode, name),
+                None if rng is None else jax.random.fold_in(rng, i),
+            )
+        return x, state
+
+    return Net(init, apply, names[:-1] if classifier else names)
+
+
+def _run(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    x: Array,
+    mode: Mode,
+    rng: PRNGKeyArray | None,
+) -> tuple[Array, State]:
+    rngs = {} if rng is None else {"dropout": rng}
+    if mode.batch_norm == "running":
+        # Nothing is mutable: the statistics come back as the very arrays given.
+        return module.apply(variables, x, mode, rngs=rngs), variables[_STATE]
+    y, updated = module.apply(variables, x, mode, rngs=rngs, mutable=[_STATE])
+    return y, updated.get(_STATE, variables[_STATE])
+
+
+def _index(names: tuple[str, ...], name: str | None, default: int) -> int:
+    if name is None:
+        return default
+    if name not in names:
+        raise ValueError(f"found layer {name!r}, needed one of {list(names)}")
+    return names.index(name)

@@ -1,0 +1,221 @@
+"""What a run leaves to read: metrics.jsonl, TensorBoard events, a bar, result.json."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from jaxfer.stats import Mean
+
+
+class RunLog:
+    """Training metrics as they come: averaged, written, and shown on a bar.
+
+    Args:
+        workdir: the run's folder.
+        start: the step that training starts from; later lines of an earlier run in the
+            same folder are dropped, since they are about to be made again.
+        num_steps: the step it ends at.
+        every: steps averaged to one line of metrics.jsonl.
+        per_step: examples or episodes a step, for the rate.
+        unit: what they are.
+        show: whether to draw the bar.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        start: int = 0,
+        num_steps: int,
+        every: int = 100,
+        per_step: int = 1,
+        unit: str = "episode",
+        show: bool = True,
+    ) -> None:
+        """Open the files."""
+        self._path = Path(workdir) / "metrics.jsonl"
+        _keep_lines(self._path, start)
+        self._file = self._path.open("a")
+        self._events = _event_writer(workdir, start)
+        self._every = every
+        self._window: dict[str, Mean] = {}
+        self._began = time.monotonic()
+        # When the first step was done, compilation behind it, and the last.
+        self._first = self._last = (0, 0.0)
+        self._bar = tqdm(
+            total=num_steps * per_step,
+            initial=start * per_step,
+            unit=unit,
+            disable=not show,
+            mininterval=0.5,
+            smoothing=0.1,
+        )
+        self._per_step = per_step
+
+    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One training step's metrics.
+
+        Args:
+            step: how many steps are done with this one.
+            metrics: a number each.
+        """
+        self._last = (step, time.monotonic())
+        if not self._first[0]:
+            self._first = self._last
+        for name, value in metrics.items():
+            before = self._window.get(name, Mean(0.0, 0.0))
+            self._window[name] = before.merge(Mean(float(value), 1.0))
+        means = {name: float(mean.value) for name, mean in self._window.items()}
+        self._bar.set_postfix(
+            {name: f"{value:.3f}" for name, value in means.items()}, refresh=False
+        )
+        self._bar.update(self._per_step)
+        if step % self._every == 0:
+            self.write(step, {f"train/{name}": value for name, value in means.items()})
+            self._window = {}
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Numbers at a step, as they are.
+
+        Args:
+            step: how many steps are done.
+            metrics: a number each, named "split/metric".
+        """
+        wall = round(time.monotonic() - self._began, 3)
+        line = {"step": step, "wall_s": wall, **metrics}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in metrics.items():
+                self._events.add_scalar(name, value, step)
+
+    def rate(self) -> float | None:
+        """Examples or episodes a second, compilation left out; None before 2 steps."""
+        (first, began), (last, ended) = self._first, self._last
+        return (
+            (last - first) * self._per_step / (ended - began) if last > first else None
+        )
+
+    def close(self) -> None:
+        """Finish the bar and the files."""
+        self._bar.close()
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> "RunLog":
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def read_json(path: str | Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(Path(path).read_text())
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl."""
+    text = (Path(workdir) / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def compare(
+    metrics: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Published values beside ours, for the `reference` of a result file.
+
+    The tolerance is one-sided: to be better than published is never a failure.
+
+    Args:
+        metrics: of the result.
+        published: name (of a metric), value, tolerance and source each.
+
+    Raises:
+        ValueError: a published value of a metric the result does not have.
+
+    Example:
+        >>> row = {"name": "a", "value": 99.0, "tolerance": 0.5, "source": "T1"}
+        >>> compare({"a": {"mean": 98.6}}, [row])[0]["within"]
+        True
+    """
+    rows = []
+    for row in published:
+        if row["name"] not in metrics:
+            raise ValueError(
+                f"a value is published for {row['name']!r}, and the result has only "
+                f"{sorted(metrics)}"
+            )
+        ours = metrics[row["name"]]["mean"]
+        within = ours >= row["value"] - row["tolerance"]
+        rows.append({**row, "ours": ours, "within": within})
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """The devices and versions a result was made with."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "devices": [d.device_kind for d in jax.devices()],
+        "versions": {
+            "jaxfer": _version("jaxfer"),
+            "python": ".".join(str(part) for part in sys.version_info[:3]),
+            **{name: _version(name) for name in packages},
+        },
+    }
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON whole or not at all, NaN and infinity as null."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+    partial.replace(path)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if isinstance(content, (np.generic, np.ndarray, jax.Array)):
+        return _plain(np.asarray(content).tolist())
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _keep_lines(path: Path, start: int) -> None:
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        # A line that a kill cut short has no end.
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["step"] <= start]
+        path.write_text("".join(kept))
+
+
+def _event_writer(workdir: str | Path, start: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(Path(workdir) / "events"), purge_step=start)

@@ -1,0 +1,110 @@
+"""Meshes and where arrays lie on them: the only home of jax.sharding.
+
+A mesh has the axes "data", over which episodes, batches and populations are spread,
+and "model", over which wide parameters are; one device is a mesh of one. Arrays are
+placed with shardings and `jax.jit` does the rest (what pjit became).
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from jaxfer.trees import Rules, flatten, match, unflatten
+from jaxfer.types import Params
+
+
+def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
+    """The mesh over `data * model` devices.
+
+    Args:
+        data: devices over which examples are spread; all that are left, unless given.
+        model: devices over which one set of parameters is spread.
+
+    Raises:
+        ValueError: more devices than there are, or none.
+
+    Example:
+        >>> make_mesh(1).shape
+        OrderedDict({'data': 1, 'model': 1})
+    """
+    devices = jax.devices()
+    if data is None:
+        data = len(devices) // max(model, 1)
+    if min(data, model) < 1 or data * model > len(devices):
+        raise ValueError(
+            f"found {len(devices)} devices, needed data x model = {data} x {model}, "
+            "each at least 1"
+        )
+    # Automatic propagation, as a contraction over sharded weights needs it.
+    return jax.make_mesh(
+        (data, model),
+        ("data", "model"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices[: data * model],
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_data(mesh: Mesh) -> NamedSharding:
+    """The leading axis spread over "data"."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def spread(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Within jit: the leading axis of every array spread over "data"."""
+    return jax.lax.with_sharding_constraint(tree, over_data(mesh))
+
+
+def place(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Host arrays put whole on every device of the mesh."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def from_host(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The global batch of which each process holds its own rows."""
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(over_data(mesh), x), tree
+    )
+
+
+def param_shardings(rules: Rules, params: Params, mesh: Mesh) -> Params:
+    """The sharding of each parameter, by rules.
+
+    Args:
+        rules: (pattern, axes) pairs, where axes names the mesh axis ("data", "model")
+            or None for each leading axis of the array; () is whole on every device.
+        params: a nested dictionary of arrays.
+        mesh: of `make_mesh`.
+
+    Raises:
+        ValueError: as `trees.match`, or an axis that does not divide among its devices.
+
+    Example:
+        >>> params = {"conv1": {"bias": jax.numpy.zeros(4)}}
+        >>> shardings = param_shardings([("**", ("model",))], params, make_mesh(1))
+        >>> shardings["conv1"]["bias"].spec
+        PartitionSpec('model',)
+    """
+    leaves = flatten(params)
+    axes = flatten(match(rules, params))
+    return unflatten(
+        {path: _named(path, leaves[path], axes[path], mesh) for path in axes}
+    )
+
+
+def _named(path: str, leaf: Any, axes: tuple[str | None, ...], mesh: Mesh):
+    for size, axis in zip(leaf.shape, axes, strict=False):
+        if axis is not None and size % mesh.shape[axis]:
+            raise ValueError(
+                f"{path} has an axis of {size}, needed a multiple of the "
+                f"{mesh.shape[axis]} devices of {axis!r}"
+            )
+    if len(axes) > leaf.ndim:
+        raise ValueError(f"{path} has {leaf.ndim} axes, found a rule for {len(axes)}")
+    return NamedSharding(mesh, PartitionSpec(*axes))

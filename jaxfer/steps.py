@@ -1,0 +1,154 @@
+"""Makers of compiled steps: training (partition, gradient, update) and evaluation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Float, Int, PyTree
+
+from jaxfer.losses import episode_accuracy
+from jaxfer.trees import Rules, merge, partition
+from jaxfer.types import EVAL, Episode, Net, Params, State, TrainState
+
+Metrics = dict[str, Any]
+# loss(params, state, step, data) -> (value, (new state, metrics)): it draws its own
+# batch of the data by the number of the step.
+Loss = Callable[[Params, State, Array, PyTree], tuple[Array, tuple[State, Metrics]]]
+Step = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
+
+ALL_TRAIN: Rules = (("**", True),)
+
+
+def init_train_state(
+    params: Params,
+    state: State,
+    optimizer: optax.GradientTransformation,
+    *,
+    rules: Rules = ALL_TRAIN,
+) -> TrainState:
+    """The state before the first step, parameters parted by rules.
+
+    Args:
+        params: all parameters.
+        state: running statistics.
+        optimizer: gets a state for the trainable half only.
+        rules: (pattern, trains) pairs, see `trees.partition`.
+    """
+    trainable, frozen = partition(params, rules)
+    return TrainState(
+        jnp.zeros((), jnp.int32), trainable, frozen, state, optimizer.init(trainable)
+    )
+
+
+def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
+    """The step that differentiates and updates the trainable half, not yet compiled.
+
+    Returns:
+        `step(train_state, data) -> (train_state, metrics)`, metrics with the loss.
+    """
+
+    def step(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
+        number, trainable, frozen, state, opt_state = train_state
+
+        def of_trainable(trainable: Params) -> tuple[Array, tuple[State, Metrics]]:
+            return loss(merge(trainable, frozen), state, number, data)
+
+        (value, (state, metrics)), grads = jax.value_and_grad(
+            of_trainable, has_aux=True
+        )(trainable)
+        updates, opt_state = optimizer.update(grads, opt_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        advanced = TrainState(number + 1, trainable, frozen, state, opt_state)
+        return advanced, {"loss": value, **metrics}
+
+    return step
+
+
+def compile_step(step: Step, *, steps_per_call: int = 1) -> Step:
+    """The compiled step, several to a call, which donates the state it is given.
+
+    Args:
+        step: of `make_train_step`.
+        steps_per_call: steps in one call, whose metrics come out stacked. On CPU they
+            are unrolled: XLA's kernel gradient of a convolution is about 25
+            times slower inside a loop there.
+
+    Raises:
+        ValueError: fewer than one step a call.
+    """
+    if steps_per_call < 1:
+        raise ValueError(f"found steps_per_call = {steps_per_call}, needed at least 1")
+
+    def call(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
+        if jax.default_backend() == "cpu":
+            return _unrolled(train_state, data)
+        return jax.lax.scan(
+            lambda carry, _: step(carry, data), train_state, length=steps_per_call
+        )
+
+    def _unrolled(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
+        # Even a scan of one step, fully unrolled, keeps its loop on some versions.
+        stacked = []
+        for _ in range(steps_per_call):
+            train_state, metrics = step(train_state, data)
+            stacked.append(metrics)
+        return train_state, jax.tree.map(lambda *x: jnp.stack(x), *stacked)
+
+    return jax.jit(call, donate_argnums=0)
+
+
+def make_embed(
+    net: Net, prepare: Callable[[Array], Array]
+) -> Callable[..., Float[Array, "n dim"]]:
+    """The function that embeds a whole data set, block by block.
+
+    Args:
+        net: the embedding, run on its running statistics: no image's embedding depends
+            on another image.
+        prepare: from stored pixels to what the net takes.
+
+    Returns:
+        `embed(params, state, images, block=1000)`, embeddings on the device.
+    """
+
+    @jax.jit
+    def piece(params: Params, state: State, images: Array) -> Array:
+        return net.apply(params, state, prepare(images), mode=EVAL)[0]
+
+    def embed(
+        params: Params, state: State, images: Array, *, block: int = 1000
+    ) -> Array:
+        n = images.shape[0]
+        block = min(block, n)
+        # The last block is a full one too, so that there is one shape to compile; of
+        # its rows only those not yet embedded are kept.
+        starts = [*range(0, n - block, block), n - block]
+        pieces = [piece(params, state, images[i : i + block]) for i in starts]
+        pieces[-1] = pieces[-1][len(pieces) * block - n :]
+        return jnp.concatenate(pieces)
+
+    return embed
+
+
+def make_episode_eval(
+    draw: Callable[[PyTree, Int[Array, ""]], Episode],
+    classify: Callable[[Episode], Float[Array, "way n_query way"]],
+) -> Callable[..., Float[Array, " episodes"]]:
+    """The compiled function that gives the accuracies of numbered episodes.
+
+    Args:
+        draw: `draw(data, number)` gives one episode of images or embeddings.
+        classify: gives the logits of one episode.
+
+    Returns:
+        `accuracies(data, numbers)`, one a number, from 0 to 1.
+    """
+
+    @jax.jit
+    def accuracies(data: PyTree, numbers: Int[Array, " episodes"]) -> Array:
+        return jax.vmap(lambda k: episode_accuracy(classify(draw(data, k))))(numbers)
+
+    return accuracies

@@ -1,0 +1,66 @@
+"""A strict bench: eight devices on the CPU, no silent rank promotion, checked shapes."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jaxtyping
+
+# Before anything imports jaxfer: its annotations are checked here and nowhere else.
+jaxtyping.install_import_hook("jaxfer", "beartype.beartype")
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfer.data import Images
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Where the real data lie: $JAXFER_TEST_DATA, else beside the project."""
+    told = os.environ.get("JAXFER_TEST_DATA")
+    folder = Path(told) if told else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: point $JAXFER_TEST_DATA at them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def omniglot_images(real_data: Path) -> Images:
+    pytest.importorskip("tensorflow_datasets")
+    from jaxfer.data import omniglot
+
+    return omniglot(real_data / "tfds")
+
+
+@pytest.fixture
+def blobs(rng: np.random.Generator) -> Images:
+    """30 classes of 12 noisy 16x16 images each: easy, tiny, and not glyphs."""
+    centres = rng.integers(0, 200, (30, 1, 16, 16, 1))
+    noise = rng.integers(0, 56, (30, 12, 16, 16, 1))
+    return Images(
+        name="blobs",
+        images=(centres + noise).astype(np.uint8).reshape(-1, 16, 16, 1),
+        labels=np.repeat(np.arange(30, dtype=np.int32), 12),
+        class_names=tuple(f"blob{i:02d}" for i in range(30)),
+    )

@@ -1,0 +1,199 @@
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer import (
+    Episode,
+    check_episode,
+    class_table,
+    episode_key,
+    gather,
+    sample_episode,
+)
+
+# Unequal classes, the rows of each scattered.
+COUNTS = np.array([7, 12, 9, 20, 7, 8, 11, 7, 30, 7])
+LABELS = np.random.default_rng(3).permutation(np.repeat(np.arange(10), COUNTS))
+TABLE = class_table(LABELS, num_classes=10)
+SHAPE = {"way": 5, "shot": 2, "n_query": 5}
+
+_GOLDEN = """
+import hashlib, jax, numpy as np
+from jaxfer import class_table, episode_key, sample_episode
+table = class_table(np.arange(1000) % 50, num_classes=50)
+draw = jax.jit(lambda k: sample_episode(
+    episode_key(7, "test", k), table, way=20, shot=5, n_query=15))
+digest = hashlib.sha256()
+for k in range(100):
+    for part in draw(np.uint32(k)):
+        assert part.dtype == np.int32, part.dtype
+        digest.update(np.asarray(part).tobytes())
+print(digest.hexdigest()[:16])
+"""
+GOLDEN = "b2a5116562b3b352"
+
+
+def _draw(seed: int, split: str, number: int, **shape: int) -> Episode:
+    key = episode_key(seed, split, number)
+    return sample_episode(key, TABLE, **(SHAPE | shape))
+
+
+def test_class_table_lists_every_row_of_every_class():
+    for c, count in enumerate(COUNTS):
+        np.testing.assert_array_equal(
+            TABLE.rows[c, :count], np.flatnonzero(LABELS == c)
+        )
+        assert not TABLE.rows[c, count:].any()
+    np.testing.assert_array_equal(TABLE.counts, COUNTS)
+    assert TABLE.rows.dtype == TABLE.counts.dtype == np.int32
+
+
+def test_class_table_has_room_for_empty_classes_and_refuses_strange_labels():
+    assert class_table(np.array([2, 2]), num_classes=4).counts.tolist() == [0, 0, 2, 0]
+    with pytest.raises(ValueError, match="labels from 0 to 5, needed 0 to 4"):
+        class_table(np.array([0, 5]), num_classes=5)
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_support_and_query_are_disjoint_and_of_the_declared_size(number):
+    # A peer's test shot was not the declared one; another's sets overlapped.
+    support, query, classes = _draw(0, "train", number)
+    assert support.shape == (5, 2) and query.shape == (5, 5)
+    assert len(set(classes.tolist())) == 5
+    for row, c in enumerate(classes.tolist()):
+        drawn = [*support[row].tolist(), *query[row].tolist()]
+        assert len(set(drawn)) == 7
+        assert (LABELS[drawn] == c).all()
+
+
+def test_a_class_with_just_enough_rows_gives_them_all():
+    episodes = [_draw(1, "train", k, way=10) for k in range(5)]
+    for support, query, classes in episodes:
+        row = classes.tolist().index(0)
+        drawn = {*support[row].tolist(), *query[row].tolist()}
+        assert drawn == set(np.flatnonzero(LABELS == 0).tolist())
+
+
+def _chi_square_within_bounds(observed: np.ndarray, expected: np.ndarray) -> bool:
+    """Within six standard deviations of chi-square's mean, either side."""
+    dof = observed.size - 1
+    chi2 = ((observed - expected) ** 2 / expected).sum()
+    return abs(chi2 - dof) < 6 * np.sqrt(2 * dof)
+
+
+@pytest.fixture(scope="module")
+def many():
+    keys = jax.vmap(lambda k: episode_key(5, "train", k))(jnp.arange(20_000))
+    draw = jax.jit(jax.vmap(lambda key: sample_episode(key, TABLE, **SHAPE)))
+    return jax.device_get(draw(keys))
+
+
+def test_classes_are_uniform(many):
+    observed = np.bincount(many.classes.ravel(), minlength=10)
+    assert _chi_square_within_bounds(observed, np.full(10, observed.sum() / 10))
+
+
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_rows_are_uniform_within_their_class(many, part):
+    # Records in file order, sampled from a shuffle buffer, inflated a peer's results.
+    drawn = np.bincount(getattr(many, part).ravel(), minlength=len(LABELS))
+    for c in range(10):
+        observed = drawn[LABELS == c]
+        expected = np.full(observed.size, observed.mean())
+        if observed.size > 1:
+            assert _chi_square_within_bounds(observed, expected), c
+
+
+def test_first_class_and_first_support_row_are_uniform(many):
+    # Order is random too, so any prefix of an episode is an episode.
+    first = np.bincount(many.classes[:, 0], minlength=10)
+    assert _chi_square_within_bounds(first, np.full(10, 2000.0))
+    of_class = many.support[many.classes[:, 0] == 3, 0, 0]
+    observed = np.bincount(of_class, minlength=len(LABELS))[LABELS == 3]
+    assert _chi_square_within_bounds(observed, np.full(20, observed.mean()))
+
+
+def test_an_episode_hangs_on_seed_split_and_number_alone():
+    base = _draw(0, "train", 3)
+    jax.tree.map(np.testing.assert_array_equal, base, _draw(0, "train", 3))
+    for other in (_draw(1, "train", 3), _draw(0, "test", 3), _draw(0, "train", 4)):
+        assert (base.support != other.support).any()
+
+
+def test_vmap_equals_a_loop_and_jit_equals_eager():
+    def draw(k):
+        return sample_episode(episode_key(0, "train", k), TABLE, **SHAPE)
+
+    batched = jax.vmap(draw)(jnp.arange(4))
+    for k in range(4):
+        for other in (jax.tree.map(lambda x, k=k: x[k], batched), jax.jit(draw)(k)):
+            jax.tree.map(np.testing.assert_array_equal, draw(k), other)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"JAX_ENABLE_X64": "1"},
+        {"JAX_DEFAULT_PRNG_IMPL": "rbg"},
+        {"JAX_THREEFRY_PARTITIONABLE": "0"},
+        {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"},
+    ],
+    ids=lambda e: next(iter(e), "default"),
+)
+def test_golden_hash_of_100_episodes(environment):
+    done = subprocess.run(
+        [sys.executable, "-c", _GOLDEN],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == GOLDEN, done.stderr
+
+
+def test_gather_takes_rows_of_images_and_of_features(rng):
+    episode = _draw(0, "train", 0)
+    images = jnp.asarray(rng.integers(0, 255, (len(LABELS), 4, 4, 1)), jnp.uint8)
+    taken = gather(images, episode)
+    assert taken.support.shape == (5, 2, 4, 4, 1)
+    for row in range(5):
+        for j in range(5):
+            np.testing.assert_array_equal(
+                taken.query[row, j], images[episode.query[row, j]]
+            )
+    features = jnp.asarray(rng.normal(size=(len(LABELS), 6)), jnp.float32)
+    np.testing.assert_array_equal(
+        gather(features, episode).support, features[episode.support]
+    )
+    np.testing.assert_array_equal(taken.classes, episode.classes)
+
+
+NAMES = [f"c{i}" for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"way": 11}, "found 10 classes in the attic, needed way = 11"),
+        ({"way": 0}, "found way = 0, needed at least 1"),
+        ({"shot": 0}, "found shot = 0, needed at least 1"),
+        ({"n_query": 0}, "found query = 0, needed at least 1"),
+        (
+            {"shot": 3},
+            r"class 'c0' of the attic has 7 images, needed shot \+ query = 8",
+        ),
+    ],
+)
+def test_impossible_episodes_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        check_episode(TABLE, NAMES, **(SHAPE | shape), where="the attic")
+
+
+def test_possible_episodes_are_not_refused():
+    check_episode(TABLE, NAMES, way=10, shot=2, n_query=5)
+

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from jaxfer import Mean, over_seeds, paired, summarize
+
+# Two-sided 95% quantiles of Student's t, from printed tables.
+T = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 999: 1.962}
+
+
+@pytest.mark.parametrize("dof", T)
+def test_interval_is_students_with_ddof_1(rng, dof):
+    values = rng.normal(50, 7, dof + 1)
+    sd = np.sqrt(((values - values.mean()) ** 2).sum() / dof)
+    summary = summarize(values)
+    assert summary.mean == pytest.approx(values.mean())
+    assert summary.ci95 == pytest.approx(T[dof] * sd / np.sqrt(dof + 1), rel=3e-4)
+    assert summary.n == dof + 1
+
+
+def test_interval_is_not_that_of_ddof_0():
+    # Peers report sd with ddof 0 (and call the interval "std"): of (0, 2), 1 and not
+    # the square root of 2.
+    assert summarize([0.0, 2.0]).ci95 == pytest.approx(T[1] * 2**0.5 / 2**0.5, rel=1e-4)
+
+
+def test_interval_covers_95_percent(rng):
+    samples = rng.normal(3, 1, (2000, 5))
+    inside = [abs(s.mean - 3) <= s.ci95 for s in map(summarize, samples)]
+    assert 0.935 < np.mean(inside) < 0.965
+
+
+def test_one_value_has_no_interval():
+    assert summarize([7.0]) == (7.0, None, 1)
+    assert str(summarize([7.0])) == "7.00"
+
+
+def test_empty_and_unfinite_samples_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(0,\)"):
+        summarize([])
+    with pytest.raises(ValueError, match="value 1 is nan"):
+        summarize([1.0, float("nan")])
+
+
+def test_ragged_means_merge_exactly():
+    one, other = Mean(3.0, 2.0), Mean(10.0, 1.0)
+    assert one.merge(other).value == pytest.approx(13 / 3)
+
+
+def test_pairing_takes_out_the_shared_part(rng):
+    hard = rng.normal(60, 10, 100)
+    ours, theirs = hard + 1 + rng.normal(0, 0.1, 100), hard
+    assert paired(ours, theirs).ci95 < 0.05 < summarize(ours).ci95
+    assert paired(ours, theirs).mean == pytest.approx(1, abs=0.05)
+    with pytest.raises(ValueError, match=r"\(2,\) values against \(3,\)"):
+        paired([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_interval_over_seeds_is_of_the_seeds():
+    runs = [[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]]
+    assert over_seeds(runs) == summarize([2.0, 3.0, 4.0])
+
+
+def test_metric_has_what_a_result_file_needs():
+    metric = summarize([1.0, 2.0]).metric(over="episodes", unit="%")
+    assert set(metric) == {"mean", "ci95", "n", "over", "unit"}

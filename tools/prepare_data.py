@@ -1,0 +1,57 @@
+"""Prepare a data set: from its originals by TFDS, and as an array cache.
+
+    python tools/prepare_data.py omniglot --to DIR [--source TFDS_DIR]
+
+writes DIR/omniglot.cache, which `--data.dir DIR` then starts from at once, with neither
+tensorflow-datasets nor a decoder. What TFDS has not prepared yet under TFDS_DIR (DIR
+itself, unless given) it downloads and prepares first, for which it needs TensorFlow.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jaxfer.config import clean_errors
+from jaxfer.data.cache import write_cache
+from jaxfer.data.sources import NAMES, cache_directory, load_source
+
+
+def prepare_tfds(name: str, directory: Path) -> None:
+    """Download and prepare a data set as ArrayRecord, unless it is there."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=str(directory), file_format="array_record")
+    if builder.info.splits:
+        return
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError as e:
+        raise ValueError(
+            f"{name} is not prepared in {directory}, and to prepare it TFDS needs "
+            "TensorFlow: pip install tensorflow-cpu, or name a folder that holds it "
+            "with --source"
+        ) from e
+    builder.download_and_prepare()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--to", type=Path, required=True, help="data directory")
+    parser.add_argument("--source", type=Path, help="TFDS data directory")
+    args = parser.parse_args()
+    with clean_errors():
+        source = args.source or args.to
+        if args.name in NAMES and args.name != "glyphs":
+            prepare_tfds(args.name, source)
+        data = load_source(args.name, source)
+        folder = write_cache(data, cache_directory(args.name, args.to))
+    shape = "x".join(str(size) for size in data.images.shape)
+    print(
+        f"{folder}: {shape} pixels, {data.num_classes} classes, "
+        f"fingerprint {data.fingerprint}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
