@@ -7,11 +7,12 @@ Run: python -m experiments.prototypes --config configs/omniglot_5shot_short.py
 Expect: within the tolerances below of the paper, or better.
 """
 
-from experiments.prototypes import Config, Data, Task, published
+from experiments.prototypes import Config, Data, Optim, Task, published
 
 config = Config(
     data=Data(name="omniglot", train="trainval", test="test"),
     task=Task(way=60, shot=5, query=5),
+    optim=Optim(learning_rate=1e-3, halve_every=500),
     episodes=2000,
     seed=0,
 )

@@ -139,8 +139,8 @@ def evaluate_episodes(
 def _log_call(
     log: RunLog, checkpoints: Checkpoints | None, before: int, metrics: dict[str, Any]
 ) -> None:
-    fetched = {name: np.ravel(x) for name, x in jax.device_get(metrics).items()}
-    for i, loss in enumerate(fetched["loss"].tolist()):
+    fetched = {k: np.ravel(x).tolist() for k, x in jax.device_get(metrics).items()}
+    for i, loss in enumerate(fetched["loss"]):
         number = before + i + 1
         if not math.isfinite(loss):
             saved = checkpoints and checkpoints.latest_step()

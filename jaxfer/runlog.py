@@ -42,9 +42,10 @@ class RunLog:
         show: bool = True,
     ) -> None:
         """Open the files."""
-        self._path = Path(workdir) / "metrics.jsonl"
-        _keep_lines(self._path, start)
-        self._file = self._path.open("a")
+        path = Path(workdir) / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _keep_lines(path, start)
+        self._file = path.open("a")
         self._events = _event_writer(workdir, start)
         self._every = every
         self._window: dict[str, Mean] = {}
@@ -126,7 +127,7 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text())
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+def read_metrics(workdir: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's metrics.jsonl."""
     text = (Path(workdir) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]

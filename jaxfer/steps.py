@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, Integer, PyTree
 
 from jaxfer.losses import episode_accuracy
 from jaxfer.trees import Rules, merge, partition
@@ -134,7 +134,7 @@ def make_embed(
 
 
 def make_episode_eval(
-    draw: Callable[[PyTree, Int[Array, ""]], Episode],
+    draw: Callable[[PyTree, Integer[Array, ""]], Episode],
     classify: Callable[[Episode], Float[Array, "way n_query way"]],
 ) -> Callable[..., Float[Array, " episodes"]]:
     """The compiled function that gives the accuracies of numbered episodes.
@@ -148,7 +148,7 @@ def make_episode_eval(
     """
 
     @jax.jit
-    def accuracies(data: PyTree, numbers: Int[Array, " episodes"]) -> Array:
+    def accuracies(data: PyTree, numbers: Integer[Array, " episodes"]) -> Array:
         return jax.vmap(lambda k: episode_accuracy(classify(draw(data, k))))(numbers)
 
     return accuracies

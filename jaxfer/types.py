@@ -109,8 +109,9 @@ class Head:
         weight: `[m, dim]`, the templates.
         bias: `[m]`.
         scale: `[]`, one for all rows, or `[m]`.
-        owner: `[m]` integers, the class of each row; -1 marks an empty slot, whose score is -inf, so
-            that capacity can be padded and classes added without recompiling.
+        owner: `[m]` integers, the class of each row; -1 marks an empty slot, whose
+            score is -inf, so that capacity can be padded and classes added without
+            recompiling.
         num_classes: how many logits come out.
         unit: whether rows and embeddings are scaled to length 1 first, inside, so
             that training keeps them on the sphere (Qi et al. 2018, Eq. 8).

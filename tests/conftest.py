@@ -1,4 +1,4 @@
-"""A strict bench: eight devices on the CPU, no silent rank promotion, checked shapes."""
+"""A strict bench: eight CPU devices, no silent rank promotion, checked shapes."""
 
 import os
 from pathlib import Path

@@ -196,4 +196,3 @@ def test_impossible_episodes_are_refused(shape, message):
 
 def test_possible_episodes_are_not_refused():
     check_episode(TABLE, NAMES, way=10, shot=2, n_query=5)
-

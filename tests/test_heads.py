@@ -1,4 +1,4 @@
-"""Every formula against a slow oracle, then vmap against a loop and jit against eager."""
+"""Formulas against slow oracles, then vmap against a loop and jit against eager."""
 
 import dataclasses
 
@@ -92,9 +92,9 @@ def test_labels_may_skip_classes_and_an_empty_class_is_no_nan():
 
     def loss(z):
         memory = heads.remember(z, labels, num_classes=5)
-        return -jax.nn.log_softmax(
-            heads.head_logits(heads.prototype_head(memory), z)
-        )[0, 3]
+        return -jax.nn.log_softmax(heads.head_logits(heads.prototype_head(memory), z))[
+            0, 3
+        ]
 
     assert np.isfinite(jax.grad(loss)(z)).all()
 
@@ -350,7 +350,8 @@ def test_vmap_equals_a_loop_and_jit_equals_eager(rng, name):
     jitted = jax.jit(function)
     for i in range(3):
         eager = function(support[i], z[i])
-        for other in (jax.tree.map(lambda x, i=i: x[i], batched), jitted(support[i], z[i])):
+        one = jax.tree.map(lambda x, i=i: x[i], batched)
+        for other in (one, jitted(support[i], z[i])):
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
                 eager,
@@ -362,9 +363,7 @@ def test_bad_input_is_refused(support, z):
     memory = heads.support_memory(support)
     with pytest.raises(ValueError, match="unknown distance 'euclidean'.*sqeuclidean"):
         # Past the annotation, as a caller without a type checker would.
-        heads._template_head.__wrapped__(
-            support[:, 0], LABELS[:WAY], num_classes=WAY, distance="euclidean", pool=None
-        )
+        heads.prototype_head.__wrapped__(memory, distance="euclidean")
     with pytest.raises(Exception, match="(?s)[Aa]ssert"):
         heads.head_logits(heads.prototype_head(memory), z[:, :-1])
     with pytest.raises(Exception, match="(?i)rank|shape|type"):

@@ -52,7 +52,7 @@ def draw(
     data: Resident,
     seed: int,
     split: str,
-    number: Integer[Array, ""],
+    number: int | Integer[Array, ""],
     *,
     way: int,
     shot: int,

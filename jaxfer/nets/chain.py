@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.errors import ScopeParamShapeError
 from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State, layer_mode
@@ -32,8 +33,9 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
         ...     def __call__(self, x, mode):
         ...         return 2 * x
         >>> net = chain([("one", Double()), ("two", Double())])
-        >>> net.apply(*net.init(jax.random.key(0), (1, 1, 1)), jnp.ones(3))[0].tolist()
-        [4.0, 4.0, 4.0]
+        >>> params, state = net.init(jax.random.key(0), (1, 1, 1))
+        >>> net.apply(params, state, jnp.ones((1, 1, 1, 1)))[0].item()
+        4.0
     """
     modules = dict(blocks)
     names = tuple(modules)
@@ -70,11 +72,14 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
         last: str | None = None,
     ) -> tuple[Array, State]:
         start = _index(names, first, 0)
+        if start == 0:
+            _check_images(x)
         stop = _index(names, last, len(names) - 1) + 1
         state = dict(state)
         for i in range(start, stop):
             name = names[i]
             x, state[name] = _run(
+                name,
                 modules[name],
                 {"params": params[name], _STATE: state[name]},
                 x,
@@ -87,6 +92,7 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
 
 
 def _run(
+    name: str,
     module: nn.Module,
     variables: Mapping[str, Any],
     x: Array,
@@ -94,11 +100,24 @@ def _run(
     rng: PRNGKeyArray | None,
 ) -> tuple[Array, State]:
     rngs = {} if rng is None else {"dropout": rng}
-    if mode.batch_norm == "running":
-        # Nothing is mutable: the statistics come back as the very arrays given.
-        return module.apply(variables, x, mode, rngs=rngs), variables[_STATE]
-    y, updated = module.apply(variables, x, mode, rngs=rngs, mutable=[_STATE])
+    # Where nothing is mutable, the statistics come back as the very arrays given.
+    mutable = [_STATE] if mode.batch_norm == "batch" else []
+    try:
+        y, updated = module.apply(variables, x, mode, rngs=rngs, mutable=mutable)
+    except ScopeParamShapeError as e:
+        raise ValueError(
+            f"found an input of shape {x.shape} before {name}, needed one that fits "
+            f"its parameters: {e}"
+        ) from e
     return y, updated.get(_STATE, variables[_STATE])
+
+
+def _check_images(x: Array) -> None:
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"found images of shape {x.shape} and type {x.dtype}, needed floating "
+            "[n, height, width, channels] (jaxfer.data.to_float makes pixels that)"
+        )
 
 
 def _index(names: tuple[str, ...], name: str | None, default: int) -> int:

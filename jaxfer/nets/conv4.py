@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer.nets.chain import chain
@@ -18,7 +19,7 @@ def conv4(
     *,
     width: int = 64,
     bn_scale_init: ScaleInit = "uniform",
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """Four blocks of 3x3 convolution, BatchNorm, ReLU and 2x2 max-pool, then flatten.
 
@@ -61,7 +62,7 @@ def conv4(
 class _Block(nn.Module):
     width: int
     bn_scale_init: ScaleInit
-    dtype: jnp.dtype
+    dtype: DTypeLike
     flatten: bool
 
     @nn.compact
@@ -70,8 +71,8 @@ class _Block(nn.Module):
     ) -> Float[Array, "n ..."]:
         if min(x.shape[1:3]) < 2:
             raise ValueError(
-                f"found a map of {x.shape[1]}x{x.shape[2]} before {self.name}, needed "
-                "2x2 for its pool: Conv4 takes images of at least 16x16"
+                f"found a map of {x.shape[1]}x{x.shape[2]} before a 2x2 pool: Conv4 "
+                "takes images of at least 16x16"
             )
         bound = 1 / math.sqrt(9 * x.shape[-1])
         x = nn.Conv(
@@ -117,7 +118,7 @@ def max_pool2(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
 
 def _symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     def init(
-        key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+        key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "..."]:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from jaxfer.data import Images, from_arrays, rotations
+
+
+def _images(**changes) -> Images:
+    fields = {
+        "name": "pair",
+        "images": np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 1),
+        "labels": np.array([0, 1], np.int32),
+        "class_names": ("a", "b"),
+    }
+    return Images(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"images": np.zeros((2, 3, 3), np.uint8)},
+            r"shape \(2, 3, 3\) and type uint8 in pair, needed uint8 \[n, height",
+        ),
+        ({"images": np.zeros((2, 3, 3, 1))}, "type float64 in pair, needed uint8"),
+        (
+            {"labels": np.zeros(3, np.int32)},
+            r"labels of shape \(3,\) and type int32 in pair, needed int32 \[2\]",
+        ),
+        ({"labels": np.zeros(2, np.int64)}, "type int64 in pair, needed int32"),
+        (
+            {"labels": np.array([0, 2], np.int32)},
+            "labels from 0 to 2 in pair, needed 0 to 1",
+        ),
+        (
+            {"labels": np.array([-1, 0], np.int32)},
+            "labels from -1 to 0 in pair, needed 0 to 1",
+        ),
+    ],
+)
+def test_what_is_not_labelled_images_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _images(**changes)
+
+
+def test_fingerprint_hangs_on_pixels_labels_and_names_alone():
+    one = _images()
+    assert one.fingerprint == _images(name="other").fingerprint
+    other_pixels = one.images.copy()
+    other_pixels[1, 2, 2, 0] ^= 1
+    others = [
+        _images(images=other_pixels),
+        _images(images=255 - one.images),
+        _images(images=one.images.reshape(2, 1, 9, 1)),
+        _images(labels=np.array([1, 0], np.int32)),
+        _images(class_names=("a", "c")),
+    ]
+    assert len({x.fingerprint for x in [one, *others]}) == 6
+
+
+def test_classes_are_taken_and_renumbered_in_the_order_named():
+    data = Images(
+        "five",
+        np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1),
+        np.array([2, 0, 1, 2, 0], np.int32),
+        ("a", "b", "c"),
+    )
+    part = data.take_classes(["c", "a"], name="part")
+    assert part.class_names == ("c", "a")
+    assert part.images.ravel().tolist() == [0, 1, 3, 4]
+    assert part.labels.tolist() == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"part: 1 classes are not in five.*\['d'\]"):
+        data.take_classes(["a", "d"], name="part")
+    with pytest.raises(ValueError, match="part: a class is named twice"):
+        data.take_classes(["a", "a"], name="part")
+
+
+def test_rotations_turn_anticlockwise_and_are_classes():
+    turned = rotations(_images())
+    assert turned.class_names[:5] == (
+        "a/rot000", "a/rot090", "a/rot180", "a/rot270", "b/rot000",
+    )  # fmt: skip
+    assert turned.num_classes == 8
+    image = _images().images[1, :, :, 0]
+    for k in range(4):
+        row = np.flatnonzero(turned.labels == 4 + k)
+        np.testing.assert_array_equal(
+            turned.images[row[0], :, :, 0], np.rot90(image, k)
+        )
+    # np.rot90(x, 1) brings the right column to the top.
+    np.testing.assert_array_equal(np.rot90(image)[0], image[:, -1])
+    with pytest.raises(ValueError, match="1x9 images in pair, needed square"):
+        rotations(_images(images=_images().images.reshape(2, 1, 9, 1)))
+
+
+def test_arrays_become_a_data_set(rng):
+    floating = rng.integers(0, 256, (4, 5, 5)) / 255
+    data = from_arrays(floating, np.array([0, 1, 1, 0]))
+    np.testing.assert_array_equal(data.images[..., 0], np.round(floating * 255))
+    assert data.class_names == ("0", "1") and data.labels.dtype == np.int32
+    pixels = (floating * 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    named = from_arrays(pixels, np.array([0, 1, 1, 0]), class_names=["x", "y"])
+    assert named.images is pixels and named.class_names == ("x", "y")
+
+
+_NAN = np.zeros((3, 4, 4))
+_NAN[2, 1, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((3, 4), np.uint8), r"shape \(3, 4\), needed \[n, height, width\]"),
+        (np.zeros((3, 0, 4), np.uint8), r"shape \(3, 0, 4\).*none of them 0"),
+        (np.zeros((2, 4, 4), np.uint8), r"labels of shape \(3,\), needed \[2\]"),
+        (np.zeros((3, 4, 4), np.int64), "type int64, needed uint8 from 0 to 255"),
+        (_NAN, "image 2 has pixels from nan to nan.*no NaN"),
+        (np.full((3, 4, 4), 255.0), "image 0 has pixels from 255.0 to 255.0, needed"),
+    ],
+    ids=["rank", "empty", "length", "type", "nan", "range"],
+)
+def test_arrays_that_are_no_images_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        from_arrays(images, np.array([0, 1, 0]))

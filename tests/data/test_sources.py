@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from jaxfer.data import load, load_all, write_cache
+from jaxfer.data.sources import cache_directory, data_directory
+
+
+def test_directory_is_as_told_then_jaxfers_then_that_of_tfds(monkeypatch):
+    for name in ("JAXFER_DATA", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert data_directory() == Path("~/tensorflow_datasets").expanduser()
+    monkeypatch.setenv("TFDS_DATA_DIR", "/t")
+    assert data_directory() == Path("/t")
+    monkeypatch.setenv("JAXFER_DATA", "/j")
+    assert data_directory() == Path("/j")
+    assert data_directory("/told") == Path("/told")
+
+
+def test_a_cache_is_preferred_to_the_source(tmp_path, blobs):
+    write_cache(blobs, cache_directory("omniglot", tmp_path))
+    assert load_all("omniglot", tmp_path).fingerprint == blobs.fingerprint
+
+
+def test_glyphs_need_no_directory():
+    parts = load("glyphs", ["val", "test"])
+    assert list(parts) == ["val", "test"]
+    assert all(part.simulated for part in parts.values())
+    assert parts["val"].class_names[0] == "angular07/character00"
+
+
+def test_an_unknown_data_set_is_refused_with_the_nearest_spelling(tmp_path):
+    with pytest.raises(ValueError, match="data set 'omniglott'.*mean 'omniglot'"):
+        load_all("omniglott", tmp_path)
+    with pytest.raises(ValueError, match=r"data set 'x', needed one of .*'glyphs'"):
+        load_all("x")
+
+
+def test_missing_data_are_refused_with_the_way_to_get_them(tmp_path):
+    message = (
+        "found neither omniglot.cache nor omniglot as TFDS prepares it in "
+        f"{tmp_path}.*JAXFER_DATA.*python tools/prepare_data.py omniglot --to DIR"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_all("omniglot", tmp_path)

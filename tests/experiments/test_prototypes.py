@@ -1,0 +1,345 @@
+"""The experiment end to end, small: a run, its files, its refusals, its resumption."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import prototypes
+from experiments.prototypes import Config, Data, Embedding, Optim, Task, Test
+from jaxfer import loop, sharding, steps
+from jaxfer.data import resident, write_cache
+from jaxfer.runlog import read_json, read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = Config(
+    data=Data(name="glyphs", train="train", test="val"),
+    net=Embedding(width=8),
+    task=Task(way=5, shot=2, query=3),
+    test=Test(ways=(2, 5), shots=(1,), query=3, episodes=6),
+    episodes=6,
+    devices=1,
+    save_every=2,
+    log_every=1,
+)
+
+
+def _with(config=TINY, **changes):
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    published = prototypes.published("Table 0", {(5, 1): (10.0, 0.5)})
+    # What the data set's name says, and the metric's, is 'test' for a published row.
+    published[0]["name"] = published[0]["name"].replace("test/", "val/")
+    return workdir, prototypes.run(TINY, workdir, published)
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    workdir, result = finished
+    assert result == read_json(workdir / "result.json") | {
+        key: result[key] for key in ("config", "metrics", "wall_s", "throughput")
+    }
+    for key in (
+        "experiment",
+        "config",
+        "metrics",
+        "reference",
+        "throughput",
+        "devices",
+        "versions",
+        "dataset_fingerprint",
+        "seed",
+        "wall_s",
+    ):
+        assert key in result
+    assert result["data"] == "simulated"
+    assert set(result["metrics"]) == {
+        f"val/{way}way_1shot/{method}/accuracy"
+        for way in (2, 5)
+        for method in ("prototypes", "pixel_nearest_neighbour")
+    }
+    for metric in result["metrics"].values():
+        assert set(metric) == {"mean", "ci95", "n", "over", "unit"}
+        assert (metric["n"], metric["over"], metric["unit"]) == (6, "episodes", "%")
+        assert 0 <= metric["mean"] <= 100 and metric["ci95"] >= 0
+    assert result["reference"][0]["within"] is True
+    assert len(result["dataset_fingerprint"]["train"]) == 16
+    with np.load(workdir / "episodes.npz") as episodes:
+        for name, metric in result["metrics"].items():
+            assert episodes[name].mean() == pytest.approx(metric["mean"])
+    assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert (workdir / "config.json").exists()
+    assert {p.name for p in (workdir / "checkpoints" / "last").iterdir()} == {"4", "6"}
+
+
+def test_figures_are_drawn(finished):
+    pytest.importorskip("matplotlib")
+    workdir, _ = finished
+    drawn = {p.name: p.stat().st_size for p in (workdir / "figures").iterdir()}
+    assert set(drawn) == {"learning_curve.png", "episode.png", "embeddings.png"}
+    assert min(drawn.values()) > 5000
+
+
+def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
+    workdir, result = finished
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+    again = prototypes.run(TINY, workdir)
+    assert f"{workdir} is finished" in capsys.readouterr().out
+    assert again["metrics"].keys() == result["metrics"].keys()
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def test_the_table_shows_intervals_and_published_values(finished):
+    _, result = finished
+    table = prototypes.report(result)
+    row = next(line for line in table.splitlines() if "5way_1shot/proto" in line)
+    assert "±" in row and row.endswith("10.0")
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+    prototypes.configs.open_workdir(tmp_path, TINY)
+    with pytest.raises(ValueError, match=r"optim.learning_rate \(there 0.001, here"):
+        prototypes.run(_with(optim=Optim(learning_rate=0.5)), tmp_path)
+
+
+def _episodes(workdir):
+    with np.load(workdir / "episodes.npz") as archive:
+        return dict(archive)
+
+
+@pytest.mark.parametrize("per_call", [1, 2])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    finished, tmp_path, monkeypatch, per_call
+):
+    whole, _ = finished
+    real, calls = steps.compile_step, []
+
+    def stopping(step, **options):
+        compiled = real(step, **options)
+
+        def call(*args):
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return compiled(*args)
+
+        return call
+
+    config = _with(steps_per_call=per_call, figures=False)
+    monkeypatch.setattr(steps, "compile_step", stopping)
+    with pytest.raises(loop.Interrupted) as e:
+        prototypes.run(config, tmp_path)
+    assert e.value.step == 2 * per_call
+    assert not (tmp_path / "result.json").exists()
+    prototypes.run(config, tmp_path)
+    for name, values in _episodes(whole).items():
+        np.testing.assert_array_equal(_episodes(tmp_path)[name], values)
+    if per_call == 1:
+        losses = [
+            [line["train/loss"] for line in read_metrics(run)]
+            for run in (whole, tmp_path)
+        ]
+        assert losses[0] == losses[1]
+
+
+def _command(workdir, *options):
+    return [
+        *(sys.executable, "-m", "experiments.prototypes"),
+        *("--config", "configs/quickstart.py", "--workdir", str(workdir)),
+        *("--net.width", "4", "--task.way", "5", "--test.episodes", "4"),
+        *("--episodes", "40", "--save-every", "10", "--no-figures", "--devices", "1"),
+        *options,
+    ]
+
+
+def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    command = _command(tmp_path, "--episodes", "100000", "--save-every", "100000")
+    running = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    log = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.read_text()):
+        assert running.poll() is None, running.stdout.read()
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    shown, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "saved; to go on:\n  python -m experiments.prototypes --config" in shown
+    (saved,) = (tmp_path / "checkpoints" / "last").iterdir()
+    assert int(saved.name) > 0 and f"stopped at step {saved.name}" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.name", "glyhps"], "found data set 'glyhps'.* mean 'glyphs'"),
+        (
+            ["--data.name", "omniglot", "--data.dir", "nowhere"],
+            "found neither omniglot.cache nor omniglot .* nowhere.*prepare_data.py",
+        ),
+        (["--task.way", "5000"], "classes in glyphs trainval, needed way = 5000"),
+        (["--task.shot", "0"], "found shot = 0, needed at least 1"),
+        (["--test.query", "0"], "found query = 0, needed at least 1"),
+        (
+            ["--test.shots", "1", "6"],
+            r"class 'angular08/character00' of glyphs test has 20 images, needed .* 21",
+        ),
+        (["--data.test", "tset"], "found split 'tset' of glyphs, needed one of"),
+        (["--episodes-per-step", "3"], "episodes = 40, needed a multiple of .* = 3"),
+        (["--devices", "2"], "episodes_per_step = 1, needed a multiple of the 2 dev"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(tmp_path, capsys, options, message):
+    argv = _command(tmp_path / "run", *options)[3:]
+    with pytest.raises(SystemExit) as e:
+        prototypes.main(argv)
+    assert e.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and shown.count("\n") == 1
+    assert pytest.importorskip("re").search(message, shown), shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_cache_is_refused_in_one_line(tmp_path, capsys, blobs):
+    cache = write_cache(blobs, tmp_path / "omniglot.cache")
+    (cache / "labels.npy").write_bytes(b"")
+    argv = _command(
+        tmp_path / "run", "--data.name", "omniglot", "--data.dir", str(tmp_path)
+    )[3:]
+    with pytest.raises(SystemExit) as e:
+        prototypes.main(argv)
+    assert e.value.code == 2
+    assert "omniglot.cache is damaged" in capsys.readouterr().err
+
+
+def test_the_rate_halves_after_exactly_so_many_episodes():
+    config = _with(optim=Optim(1e-3, halve_every=8), episodes_per_step=2)
+    optimizer = prototypes.make_optimizer(config)
+    params = {"w": jnp.ones(())}
+    state, sizes = optimizer.init(params), []
+    for _ in range(9):
+        updates, state = optimizer.update({"w": jnp.ones(())}, state, params)
+        sizes.append(-float(updates["w"]))
+    # With a constant gradient Adam's step is the rate itself; 8 episodes are 4 steps.
+    np.testing.assert_allclose(sizes, [1e-3] * 4 + [5e-4] * 4 + [2.5e-4], rtol=1e-4)
+
+
+@pytest.fixture
+def pieces(blobs):
+    def make(devices=1, **changes):
+        config = _with(devices=devices, **changes)
+        net = prototypes.make_net(config)
+        mesh = sharding.make_mesh(devices)
+        optimizer = optax.sgd(0.1)
+        params, state = net.init(jax.random.key(0), (16, 16, 1))
+        started = steps.init_train_state(params, state, optimizer)
+        loss = prototypes.make_loss(config, net, mesh)
+        data = sharding.place(resident(blobs), mesh)
+        return loss, steps.make_train_step(loss, optimizer), started, data, mesh
+
+    return make
+
+
+def test_the_loss_is_that_of_the_definition(pieces, blobs):
+    loss, _, started, data, _ = pieces()
+    value, (state, metrics) = loss(started.trainable, started.state, 3, data)
+    config = TINY
+    net = prototypes.make_net(config)
+    episode = prototypes.draw(data, 0, "train", 3, way=5, shot=2, n_query=3)
+    # Joint statistics: one pass over support and query together.
+    images = jnp.concatenate(
+        [episode.support.reshape(10, 16, 16, 1), episode.query.reshape(15, 16, 16, 1)]
+    )
+    z, expected_state = net.apply(
+        started.trainable, started.state, images, mode=prototypes.TRAIN
+    )
+    z = np.asarray(z, np.float64)
+    prototype = z[:10].reshape(5, 2, -1).mean(axis=1)
+    total, right = 0.0, 0
+    for k in range(5):
+        for q in range(3):
+            d = ((z[10 + 3 * k + q] - prototype) ** 2).sum(axis=1)
+            total += d[k] + np.log(np.exp(-d).sum())
+            right += int(d.argmin() == k)
+    assert float(value) == pytest.approx(total / 15, rel=1e-4)
+    assert float(metrics["accuracy"]) == pytest.approx(right / 15)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        state,
+        expected_state,
+    )
+
+
+def test_episodes_of_a_step_are_averaged_in_loss_and_statistics(pieces):
+    one, _, started, data, _ = pieces()
+    many, _, _, _, _ = pieces(episodes_per_step=3)
+    value, (state, _) = many(started.trainable, started.state, 2, data)
+    each = [one(started.trainable, started.state, k, data) for k in (6, 7, 8)]
+    np.testing.assert_allclose(value, np.mean([e[0] for e in each]), rtol=1e-5)
+    states = [e[1][0] for e in each]
+    jax.tree.map(
+        lambda a, *b: np.testing.assert_allclose(a, sum(b) / 3, rtol=1e-5, atol=1e-6),
+        state,
+        *states,
+    )
+
+
+def test_sharded_equals_one_device(pieces):
+    """First-step loss, statistics and, under plain SGD, the whole tree."""
+    results = []
+    for devices in (1, 8):
+        _, step, started, data, mesh = pieces(devices, episodes_per_step=8)
+        after, metrics = steps.compile_step(step)(sharding.place(started, mesh), data)
+        results.append(jax.device_get((after, metrics)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results
+    )
+
+
+def test_sharded_step_moves_gradients_and_statistics_only(pieces):
+    """No image and no activation crosses devices: all-reduces, and nothing gathered."""
+    _, step, started, data, mesh = pieces(8, episodes_per_step=8)
+    compiled = steps.compile_step(step).lower(sharding.place(started, mesh), data)
+    text = compiled.compile().as_text()
+    assert " all-reduce(" in text or " all-reduce-start(" in text
+    for collective in ("all-gather", "all-to-all", "collective-permute"):
+        assert f" {collective}(" not in text, collective
+
+
+def test_the_step_compiles_once_donates_and_moves_nothing_to_the_host(pieces):
+    _, step, started, data, mesh = pieces()
+    traces = []
+
+    def counted(*args):
+        traces.append(1)
+        return step(*args)
+
+    call = steps.compile_step(counted)
+    state = sharding.place(jax.tree.map(jnp.copy, started), mesh)
+    first = state
+    with jax.transfer_guard("disallow"):
+        for _ in range(4):
+            state, metrics = call(state, data)
+    jax.block_until_ready(metrics)
+    assert len(traces) == 1
+    assert all(x.is_deleted() for x in jax.tree.leaves(first))
+    assert int(state.step) == 4

@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfer import sharding, steps
+from jaxfer.checkpoint import Checkpoints
+from jaxfer.types import TrainState
+
+
+def _state(step: int = 0, fill: float = 0.0, data: int = 1) -> TrainState:
+    params = {"a": {"w": jnp.full((4, 2), fill)}, "b": {"w": jnp.full((3,), -fill)}}
+    state = {"a": {}, "b": {"mean": jnp.full((3,), fill / 3)}}
+    started = steps.init_train_state(
+        params, state, optax.adam(1e-3), rules=[("a", False), ("**", True)]
+    )
+    started = started._replace(step=jnp.asarray(step, jnp.int32))
+    return sharding.place(started, sharding.make_mesh(data))
+
+
+def _assert_same(one: TrainState, other: TrainState) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_nothing_saved_is_none(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(_state()) is None
+        assert checkpoints.latest_step() is None
+
+
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
+    saved = _state(7, 0.1)
+    meta = {"phase": "train", "best": None, "position": 700}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(saved, meta)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, again = checkpoints.restore(_state())
+    _assert_same(restored, saved)
+    assert again == meta
+
+
+def test_the_two_newest_are_kept_and_the_newest_restored(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2, 3, 4):
+            checkpoints.save(_state(step, step))
+    kept = sorted(p.name for p in (tmp_path / "checkpoints" / "last").iterdir())
+    assert kept == ["3", "4"]
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 4
+        _assert_same(checkpoints.restore(_state())[0], _state(4, 4))
+
+
+def test_best_and_last_are_apart(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(_state(5, 1.0), {"loss": 0.3}, kind="best")
+        checkpoints.save(_state(9, 2.0))
+    with Checkpoints(tmp_path) as checkpoints:
+        best, meta = checkpoints.restore(_state(), kind="best")
+        last, _ = checkpoints.restore(_state())
+    assert (int(best.step), int(last.step), meta) == (5, 9, {"loss": 0.3})
+
+
+def test_a_saved_state_may_be_donated_at_once(tmp_path):
+    state = _state(1, 0.5)
+    expected = jax.tree.map(np.array, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state)
+        jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(state)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(_state())
+    jax.tree.map(np.testing.assert_array_equal, restored, expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8), (4, 2)])
+def test_a_run_may_go_on_with_another_number_of_devices(tmp_path, before, after):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(_state(3, 0.7, before))
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(_state(data=after))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        jax.device_get(restored),
+        jax.device_get(_state(3, 0.7)),
+    )
+    assert len(restored.step.sharding.device_set) == after

@@ -1,0 +1,168 @@
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfer import loop, steps
+from jaxfer.checkpoint import Checkpoints
+from jaxfer.runlog import RunLog, read_metrics
+
+OPTIMIZER = optax.adam(0.1)
+
+
+def _loss(params, state, step, data):
+    """Noise that hangs on the step alone, so that a resumed run can be compared."""
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), step), (3,))
+    value = ((params["w"] - data - noise) ** 2).sum()
+    return value, (state, {"accuracy": noise[0]})
+
+
+def _start():
+    return steps.init_train_state({"w": jnp.ones(3)}, {}, OPTIMIZER)
+
+
+def _fit(workdir, num_steps, *, loss=_loss, per_call=1, checkpoints=None, **options):
+    state = _start()
+    if checkpoints and (restored := checkpoints.restore(state)):
+        state, _ = restored
+    step = steps.compile_step(
+        steps.make_train_step(loss, OPTIMIZER), steps_per_call=per_call
+    )
+    start = int(state.step)
+    with RunLog(workdir, start=start, num_steps=num_steps, every=1, show=False) as log:
+        return loop.fit(
+            step,
+            state,
+            jnp.asarray(0.5),
+            num_steps=num_steps,
+            log=log,
+            checkpoints=checkpoints,
+            steps_per_call=per_call,
+            **options,
+        )
+
+
+def test_every_step_is_logged_once_and_in_order(tmp_path):
+    state = _fit(tmp_path, 20)
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert int(state.step) == 20
+    first = _loss({"w": jnp.ones(3)}, {}, 0, 0.5)[0]
+    assert lines[0]["train/loss"] == pytest.approx(float(first), rel=1e-5)
+    assert len({line["train/loss"] for line in lines}) == 20
+
+
+@pytest.mark.parametrize("per_call", [1, 2, 5])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, per_call):
+    whole = _fit(tmp_path / "whole", 20, per_call=per_call)
+    for end in (10, 20):
+        with Checkpoints(tmp_path / "parts") as checkpoints:
+            parts = _fit(
+                tmp_path / "parts",
+                end,
+                per_call=per_call,
+                checkpoints=checkpoints,
+                save_every=10,
+            )
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+    def losses(run):
+        return [line["train/loss"] for line in read_metrics(tmp_path / run)]
+
+    assert losses("parts") == losses("whole")
+
+
+def _handlers():
+    return [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_request_saves_and_says_where(tmp_path, signum):
+    handlers = _handlers()
+
+    def stop_at_12(state):
+        if int(state.step) == 12:
+            os.kill(os.getpid(), signum)
+        return {}
+
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(loop.Interrupted, match="stopped at step 13") as e:
+            _fit(
+                tmp_path,
+                50,
+                checkpoints=checkpoints,
+                save_every=100,
+                evaluate=stop_at_12,
+                eval_every=4,
+            )
+    assert e.value.step == 13
+    assert _handlers() == handlers
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 13
+        resumed = _fit(tmp_path, 50, checkpoints=checkpoints, save_every=100)
+    jax.tree.map(np.testing.assert_array_equal, resumed, _fit(tmp_path / "whole", 50))
+
+
+@pytest.mark.parametrize("per_call", [1, 5])
+def test_a_loss_that_is_not_finite_stops_and_is_never_saved(tmp_path, per_call):
+    def loss(params, state, step, data):
+        value, rest = _loss(params, state, step, data)
+        return jnp.where(step == 17, jnp.nan, value), rest
+
+    message = "the loss of step 18 is nan.*last good checkpoint is of step 15"
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=message):
+            _fit(
+                tmp_path,
+                40,
+                loss=loss,
+                per_call=per_call,
+                checkpoints=checkpoints,
+                save_every=5,
+            )
+        assert checkpoints.latest_step() == 15
+    assert [line["step"] for line in read_metrics(tmp_path)] == list(range(1, 18))
+
+
+def test_evaluation_sees_the_state_of_its_step(tmp_path):
+    seen = []
+
+    def evaluate(state):
+        seen.append(int(state.step))
+        return {"val/w": float(state.trainable["w"][0])}
+
+    _fit(tmp_path, 12, evaluate=evaluate, eval_every=4)
+    assert seen == [4, 8, 12]
+    lines = [line for line in read_metrics(tmp_path) if "val/w" in line]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_steps": 7}, "found 7 steps to do, needed a multiple of steps_per_call"),
+        ({"num_steps": 8, "save_every": 3}, "save_every = 3, needed a multiple of"),
+        ({"num_steps": 8, "eval_every": 5}, "eval_every = 5, needed a multiple of"),
+    ],
+)
+def test_steps_that_calls_do_not_divide_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        _fit(tmp_path, per_call=2, **({"save_every": 2} | options))
+
+
+@pytest.mark.parametrize(("episodes", "block"), [(7, 3), (6, 3), (2, 100), (1, 1)])
+def test_episodes_are_evaluated_each_once_whatever_the_block(episodes, block):
+    sizes = set()
+
+    def accuracies(data, numbers):
+        sizes.add(len(numbers))
+        return data[numbers]
+
+    data = jnp.linspace(0, 1, 200)
+    values = loop.evaluate_episodes(accuracies, data, episodes=episodes, block=block)
+    np.testing.assert_allclose(values, 100 * data[:episodes], rtol=1e-6)
+    assert len(sizes) == 1

@@ -1,0 +1,116 @@
+import json
+import math
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jaxfer import runlog
+from jaxfer.runlog import RunLog
+
+
+def _train(tmp_path, steps, *, start=0, **options):
+    options = {"num_steps": 10, "every": 2, "show": False} | options
+    with RunLog(tmp_path, start=start, **options) as log:
+        for step in steps:
+            log.train(step, {"loss": float(step), "accuracy": step / 10})
+
+
+def test_lines_are_means_over_their_steps(tmp_path):
+    _train(tmp_path, range(1, 6))
+    lines = runlog.read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4]
+    assert [line["train/loss"] for line in lines] == [1.5, 3.5]
+    assert lines[1]["train/accuracy"] == pytest.approx(0.35)
+
+
+def test_a_resumed_log_drops_the_lines_it_makes_again(tmp_path):
+    _train(tmp_path, range(1, 7))
+    with (tmp_path / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 8, "train/lo')
+    _train(tmp_path, range(5, 11), start=4)
+    lines = runlog.read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10]
+
+
+def test_numbers_of_an_evaluation_are_written_as_they_are(tmp_path):
+    with RunLog(tmp_path, num_steps=1, show=False) as log:
+        log.write(5, {"val/loss": 0.25})
+    (line,) = runlog.read_metrics(tmp_path)
+    assert (line["step"], line["val/loss"]) == (5, 0.25)
+
+
+def test_rate_counts_from_the_first_step_done(tmp_path, monkeypatch):
+    clock = iter([0.0, 100.0, 101.0, 102.0, 103.0] + [104.0] * 9)
+    fake = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(runlog, "time", fake)
+    with RunLog(tmp_path, num_steps=4, per_step=8, show=False) as log:
+        assert log.rate() is None
+        for step in (1, 2, 3):
+            log.train(step, {"loss": 0.0})
+        assert log.rate() == pytest.approx(8.0)
+
+
+def test_the_bar_shows_loss_accuracy_rate_and_time_left(tmp_path, capsys):
+    _train(tmp_path, range(1, 11), show=True)
+    shown = capsys.readouterr().err
+    assert "loss=" in shown and "accuracy=" in shown
+    assert "episode/s" in shown and "10/10" in shown
+
+
+def test_tensorboard_reads_the_events_back(tmp_path):
+    pytest.importorskip("tensorboardX")
+    _train(tmp_path, range(1, 5))
+    (events,) = (tmp_path / "events").iterdir()
+    content = events.read_bytes()
+    assert b"train/loss" in content and b"train/accuracy" in content
+
+
+def test_it_works_without_tensorboardx(tmp_path):
+    code = f"""
+import sys
+sys.modules["tensorboardX"] = None
+from jaxfer.runlog import RunLog, read_metrics
+with RunLog({str(tmp_path)!r}, num_steps=1, every=1, show=False) as log:
+    log.train(1, {{"loss": 2.0}})
+assert read_metrics({str(tmp_path)!r})[0]["train/loss"] == 2.0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not (tmp_path / "events").exists()
+
+
+def test_json_is_plain_and_whole(tmp_path):
+    content = {
+        "a": np.float32(1.5),
+        "b": (1, np.arange(2)),
+        3: math.nan,
+        "d": -math.inf,
+    }
+    runlog.write_json(tmp_path / "x.json", content)
+    expected = {"a": 1.5, "b": [1, [0, 1]], "3": None, "d": None}
+    assert runlog.read_json(tmp_path / "x.json") == expected
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "within"), [(98.19, False), (98.21, True), (98.8, True), (99.9, True)]
+)
+def test_tolerance_is_one_sided(ours, within):
+    row = {"name": "m", "value": 98.8, "tolerance": 0.6, "source": "Table 1"}
+    (compared,) = runlog.compare({"m": {"mean": ours}}, [row])
+    assert compared == {**row, "ours": ours, "within": within}
+
+
+def test_a_published_value_of_nothing_measured_is_refused():
+    row = {"name": "m", "value": 1.0, "tolerance": 0.1, "source": "Table 1"}
+    with pytest.raises(ValueError, match=r"for 'm', and the result has only \['n'\]"):
+        runlog.compare({"n": {"mean": 1.0}}, [row])
+
+
+def test_environment_names_devices_and_versions():
+    found = json.loads(json.dumps(runlog.environment()))
+    assert found["devices"] == ["cpu"] * 8
+    assert {"jaxfer", "python", "jax", "flax", "optax"} <= set(found["versions"])
+    assert found["versions"]["jax"]

@@ -1,0 +1,73 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from jaxfer import sharding
+
+
+def test_one_device_is_a_mesh_of_one():
+    mesh = sharding.make_mesh(1)
+    assert dict(mesh.shape) == {"data": 1, "model": 1}
+
+
+def test_a_mesh_takes_what_it_is_told_and_all_that_is_left():
+    assert dict(sharding.make_mesh(2, 4).shape) == {"data": 2, "model": 4}
+    assert dict(sharding.make_mesh(model=2).shape) == {"data": 4, "model": 2}
+
+
+@pytest.mark.parametrize(("data", "model"), [(9, 1), (4, 4), (0, 1), (1, 0)])
+def test_more_devices_than_there_are_or_none_are_refused(data, model):
+    with pytest.raises(ValueError, match=f"found 8 devices, .* = {data} x {model}"):
+        sharding.make_mesh(data, model)
+
+
+def test_placed_arrays_are_whole_everywhere():
+    mesh = sharding.make_mesh(4)
+    x = sharding.place({"a": np.arange(8)}, mesh)["a"]
+    assert [s.data.shape for s in x.addressable_shards] == [(8,)] * 4
+
+
+def test_spread_arrays_are_parted_over_data():
+    mesh = sharding.make_mesh(4)
+    x = jax.jit(lambda x: sharding.spread(x, mesh))(jnp.arange(8))
+    assert [s.data.tolist() for s in x.addressable_shards] == [
+        [0, 1],
+        [2, 3],
+        [4, 5],
+        [6, 7],
+    ]
+
+
+def test_host_rows_make_the_global_batch():
+    mesh = sharding.make_mesh(4)
+    x = sharding.from_host({"x": np.arange(8).reshape(8, 1)}, mesh)["x"]
+    np.testing.assert_array_equal(x, np.arange(8).reshape(8, 1))
+    assert x.addressable_shards[1].data.tolist() == [[2], [3]]
+
+
+def test_rules_place_parameters():
+    mesh = sharding.make_mesh(2, 4)
+    params = {"head": {"weight": jnp.ones((8, 3)), "bias": jnp.ones(8)}}
+    rules = [("head/weight", ("model", None)), ("**", ())]
+    placed = jax.device_put(params, sharding.param_shardings(rules, params, mesh))
+    assert placed["head"]["weight"].sharding.spec == PartitionSpec("model", None)
+    assert placed["head"]["weight"].addressable_shards[0].data.shape == (2, 3)
+    assert placed["head"]["bias"].addressable_shards[0].data.shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        (
+            ("model",),
+            "head/weight has an axis of 6, needed a multiple of the 4",
+        ),
+        ((None, None, "data"), "head/weight has 2 axes, found a rule for 3"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(axes, message):
+    params = {"head": {"weight": jnp.ones((6, 3))}}
+    with pytest.raises(ValueError, match=message):
+        sharding.param_shardings([("**", axes)], params, sharding.make_mesh(2, 4))

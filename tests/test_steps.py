@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfer import Episode, steps
+from jaxfer.nets import conv4
+
+PARAMS = {"a": {"w": jnp.array([1.0, 2.0])}, "b": {"w": jnp.array([3.0])}}
+FREEZE_A = [("a", False), ("**", True)]
+
+
+def _loss(params, state, step, data):
+    """A parabola around the data, whose minimum moves with the step."""
+    value = sum(((p["w"] - data - step) ** 2).sum() for p in params.values())
+    return value, ({"calls": state["calls"] + 1}, {"sum": params["a"]["w"].sum()})
+
+
+def _start(optimizer, rules=steps.ALL_TRAIN):
+    params = jax.tree.map(jnp.copy, PARAMS)
+    return steps.init_train_state(
+        params, {"calls": jnp.zeros(())}, optimizer, rules=rules
+    )
+
+
+def test_a_step_is_one_of_gradient_descent():
+    optimizer = optax.sgd(0.1)
+    step = steps.make_train_step(_loss, optimizer)
+    after, metrics = step(_start(optimizer), jnp.asarray(0.5))
+    # d/dw (w - .5)^2 = 2 (w - .5)
+    np.testing.assert_allclose(after.trainable["a"]["w"], [0.9, 1.7], rtol=1e-6)
+    np.testing.assert_allclose(after.trainable["b"]["w"], [2.5], rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], 0.25 + 2.25 + 6.25)
+    assert (int(after.step), float(after.state["calls"])) == (1, 1.0)
+
+
+def test_the_loss_is_told_the_number_of_the_step():
+    optimizer = optax.sgd(0.0)
+    step = jax.jit(steps.make_train_step(_loss, optimizer))
+    state, seen = _start(optimizer), []
+    for _ in range(3):
+        state, metrics = step(state, jnp.asarray(0.0))
+        seen.append(float(metrics["loss"]))
+    np.testing.assert_allclose(seen, [14, 0 + 1 + 4, 1 + 0 + 1], rtol=1e-6)
+
+
+def test_frozen_is_absent_from_gradient_optimizer_and_change():
+    optimizer = optax.adamw(0.1, weight_decay=0.5)
+    state = _start(optimizer, FREEZE_A)
+    sizes = {x.size for x in jax.tree.leaves(state.opt_state) if x.ndim}
+    assert sizes == {1}, "only b has moments"
+    step = jax.jit(steps.make_train_step(_loss, optimizer))
+    for _ in range(5):
+        state, _ = step(state, jnp.asarray(0.5))
+    np.testing.assert_array_equal(state.frozen["a"]["w"], PARAMS["a"]["w"])
+    assert state.trainable["b"]["w"][0] != 3.0
+
+
+@pytest.mark.parametrize("per_call", [1, 2, 3])
+def test_steps_of_one_call_are_steps_of_many(per_call):
+    optimizer = optax.adam(0.1)
+    step = steps.make_train_step(_loss, optimizer)
+    one, losses = _start(optimizer), []
+    for _ in range(6):
+        one, metrics = jax.jit(step)(one, jnp.asarray(0.5))
+        losses.append(metrics["loss"])
+    many, stacked = _start(optimizer), []
+    call = steps.compile_step(step, steps_per_call=per_call)
+    for _ in range(6 // per_call):
+        many, metrics = call(many, jnp.asarray(0.5))
+        assert metrics["loss"].shape == (per_call,)
+        stacked.extend(metrics["loss"])
+    np.testing.assert_allclose(losses, stacked, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, many)
+
+
+def test_fewer_than_one_step_a_call_is_refused():
+    with pytest.raises(ValueError, match="steps_per_call = 0, needed at least 1"):
+        steps.compile_step(lambda state, data: (state, {}), steps_per_call=0)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9])
+def test_embedding_in_blocks_is_embedding_at_once(key, n):
+    net = conv4(width=4)
+    params, state = net.init(key, (16, 16, 1))
+    images = jax.random.uniform(key, (n, 16, 16, 1))
+    embed = steps.make_embed(net, lambda x: x / 2)
+    at_once, _ = net.apply(params, state, images / 2)
+    in_blocks = embed(params, state, images, block=4)
+    np.testing.assert_allclose(in_blocks, at_once, rtol=1e-5, atol=1e-6)
+
+
+def test_episode_eval_scores_each_number():
+    # Episode k has logits that are right for its first k classes.
+    def draw(data, k):
+        rows = jnp.zeros((4, 1), jnp.int32)
+        return Episode(rows, rows, jnp.full((4,), k, jnp.int32))
+
+    def classify(episode):
+        right = jnp.arange(4) < episode.classes[0]
+        return jnp.where(right[:, None], 1.0, -1.0)[:, :, None] * jnp.eye(4)[:, None, :]
+
+    accuracies = steps.make_episode_eval(draw, classify)
+    values = accuracies(None, np.arange(5, dtype=np.uint32))
+    np.testing.assert_allclose(values, np.arange(5) / 4)

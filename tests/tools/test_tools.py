@@ -1,0 +1,83 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxfer.data import load_all, read_cache
+from jaxfer.runlog import write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _tool(name, *args):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def _result(folder, ours, within):
+    name = "test/5way_1shot/prototypes/accuracy"
+    metric = {"mean": ours, "ci95": 0.1, "n": 1000, "over": "episodes", "unit": "%"}
+    row = {
+        "name": name,
+        "value": 98.8,
+        "tolerance": 0.6,
+        "source": "Table 1",
+        "ours": ours,
+        "within": within,
+    }
+    folder.mkdir()
+    content = {"experiment": "prototypes", "seed": 0, "metrics": {name: metric}}
+    write_json(folder / "result.json", {**content, "reference": [row]})
+    return folder
+
+
+def test_check_result_prints_the_comparison_and_exits_by_it(tmp_path):
+    good, bad = (
+        _result(tmp_path / "a", 98.5, True),
+        _result(tmp_path / "b", 97.0, False),
+    )
+    done = _tool("check_result.py", good)
+    assert done.returncode == 0
+    assert "ours 98.50 ± 0.10 % over 1000 episodes" in done.stdout
+    assert "published 98.8 - 0.60: within (Table 1)" in done.stdout
+    done = _tool("check_result.py", good, bad)
+    assert done.returncode == 1 and "OUTSIDE" in done.stdout
+
+
+def test_check_result_without_a_result(tmp_path):
+    done = _tool("check_result.py", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: found no") and "Traceback" not in done.stderr
+
+
+def test_prepare_data_writes_a_cache_of_any_source(tmp_path):
+    done = _tool("prepare_data.py", "glyphs", "--to", tmp_path)
+    assert done.returncode == 0, done.stderr
+    cached = read_cache(tmp_path / "glyphs.cache")
+    assert cached.fingerprint in done.stdout
+    assert cached.fingerprint == load_all("glyphs").fingerprint
+
+
+def test_prepare_data_of_a_tfds_data_set(tmp_path, real_data, omniglot_images):
+    source = real_data / "tfds"
+    done = _tool("prepare_data.py", "omniglot", "--to", tmp_path, "--source", source)
+    assert done.returncode == 0, done.stderr
+    assert load_all("omniglot", tmp_path).fingerprint == omniglot_images.fingerprint
+
+
+def test_prepare_data_says_what_it_needs(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    done = _tool("prepare_data.py", "omniglott", "--to", tmp_path)
+    assert done.returncode == 2 and "did you mean 'omniglot'" in done.stderr
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError:
+        done = _tool("prepare_data.py", "omniglot", "--to", tmp_path)
+        assert done.returncode == 2
+        assert "needs TensorFlow: pip install tensorflow-cpu" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,49 @@
+"""Compare a finished run with what was published: ours, published, verdict.
+
+    python tools/check_result.py DIR [DIR ...]
+
+exits with 1 where a value is outside its tolerance or nothing is published, and with 2
+where there is no result. The tolerance is one-sided: better than published is within.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jaxfer.config import clean_errors
+from jaxfer.runlog import read_json
+
+
+def check(workdir: Path) -> bool:
+    """Print a run's comparison; whether every value is within its tolerance."""
+    path = workdir / "result.json"
+    if not path.is_file():
+        raise ValueError(f"found no {path}, needed the result of a finished run")
+    result = read_json(path)
+    rows, metrics = result["reference"], result["metrics"]
+    print(f"{workdir} ({result['experiment']}, seed {result['seed']})")
+    if not rows:
+        print("  nothing is published beside this result")
+    for row in rows:
+        metric = metrics[row["name"]]
+        half = "" if metric["ci95"] is None else f" ± {metric['ci95']:.2f}"
+        print(
+            f"  {row['name']}: ours {row['ours']:.2f}{half} {metric['unit']} over "
+            f"{metric['n']} {metric['over']}, published {row['value']:.1f} - "
+            f"{row['tolerance']:.2f}: {'within' if row['within'] else 'OUTSIDE'} "
+            f"({row['source']})"
+        )
+    return bool(rows) and all(row["within"] for row in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="DIR")
+    args = parser.parse_args()
+    with clean_errors():
+        verdicts = [check(workdir) for workdir in args.workdirs]
+    return 0 if all(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
