@@ -24,8 +24,8 @@ from jaxfer import config as configs
 from jaxfer import heads, loop, losses, nets, runlog, sharding, stats, steps
 from jaxfer.checkpoint import Checkpoints
 from jaxfer.config import how
-from jaxfer.data import Images, Resident, draw, load, resident, to_float
-from jaxfer.episodes import check_episode
+from jaxfer.data import Images, Resident, draw, fetch, load, resident, to_float
+from jaxfer.episodes import check_episode, episode_key, sample_episode
 from jaxfer.types import TRAIN, Episode, Net, Params, State, TrainState
 
 
@@ -61,7 +61,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Test:
+class Evaluation:
     """Test episodes: every way with every shot."""
 
     ways: tuple[int, ...] = (5, 20)
@@ -86,7 +86,7 @@ class Config:
     data: Data = field(default_factory=Data)
     net: Embedding = field(default_factory=Embedding)
     task: Task = field(default_factory=Task)
-    test: Test = field(default_factory=Test)
+    test: Evaluation = field(default_factory=Evaluation)
     optim: Optim = field(default_factory=Optim)
     distance: heads.Distance = "sqeuclidean"
     episodes: int = 2000
@@ -193,21 +193,17 @@ def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
         return losses.episode_nll(logits), (state, losses.episode_accuracy(logits))
 
     def loss(params: Params, state: State, step: Array, data: Resident):
-        numbers = step * per_step + jnp.arange(per_step)
-        episodes = jax.vmap(
-            lambda k: draw(
-                data,
-                config.seed,
-                "train",
-                k,
-                way=task.way,
-                shot=task.shot,
-                n_query=task.query,
+        def rows(number: Array) -> Episode:
+            key = episode_key(config.seed, "train", number)
+            return sample_episode(
+                key, data.table, way=task.way, shot=task.shot, n_query=task.query
             )
-        )(sharding.spread(numbers, mesh))
-        value, (states, accuracy) = jax.vmap(of_episode, in_axes=(None, None, 0))(
-            params, state, episodes
-        )
+
+        drawn = jax.vmap(rows)(step * per_step + jnp.arange(per_step))
+        drawn = sharding.spread(drawn, mesh)
+        value, (states, accuracy) = jax.vmap(
+            lambda rows: of_episode(params, state, fetch(data, rows))
+        )(drawn)
         state = jax.tree.map(lambda x: x.mean(axis=0), states)
         return value.mean(), (state, {"accuracy": accuracy.mean()})
 
@@ -236,7 +232,7 @@ def pixel_logits(episode: Episode) -> Array:
     return heads.head_logits(head, episode.query.reshape(*episode.query.shape[:2], -1))
 
 
-def test_accuracies(
+def evaluate(
     config: Config, embedded: Resident, images: Resident
 ) -> dict[str, np.ndarray]:
     """Per-episode accuracies in percent, for every way, shot and method."""
@@ -304,7 +300,7 @@ def run(
     embed = steps.make_embed(net, to_float)
     features = embed(train_state.trainable, train_state.state, images.items)
     embedded = images._replace(items=features)
-    accuracies = test_accuracies(config, embedded, images)
+    accuracies = evaluate(config, embedded, images)
     np.savez_compressed(workdir / "episodes.npz", **accuracies)
 
     metrics = {

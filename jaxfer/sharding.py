@@ -57,7 +57,12 @@ def over_data(mesh: Mesh) -> NamedSharding:
 
 
 def spread(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Within jit: the leading axis of every array spread over "data"."""
+    """Within jit: the leading axis of every array spread over "data".
+
+    What comes before is computed whole on every device: for little things, such as
+    the rows of an episode, that is cheaper than to gather them.
+    """
+    tree = jax.lax.with_sharding_constraint(tree, replicated(mesh))
     return jax.lax.with_sharding_constraint(tree, over_data(mesh))
 
 
@@ -88,8 +93,8 @@ def param_shardings(rules: Rules, params: Params, mesh: Mesh) -> Params:
     Example:
         >>> params = {"conv1": {"bias": jax.numpy.zeros(4)}}
         >>> shardings = param_shardings([("**", ("model",))], params, make_mesh(1))
-        >>> shardings["conv1"]["bias"].spec
-        PartitionSpec('model',)
+        >>> tuple(shardings["conv1"]["bias"].spec)
+        ('model',)
     """
     leaves = flatten(params)
     axes = flatten(match(rules, params))

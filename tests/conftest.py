@@ -1,6 +1,8 @@
 """A strict bench: eight CPU devices, no silent rank promotion, checked shapes."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
@@ -20,7 +22,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfer.data import Images
+from jaxfer.data import Images, glyphs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -51,6 +53,28 @@ def omniglot_images(real_data: Path) -> Images:
     from jaxfer.data import omniglot
 
     return omniglot(real_data / "tfds")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without checked annotations, as users run: for what the code itself refuses."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def _few_glyphs() -> Images:
+    return glyphs(alphabets=20, characters=10, drawers=20)
+
+
+@pytest.fixture(scope="module")
+def small_glyphs(_few_glyphs: Images) -> Iterator[None]:
+    """Fewer glyphs, drawn once, where experiments load the data set by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        sources = sys.modules["jaxfer.data.sources"]
+        patch.setattr(sources, "glyphs", lambda: _few_glyphs)
+        yield
 
 
 @pytest.fixture

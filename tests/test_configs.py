@@ -32,6 +32,7 @@ def test_a_config_loads_and_is_json(path):
     assert to_json(command.config)["episodes"] == command.config.episodes
 
 
+@pytest.mark.usefixtures("small_glyphs")
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
     command = _load(path)

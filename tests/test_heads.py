@@ -359,11 +359,10 @@ def test_vmap_equals_a_loop_and_jit_equals_eager(rng, name):
             )
 
 
-def test_bad_input_is_refused(support, z):
+def test_bad_input_is_refused(unchecked, support, z):
     memory = heads.support_memory(support)
     with pytest.raises(ValueError, match="unknown distance 'euclidean'.*sqeuclidean"):
-        # Past the annotation, as a caller without a type checker would.
-        heads.prototype_head.__wrapped__(memory, distance="euclidean")
+        heads.prototype_head(memory, distance="euclidean")
     with pytest.raises(Exception, match="(?s)[Aa]ssert"):
         heads.head_logits(heads.prototype_head(memory), z[:, :-1])
     with pytest.raises(Exception, match="(?i)rank|shape|type"):

@@ -4,7 +4,7 @@ from jaxfer.data.cache import read_cache, write_cache
 from jaxfer.data.glyphs import glyphs
 from jaxfer.data.images import Images, rotations
 from jaxfer.data.omniglot import omniglot
-from jaxfer.data.resident import Resident, draw, resident, to_float
+from jaxfer.data.resident import Resident, draw, fetch, resident, to_float
 from jaxfer.data.sources import from_arrays, load, load_all
 from jaxfer.data.splits import glyphs_split, omniglot_split
 
@@ -12,6 +12,7 @@ __all__ = [
     "Images",
     "Resident",
     "draw",
+    "fetch",
     "from_arrays",
     "glyphs",
     "glyphs_split",

@@ -60,6 +60,8 @@ def draw(
 ) -> Episode:
     """Episode `number` of a seed and a split, as images or as embeddings.
 
+    Drawing the rows and fetching them, in one.
+
     Args:
         data: where the items are taken from; images come out as floats from 0 to 1.
         seed: of the run.
@@ -71,6 +73,16 @@ def draw(
     """
     key = episode_key(seed, split, number)
     rows = sample_episode(key, data.table, way=way, shot=shot, n_query=n_query)
+    return fetch(data, rows)
+
+
+def fetch(data: Resident, rows: Episode) -> Episode:
+    """An episode of row numbers as images, floats from 0 to 1, or as embeddings.
+
+    Args:
+        data: where the items are taken from.
+        rows: of `episodes.sample_episode`.
+    """
     episode = gather(data.items, rows)
     if data.items.dtype != jnp.uint8:
         return episode

@@ -110,9 +110,9 @@ def test_both_decodings_of_a_1_bit_image_give_the_same_ink(rng, paper):
         (np.full((105, 105), 7, np.uint8), r"levels \[7\], needed a 1-bit image"),
     ],
 )
-def test_what_is_no_drawing_is_refused(drawing, message):
+def test_what_is_no_drawing_is_refused(unchecked, drawing, message):
     with pytest.raises(ValueError, match=message):
-        prepare.__wrapped__(drawing) if drawing.shape == (28, 28) else prepare(drawing)
+        prepare(drawing)
 
 
 def test_half_of_omniglot_is_refused(monkeypatch, omniglot_images):

@@ -15,17 +15,18 @@ import optax
 import pytest
 
 from experiments import prototypes
-from experiments.prototypes import Config, Data, Embedding, Optim, Task, Test
+from experiments.prototypes import Config, Data, Embedding, Evaluation, Optim, Task
 from jaxfer import loop, sharding, steps
 from jaxfer.data import resident, write_cache
 from jaxfer.runlog import read_json, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 TINY = Config(
     data=Data(name="glyphs", train="train", test="val"),
     net=Embedding(width=8),
     task=Task(way=5, shot=2, query=3),
-    test=Test(ways=(2, 5), shots=(1,), query=3, episodes=6),
+    test=Evaluation(ways=(2, 5), shots=(1,), query=3, episodes=6),
     episodes=6,
     devices=1,
     save_every=2,
@@ -38,7 +39,7 @@ def _with(config=TINY, **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, small_glyphs):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     published = prototypes.published("Table 0", {(5, 1): (10.0, 0.5)})
     # What the data set's name says, and the metric's, is 'test' for a published row.
@@ -119,10 +120,7 @@ def _episodes(workdir):
         return dict(archive)
 
 
-@pytest.mark.parametrize("per_call", [1, 2])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    finished, tmp_path, monkeypatch, per_call
-):
+def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
     whole, _ = finished
     real, calls = steps.compile_step, []
 
@@ -137,21 +135,19 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
         return call
 
-    config = _with(steps_per_call=per_call, figures=False)
+    config = _with(figures=False)
     monkeypatch.setattr(steps, "compile_step", stopping)
     with pytest.raises(loop.Interrupted) as e:
         prototypes.run(config, tmp_path)
-    assert e.value.step == 2 * per_call
+    assert e.value.step == 2
     assert not (tmp_path / "result.json").exists()
     prototypes.run(config, tmp_path)
     for name, values in _episodes(whole).items():
         np.testing.assert_array_equal(_episodes(tmp_path)[name], values)
-    if per_call == 1:
-        losses = [
-            [line["train/loss"] for line in read_metrics(run)]
-            for run in (whole, tmp_path)
-        ]
-        assert losses[0] == losses[1]
+    one, other = (
+        [line["train/loss"] for line in read_metrics(run)] for run in (whole, tmp_path)
+    )
+    assert one == other
 
 
 def _command(workdir, *options):
@@ -254,7 +250,8 @@ def pieces(blobs):
         started = steps.init_train_state(params, state, optimizer)
         loss = prototypes.make_loss(config, net, mesh)
         data = sharding.place(resident(blobs), mesh)
-        return loss, steps.make_train_step(loss, optimizer), started, data, mesh
+        step = steps.make_train_step(loss, optimizer)
+        return jax.jit(loss), step, started, data, mesh
 
     return make
 
@@ -269,9 +266,8 @@ def test_the_loss_is_that_of_the_definition(pieces, blobs):
     images = jnp.concatenate(
         [episode.support.reshape(10, 16, 16, 1), episode.query.reshape(15, 16, 16, 1)]
     )
-    z, expected_state = net.apply(
-        started.trainable, started.state, images, mode=prototypes.TRAIN
-    )
+    forward = jax.jit(lambda *args: net.apply(*args, mode=prototypes.TRAIN))
+    z, expected_state = forward(started.trainable, started.state, images)
     z = np.asarray(z, np.float64)
     prototype = z[:10].reshape(5, 2, -1).mean(axis=1)
     total, right = 0.0, 0

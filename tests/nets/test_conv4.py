@@ -99,7 +99,7 @@ def test_weights_start_uniform_within_one_over_root_fan_in(key):
         np.testing.assert_array_equal(state[name]["BatchNorm_0"]["var"], 1)
 
 
-def test_batchnorm_scales_start_uniform_or_at_one(key):
+def test_batchnorm_scales_start_uniform_or_at_one(unchecked, key):
     shape = (28, 28, 1)
     scales = [
         np.concatenate(
@@ -114,7 +114,7 @@ def test_batchnorm_scales_start_uniform_or_at_one(key):
     assert scales[0].mean() == pytest.approx(0.5, abs=0.06)
     np.testing.assert_array_equal(scales[1], 1)
     with pytest.raises(ValueError, match="bn_scale_init 'one', needed 'ones' or"):
-        conv4.__wrapped__(bn_scale_init="one")
+        conv4(bn_scale_init="one")
 
 
 def test_a_prediction_does_not_depend_on_the_other_queries(variables, x):
