@@ -10,7 +10,7 @@ Expect: 5-way 1-shot 97.9, 5-shot 99.5, 20-way 1-shot 93.6, 5-shot 98.3, or bett
     the tolerances below are what those fall short of the paper.
 """
 
-from experiments.prototypes import Config, Data, Optim, Task, published
+from experiments.prototypes import Config, Data, Optim, Task, published_accuracies
 
 config = Config(
     data=Data(name="omniglot", train="trainval", test="test"),
@@ -19,7 +19,7 @@ config = Config(
     episodes=2000,
     seed=0,
 )
-published = published(
+published = published_accuracies(
     "Snell et al. 2017, Table 1",
     {
         (5, 1): (98.8, 0.9),

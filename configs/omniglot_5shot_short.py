@@ -7,7 +7,7 @@ Run: python -m experiments.prototypes --config configs/omniglot_5shot_short.py
 Expect: within the tolerances below of the paper, or better.
 """
 
-from experiments.prototypes import Config, Data, Optim, Task, published
+from experiments.prototypes import Config, Data, Optim, Task, published_accuracies
 
 config = Config(
     data=Data(name="omniglot", train="trainval", test="test"),
@@ -16,7 +16,7 @@ config = Config(
     episodes=2000,
     seed=0,
 )
-published = published(
+published = published_accuracies(
     "Snell et al. 2017, Table 4",
     {
         (5, 1): (98.5, 0.9),

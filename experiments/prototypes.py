@@ -7,10 +7,12 @@ and classifies numbered episodes of them for every way and shot, beside a neares
 neighbour on raw pixels on the very same episodes. The same line resumes.
 """
 
+import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from tqdm.auto import tqdm
 
 from jaxfer import config as configs
 from jaxfer import heads, loop, losses, nets, runlog, sharding, stats, steps
@@ -105,7 +108,7 @@ class Config:
     """Draw figures, where matplotlib is installed."""
 
 
-def published(
+def published_accuracies(
     source: str, cells: Mapping[tuple[int, int], tuple[float, float]]
 ) -> list[dict[str, Any]]:
     """Published test accuracies, for a config file to set beside its result.
@@ -236,33 +239,22 @@ def evaluate(
     config: Config, embedded: Resident, images: Resident
 ) -> dict[str, np.ndarray]:
     """Per-episode accuracies in percent, for every way, shot and method."""
-    split, accuracies = config.data.test, {}
+    split, test, accuracies = config.data.test, config.test, {}
     methods = {
-        "prototypes": (
-            embedded,
-            lambda episode: prototype_logits(episode, config.distance),
-        ),
+        "prototypes": (embedded, partial(prototype_logits, distance=config.distance)),
         "pixel_nearest_neighbour": (images, pixel_logits),
     }
-    for way in config.test.ways:
-        for shot in config.test.shots:
-            for method, (data, classify) in methods.items():
-                run = steps.make_episode_eval(
-                    lambda data, k, way=way, shot=shot: draw(
-                        data,
-                        config.seed,
-                        split,
-                        k,
-                        way=way,
-                        shot=shot,
-                        n_query=config.test.query,
-                    ),
-                    classify,
-                )
-                name = f"{split}/{way}way_{shot}shot/{method}/accuracy"
-                accuracies[name] = loop.evaluate_episodes(
-                    run, data, episodes=config.test.episodes
-                )
+    settings = [*itertools.product(test.ways, test.shots, methods)]
+    for way, shot, method in tqdm(settings, "testing", unit="setting"):
+        data, classify = methods[method]
+        one = partial(draw, way=way, shot=shot, n_query=test.query)
+        accuracy = steps.make_episode_eval(
+            lambda data, k, one=one: one(data, config.seed, split, k), classify
+        )
+        name = f"{split}/{way}way_{shot}shot/{method}/accuracy"
+        accuracies[name] = loop.evaluate_episodes(
+            accuracy, data, episodes=test.episodes
+        )
     return accuracies
 
 
@@ -272,9 +264,10 @@ def run(
     """Train, test, and write the result and its figures.
 
     Raises:
-        Interrupted: stopped on request, after saving.
+        KeyboardInterrupt: stopped on request, after saving.
         ValueError: data or a folder that do not fit the config.
     """
+    configs.check_workdir(workdir, config)
     if (workdir / "result.json").exists():
         print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")
         return runlog.read_json(workdir / "result.json")
@@ -390,34 +383,9 @@ def draw_figures(
     figures.embeddings(folder / "embeddings.png", known, names)
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """The result as a table: ours, its 95% interval, and what was published."""
-    published = {row["name"]: row for row in result["reference"]}
-    rows = [("metric", "mean ± 95%", "published")]
-    for name, metric in result["metrics"].items():
-        summary = stats.Summary(metric["mean"], metric["ci95"], metric["n"])
-        value = published.get(name, {}).get("value")
-        rows.append((name, str(summary), "" if value is None else f"{value:.1f}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    with configs.clean_errors():
-        command = configs.parse("experiments.prototypes", Config, argv)
-        try:
-            result = run(command.config, command.workdir, command.published)
-        except loop.Interrupted as e:
-            print(f"{e}, saved; to go on:\n  {command.line}")
-            return 130
-    print(report(result))
-    print(f"result and figures: {command.workdir}")
-    return 0
+    return configs.main("experiments.prototypes", Config, run, argv)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Checkpoints:
                 meta=ocp.args.JsonRestore(),
             ),
         )
-        return restored.train_state, restored.meta
+        return restored["train_state"], restored["meta"]
 
     def latest_step(self) -> int | None:
         """The step of the newest state, None before the first save."""

@@ -7,16 +7,16 @@ steps a call): results do not depend on those.
 
 import argparse
 import dataclasses
-import importlib.util
 import json
+import runpy
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from jaxfer.runlog import read_json, write_json
+from jaxfer.runlog import read_json, report, write_json
 
 C = TypeVar("C")
 
@@ -80,30 +80,72 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     return Command(config, Path(workdir), published, line)
 
 
-def open_workdir(workdir: Path, config: Any) -> None:
-    """Make a run's folder, or check that the one there is of the same run.
+def main(
+    experiment: str,
+    config_class: type,
+    run: Callable[[Any, Path, Sequence[dict[str, Any]]], dict[str, Any]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """The command line of an experiment: parse, run, print the result.
+
+    Args:
+        experiment: module name.
+        config_class: of the experiment.
+        run: `run(config, workdir, published)` gives the content of result.json.
+        argv: the arguments; those of the process, unless given.
+
+    Returns:
+        The exit code, 130 where the run was stopped on request.
+
+    Raises:
+        SystemExit: bad input, code 2.
+    """
+    with clean_errors():
+        command = parse(
+            experiment, config_class, sys.argv[1:] if argv is None else argv
+        )
+        try:
+            result = run(command.config, command.workdir, command.published)
+        except KeyboardInterrupt as e:
+            print(f"{str(e) or 'stopped'}; to go on:\n  {command.line}")
+            return 130
+    print(report(result))
+    print(f"result and figures: {command.workdir}")
+    return 0
+
+
+def check_workdir(workdir: Path, config: Any) -> None:
+    """Refuse a run's folder that holds another run.
 
     Raises:
         ValueError: a folder whose config differs in *what* is run; the fields are
             listed.
     """
     path = workdir / "config.json"
-    if path.exists():
-        theirs, ours = read_json(path), to_json(config)
-        fixed = _what(config)
-        differing = [
-            f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
-            for name in sorted(theirs.keys() | ours.keys())
-            if (name in fixed or name not in ours)
-            and theirs.get(name) != ours.get(name)
-        ]
-        if differing:
-            raise ValueError(
-                f"{workdir} holds a run of another config: {', '.join(differing)}; "
-                "choose another --workdir, or the same options to resume"
-            )
+    if not path.exists():
+        return
+    theirs, ours, fixed = read_json(path), to_json(config), _what(config)
+    differing = [
+        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
+        for name in sorted(theirs.keys() | ours.keys())
+        if (name in fixed or name not in ours) and theirs.get(name) != ours.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{workdir} holds a run of another config: {', '.join(differing)}; "
+            "choose another --workdir, or the same options to resume"
+        )
+
+
+def open_workdir(workdir: Path, config: Any) -> None:
+    """Make a run's folder with its config, or check that the one there is the same's.
+
+    Raises:
+        ValueError: as `check_workdir`.
+    """
+    check_workdir(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, to_json(config))
+    write_json(workdir / "config.json", to_json(config))
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -151,13 +193,11 @@ def _load(path: Path, config_class: type[C]) -> tuple[C, list[dict[str, Any]]]:
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.py"))
         raise ValueError(f"found no config {path}, {path.parent} has {there}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = getattr(module, "config", None)
+    made = runpy.run_path(str(path))
+    config = made.get("config")
     if not isinstance(config, config_class):
         raise ValueError(
             f"found config = {type(config).__name__} in {path}, "
             f"needed a {config_class.__module__}.{config_class.__name__}"
         )
-    return config, list(getattr(module, "published", []))
+    return config, list(made.get("published", []))

@@ -167,7 +167,7 @@ def sample_episode(
     return Episode(rows[:, :shot], rows[:, shot:], classes.astype(jnp.int32))
 
 
-def gather(array: Shaped[Array, "n *item"], episode: Episode) -> Episode:
+def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
     """The episode with its row numbers replaced by those rows of an array.
 
     The array may hold images or embeddings: evaluation embeds a data set once and

@@ -22,15 +22,6 @@ from jaxfer.types import TrainState
 _IN_FLIGHT = 4
 
 
-class Interrupted(Exception):
-    """Training stopped on request, after saving the step in `step`."""
-
-    def __init__(self, step: int) -> None:
-        """Remember the step."""
-        super().__init__(f"stopped at step {step}")
-        self.step = step
-
-
 def fit(
     step: Step,
     train_state: TrainState,
@@ -48,8 +39,8 @@ def fit(
     """Train until a step, from wherever the state is.
 
     A state is saved only once the losses up to it are known to be finite. SIGINT
-    (Ctrl-C) and SIGTERM finish the call under way, save, and raise `Interrupted`; a
-    second one stops at once.
+    (Ctrl-C) and SIGTERM finish the calls under way, save, and raise
+    `KeyboardInterrupt`; a second one stops at once.
 
     Args:
         step: compiled, `steps_per_call` steps a call.
@@ -68,7 +59,7 @@ def fit(
         The state at `num_steps`.
 
     Raises:
-        Interrupted: stopped on request.
+        KeyboardInterrupt: stopped on request, the state saved.
         ValueError: a loss that is not finite, or steps that calls do not divide.
     """
     done = int(train_state.step)
@@ -102,7 +93,7 @@ def fit(
             land(_IN_FLIGHT)
             if stop_requested():
                 save()
-                raise Interrupted(done)
+                raise KeyboardInterrupt(f"stopped at step {done}, saved")
             if save_every and done % save_every == 0 or done == num_steps:
                 save()
             if evaluate is not None and eval_every and done % eval_every == 0:
@@ -112,7 +103,7 @@ def fit(
 
 
 def evaluate_episodes(
-    accuracies: Callable[[PyTree, jax.Array], jax.Array],
+    accuracies: Callable[[PyTree, np.ndarray], jax.Array],
     data: PyTree,
     *,
     episodes: int,

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from jaxfer.stats import Mean
+from jaxfer.stats import Mean, Summary
 
 
 class RunLog:
@@ -59,6 +59,9 @@ class RunLog:
             disable=not show,
             mininterval=0.5,
             smoothing=0.1,
+            # As tqdm has it, but always a rate and never its inverse.
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} "
+            "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
         )
         self._per_step = per_step
 
@@ -163,6 +166,25 @@ def compare(
         within = ours >= row["value"] - row["tolerance"]
         rows.append({**row, "ours": ours, "within": within})
     return rows
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """A result as a table: each metric with its 95% interval, and what was published.
+
+    Args:
+        result: the content of a result.json.
+    """
+    published = {row["name"]: row for row in result["reference"]}
+    rows = [("metric", "mean ± 95%", "published")]
+    for name, metric in result["metrics"].items():
+        summary = Summary(metric["mean"], metric["ci95"], metric["n"])
+        value = published.get(name, {}).get("value")
+        rows.append((name, str(summary), "" if value is None else f"{value:.1f}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -60,8 +60,8 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
             of_trainable, has_aux=True
         )(trainable)
         updates, opt_state = optimizer.update(grads, opt_state, trainable)
-        trainable = optax.apply_updates(trainable, updates)
-        advanced = TrainState(number + 1, trainable, frozen, state, opt_state)
+        moved: Any = optax.apply_updates(trainable, updates)
+        advanced = TrainState(number + 1, moved, frozen, state, opt_state)
         return advanced, {"loss": value, **metrics}
 
     return step

@@ -93,7 +93,7 @@ def _open(directory: Path, split: str) -> tuple[Sequence[dict[str, Any]], list[s
     # Heavy, optional, and slow to import.
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder("omniglot", data_dir=str(directory))
+    builder: Any = tfds.builder("omniglot", data_dir=str(directory))
     source = builder.as_data_source(
         split=split, decoders={"image": tfds.decode.SkipDecoding()}
     )

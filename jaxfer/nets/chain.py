@@ -103,12 +103,13 @@ def _run(
     # Where nothing is mutable, the statistics come back as the very arrays given.
     mutable = [_STATE] if mode.batch_norm == "batch" else []
     try:
-        y, updated = module.apply(variables, x, mode, rngs=rngs, mutable=mutable)
+        out: Any = module.apply(variables, x, mode, rngs=rngs, mutable=mutable)
     except ScopeParamShapeError as e:
         raise ValueError(
             f"found an input of shape {x.shape} before {name}, needed one that fits "
             f"its parameters: {e}"
         ) from e
+    y, updated = out
     return y, updated.get(_STATE, variables[_STATE])
 
 
