@@ -12,7 +12,7 @@ from experiments.prototypes import Config, Data, Optim, Task, published_accuraci
 config = Config(
     data=Data(name="omniglot", train="trainval", test="test"),
     task=Task(way=60, shot=5, query=5),
-    optim=Optim(learning_rate=1e-3, halve_every=500),
+    optim=Optim(learning_rate=3e-3, halve_every=500),
     episodes=2000,
     seed=0,
 )

@@ -85,7 +85,7 @@ def embeddings(path: Path, embedded: Episode, names: Sequence[str]) -> None:
     centre = points.mean(axis=0)
     _, spread, axes = np.linalg.svd(points - centre, full_matrices=False)
     share = float((spread[:2] ** 2).sum() / (spread**2).sum())
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     ax = figure.subplots()
     for row in range(way):
         colour = _COLOURS[row % 10]
@@ -97,7 +97,7 @@ def embeddings(path: Path, embedded: Episode, names: Sequence[str]) -> None:
         )
         ax.scatter([], [], s=16, color=colour, label=names[row])
     ax.scatter([], [], s=120, marker="*", color="white", ec="black", label="prototype")
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set(
         xlabel="first principal axis",
         ylabel="second principal axis",
