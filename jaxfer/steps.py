@@ -1,10 +1,12 @@
 """Makers of compiled steps: training (partition, gradient, update) and evaluation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float, Integer, PyTree
@@ -114,8 +116,11 @@ def make_embed(
         `embed(params, state, images, block=1000)`, embeddings on the device.
     """
 
-    @jax.jit
-    def piece(params: Params, state: State, images: Array) -> Array:
+    @partial(jax.jit, static_argnames="block")
+    def piece(
+        params: Params, state: State, images: Array, start: Array, block: int
+    ) -> Array:
+        images = jax.lax.dynamic_slice_in_dim(images, start, block)
         return net.apply(params, state, prepare(images), mode=EVAL)[0]
 
     def embed(
@@ -125,8 +130,8 @@ def make_embed(
         block = min(block, n)
         # The last block is a full one too, so that there is one shape to compile; of
         # its rows only those not yet embedded are kept.
-        starts = [*range(0, n - block, block), n - block]
-        pieces = [piece(params, state, images[i : i + block]) for i in starts]
+        starts = np.array([*range(0, n - block, block), n - block], np.int32)
+        pieces = [piece(params, state, images, start, block) for start in starts]
         pieces[-1] = pieces[-1][len(pieces) * block - n :]
         return jnp.concatenate(pieces)
 
