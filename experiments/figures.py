@@ -79,7 +79,9 @@ def embeddings(path: Path, embedded: Episode, names: Sequence[str]) -> None:
         embedded: support and query embeddings.
         names: one a class.
     """
-    support, query = np.asarray(embedded.support), np.asarray(embedded.query)
+    support, query = (
+        np.asarray(z, np.float32) for z in (embedded.support, embedded.query)
+    )
     way, _, dim = query.shape
     points = query.reshape(-1, dim)
     centre = points.mean(axis=0)

@@ -8,8 +8,8 @@ neighbour on raw pixels on the very same episodes. The same line resumes.
 """
 
 import itertools
+import math
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -135,6 +135,29 @@ class Parts(NamedTuple):
     test: Images
 
 
+def check_numbers(config: Config) -> None:
+    """Refuse numbers that make no run."""
+    values = configs.to_json(config)
+    for name in (
+        "episodes",
+        "episodes_per_step",
+        "steps_per_call",
+        "save_every",
+        "log_every",
+        "test.episodes",
+        "net.width",
+    ):
+        if values[name] < 1:
+            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"found seed = {config.seed}, needed 0 to 2^32 - 1")
+    if config.episodes % config.episodes_per_step:
+        raise ValueError(
+            f"found episodes = {config.episodes}, needed a multiple of "
+            f"episodes_per_step = {config.episodes_per_step}"
+        )
+
+
 def load_parts(config: Config) -> Parts:
     """Load the data and refuse what the config cannot have of it."""
     data = load(
@@ -165,13 +188,12 @@ def make_net(config: Config) -> Net:
     )
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Adam; the rate is halved after every `halve_every` episodes."""
-    rate = config.optim.learning_rate
-    if not config.optim.halve_every:
-        return optax.adam(rate)
-    every = config.optim.halve_every / config.episodes_per_step
-    return optax.adam(lambda step: rate * 0.5 ** jnp.floor(step / every))
+def learning_rate(config: Config, step: Array) -> Array:
+    """The rate of a step: halved after every `halve_every` episodes."""
+    every = config.optim.halve_every
+    # In whole numbers: a rounded quotient would halve a step early or late.
+    halvings = step * config.episodes_per_step // every if every else 0 * step
+    return config.optim.learning_rate * 0.5 ** halvings.astype(jnp.float32)
 
 
 def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
@@ -271,22 +293,19 @@ def run(
     if (workdir / "result.json").exists():
         print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")
         return runlog.read_json(workdir / "result.json")
-    if config.episodes % config.episodes_per_step:
-        raise ValueError(
-            f"found episodes = {config.episodes}, needed a multiple of "
-            f"episodes_per_step = {config.episodes_per_step}"
-        )
-    parts = load_parts(config)
-    mesh = sharding.make_mesh(config.devices)
+    check_numbers(config)
+    # By default all the devices that the episodes of a step can be dealt out to.
+    share = math.gcd(config.episodes_per_step, jax.device_count())
+    mesh = sharding.make_mesh(share if config.devices is None else config.devices)
     if config.episodes_per_step % mesh.shape["data"]:
         raise ValueError(
             f"found episodes_per_step = {config.episodes_per_step}, needed a multiple "
             f"of the {mesh.shape['data']} devices they are spread over (see --devices)"
         )
+    parts = load_parts(config)
     configs.open_workdir(workdir, config)
     net = make_net(config)
-    began = time.monotonic()
-    train_state, rate = train(config, workdir, net, mesh, resident(parts.train))
+    train_state, log = train(config, workdir, net, mesh, parts.train)
 
     print(f"testing on {parts.test.num_classes} classes of {parts.test.name}")
     images = sharding.place(resident(parts.test), mesh)
@@ -305,61 +324,70 @@ def run(
         "config": configs.to_json(config),
         "metrics": metrics,
         "reference": runlog.compare(metrics, published),
-        "throughput": {"episodes_per_s": rate},
-        **runlog.environment(),
+        "throughput": {"episodes_per_s": log.rate()},
+        **runlog.environment(mesh.devices.flat),
         "dataset_fingerprint": {
             config.data.train: parts.train.fingerprint,
             config.data.test: parts.test.fingerprint,
         },
         "seed": config.seed,
-        "wall_s": time.monotonic() - began,
+        "wall_s": log.elapsed(),
     }
     if parts.train.simulated:
         result["data"] = "simulated"
+    runlog.write_json(workdir / "result.json", result)
     if config.figures:
         draw_figures(config, workdir, parts, images, embedded)
-    runlog.write_json(workdir / "result.json", result)
     return result
 
 
 def train(
-    config: Config, workdir: Path, net: Net, mesh: Any, data: Resident
-) -> tuple[TrainState, float | None]:
-    """Train from the newest checkpoint, or afresh; the state and episodes a second."""
-    shape = data.items.shape[1:]
+    config: Config, workdir: Path, net: Net, mesh: Any, images: Images
+) -> tuple[TrainState, runlog.RunLog]:
+    """Train from the newest checkpoint, or afresh.
+
+    Raises:
+        ValueError: a checkpoint of a run on other data.
+    """
     params, state = jax.jit(net.init, static_argnums=1)(
-        jax.random.key(config.seed), shape
+        jax.random.key(config.seed), images.images.shape[1:]
     )
-    optimizer = make_optimizer(config)
+    optimizer = optax.adam(partial(learning_rate, config))
     train_state = sharding.place(steps.init_train_state(params, state, optimizer), mesh)
-    step = steps.compile_step(
-        steps.make_train_step(make_loss(config, net, mesh), optimizer),
-        steps_per_call=config.steps_per_call,
-    )
+    step = steps.make_train_step(make_loss(config, net, mesh), optimizer)
     num_steps = config.episodes // config.episodes_per_step
+    meta: dict[str, Any] = {"fingerprint": images.fingerprint}
     with Checkpoints(workdir) as checkpoints:
         if restored := checkpoints.restore(train_state):
-            train_state, _ = restored
+            train_state, saved = restored
+            if saved["fingerprint"] != images.fingerprint:
+                raise ValueError(
+                    f"{workdir} was begun on data of fingerprint "
+                    f"{saved['fingerprint']}, found {images.fingerprint} in "
+                    f"{images.name}; choose another --workdir, or the data it began on"
+                )
+            meta = saved
             print(f"going on from step {int(train_state.step)} of {num_steps}")
-        start = int(train_state.step)
         with runlog.RunLog(
             workdir,
-            start=start,
+            start=int(train_state.step),
             num_steps=num_steps,
             every=config.log_every,
             per_step=config.episodes_per_step,
+            position=meta.get("log"),
         ) as log:
             train_state = loop.fit(
-                step,
+                steps.compile_step(step),
                 train_state,
-                sharding.place(data, mesh),
+                sharding.place(resident(images), mesh),
                 num_steps=num_steps,
                 log=log,
                 checkpoints=checkpoints,
                 steps_per_call=config.steps_per_call,
                 save_every=config.save_every,
+                meta=meta,
             )
-            return train_state, log.rate()
+    return train_state, log
 
 
 def draw_figures(
@@ -374,7 +402,8 @@ def draw_figures(
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
     figures.learning_curve(folder / "learning_curve.png", runlog.read_metrics(workdir))
-    shape = dict(way=5, shot=1, n_query=config.test.query)
+    test = config.test
+    shape = dict(way=min(test.ways), shot=min(test.shots), n_query=test.query)
     seen = draw(images, config.seed, config.data.test, 0, **shape)
     known = draw(embedded, config.seed, config.data.test, 0, **shape)
     predicted = np.asarray(prototype_logits(known, config.distance).argmax(-1))

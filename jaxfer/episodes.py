@@ -111,15 +111,20 @@ def episode_key(
     """The random key of one episode.
 
     Args:
-        seed: of the run.
+        seed: of the run, 0 to 2^32 - 1.
         split: its name keeps the episodes of splits apart that share a seed.
         number: k, below 2^32; may be traced.
+
+    Raises:
+        ValueError: a seed that does not fit 32 bits, whose key would hang on defaults.
 
     Example:
         >>> bool(episode_key(0, "test", 7) == episode_key(0, "test", 7))
         True
     """
-    key = jax.random.key(seed, impl="threefry2x32")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"found seed = {seed}, needed 0 to 2^32 - 1")
+    key = jax.random.key(np.uint32(seed), impl="threefry2x32")
     key = jax.random.fold_in(key, np.uint32(zlib.crc32(split.encode())))
     return jax.random.fold_in(key, jnp.asarray(number, jnp.uint32))
 

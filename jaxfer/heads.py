@@ -26,7 +26,7 @@ def _wide(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def normalize(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     """Embeddings scaled to length 1, `z / |z|`.
 
-    A zero embedding stays zero, with a finite gradient.
+    A zero embedding, or one shorter than 1e-12, becomes zero, with a zero gradient.
 
     Example:
         >>> normalize(jnp.array([3.0, 4.0])).round(3).tolist()
@@ -34,7 +34,9 @@ def normalize(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     """
     z = _wide(z)
     squared = jnp.sum(z * z, axis=-1, keepdims=True)
-    return z * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+    long = squared > 1e-24
+    # The inner where keeps what the outer one leaves out from giving NaN gradients.
+    return jnp.where(long, z * jax.lax.rsqrt(jnp.where(long, squared, 1)), 0)
 
 
 def squared_euclidean(

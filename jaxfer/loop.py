@@ -38,42 +38,31 @@ def fit(
 ) -> TrainState:
     """Train until a step, from wherever the state is.
 
-    A state is saved only once the losses up to it are known to be finite. SIGINT
+    A state is saved only once the metrics up to it are known to be finite. SIGINT
     (Ctrl-C) and SIGTERM finish the calls under way, save, and raise
     `KeyboardInterrupt`; a second one stops at once.
 
     Args:
-        step: compiled, `steps_per_call` steps a call.
+        step: of `steps.compile_step`.
         train_state: donated to the first call.
         data: what `step` draws its batches from.
         num_steps: the step to end at.
         log: gets every step's metrics.
         checkpoints: where to save, nowhere unless given.
-        steps_per_call: as `step` was compiled.
-        save_every: steps between saves; there is always one at the end.
+        steps_per_call: at most; a call ends where a save or an evaluation is due.
+        save_every: a state is saved at its multiples, and at the end.
         evaluate: called every `eval_every` steps, its numbers go to the log.
         eval_every: 0 for never.
-        meta: saved with each checkpoint.
+        meta: saved with each checkpoint, beside the log's position.
 
     Returns:
         The state at `num_steps`.
 
     Raises:
         KeyboardInterrupt: stopped on request, the state saved.
-        ValueError: a loss that is not finite, or steps that calls do not divide.
+        ValueError: a metric that is not finite.
     """
     done = int(train_state.step)
-    if (num_steps - done) % steps_per_call:
-        raise ValueError(
-            f"found {num_steps - done} steps to do, needed a multiple of "
-            f"steps_per_call = {steps_per_call}"
-        )
-    for name, every in (("save_every", save_every), ("eval_every", eval_every)):
-        if every % steps_per_call:
-            raise ValueError(
-                f"found {name} = {every}, needed a multiple of steps_per_call = "
-                f"{steps_per_call}"
-            )
     flying: deque[tuple[int, dict[str, Any]]] = deque()
 
     def land(most: int) -> None:
@@ -83,23 +72,29 @@ def fit(
     def save() -> None:
         land(0)
         if checkpoints is not None:
-            checkpoints.save(train_state, dict(meta or {}))
+            checkpoints.save(train_state, {**(meta or {}), "log": log.position()})
 
     with _stop_requests() as stop_requested:
         while done < num_steps:
-            train_state, metrics = step(train_state, data)
+            due = [_next(every, done) for every in (save_every, eval_every) if every]
+            count = min(steps_per_call, num_steps - done, *(at - done for at in due))
+            train_state, metrics = step(train_state, data, count=count)
             flying.append((done, metrics))
-            done += steps_per_call
+            done += count
             land(_IN_FLIGHT)
-            if stop_requested():
-                save()
-                raise KeyboardInterrupt(f"stopped at step {done}, saved")
-            if save_every and done % save_every == 0 or done == num_steps:
+            if done == num_steps or (save_every and done % save_every == 0):
                 save()
             if evaluate is not None and eval_every and done % eval_every == 0:
                 land(0)
                 log.write(done, evaluate(train_state))
+            if stop_requested():
+                save()
+                raise KeyboardInterrupt(f"stopped at step {done}, saved")
     return train_state
+
+
+def _next(every: int, done: int) -> int:
+    return (done // every + 1) * every
 
 
 def evaluate_episodes(
@@ -131,15 +126,18 @@ def _log_call(
     log: RunLog, checkpoints: Checkpoints | None, before: int, metrics: dict[str, Any]
 ) -> None:
     fetched = {k: np.ravel(x).tolist() for k, x in jax.device_get(metrics).items()}
-    for i, loss in enumerate(fetched["loss"]):
-        number = before + i + 1
-        if not math.isfinite(loss):
-            saved = checkpoints and checkpoints.latest_step()
-            raise ValueError(
-                f"the loss of step {number} is {loss}, needed a finite one; "
-                f"the last good checkpoint is of step {saved}"
-            )
-        log.train(number, {name: values[i] for name, values in fetched.items()})
+    values = zip(*fetched.values(), strict=True)
+    rows = [dict(zip(fetched, row, strict=True)) for row in values]
+    for number, row in enumerate(rows, before + 1):
+        for name, value in row.items():
+            if not math.isfinite(value):
+                saved = checkpoints and checkpoints.latest_step()
+                raise ValueError(
+                    f"the {name} of step {number} is {value}, needed a finite one; "
+                    f"the last good checkpoint is of step {saved}"
+                )
+        log.train(number, row)
+    log.landed(before + len(rows))
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 import json
 import math
-import sys
+import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class RunLog:
         per_step: examples or episodes a step, for the rate.
         unit: what they are.
         show: whether to draw the bar.
+        position: of the log whose run this one goes on with.
     """
 
     def __init__(
@@ -40,18 +41,22 @@ class RunLog:
         per_step: int = 1,
         unit: str = "episode",
         show: bool = True,
+        position: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the files."""
+        before = position or {"wall_s": 0.0, "window": {}}
         path = Path(workdir) / "metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         _keep_lines(path, start)
         self._file = path.open("a")
         self._events = _event_writer(workdir, start)
         self._every = every
-        self._window: dict[str, Mean] = {}
-        self._began = time.monotonic()
-        # When the first step was done, compilation behind it, and the last.
-        self._first = self._last = (0, 0.0)
+        self._num_steps = num_steps
+        self._window = {name: Mean(*pair) for name, pair in before["window"].items()}
+        self._began = time.monotonic() - before["wall_s"]
+        # When the first call was done, compilation behind it, and the last.
+        self._first: tuple[int, float] | None = None
+        self._last = (start, self._began)
         self._bar = tqdm(
             total=num_steps * per_step,
             initial=start * per_step,
@@ -72,9 +77,6 @@ class RunLog:
             step: how many steps are done with this one.
             metrics: a number each.
         """
-        self._last = (step, time.monotonic())
-        if not self._first[0]:
-            self._first = self._last
         for name, value in metrics.items():
             before = self._window.get(name, Mean(0.0, 0.0))
             self._window[name] = before.merge(Mean(float(value), 1.0))
@@ -83,7 +85,7 @@ class RunLog:
             {name: f"{value:.3f}" for name, value in means.items()}, refresh=False
         )
         self._bar.update(self._per_step)
-        if step % self._every == 0:
+        if step % self._every == 0 or step == self._num_steps:
             self.write(step, {f"train/{name}": value for name, value in means.items()})
             self._window = {}
 
@@ -94,20 +96,32 @@ class RunLog:
             step: how many steps are done.
             metrics: a number each, named "split/metric".
         """
-        wall = round(time.monotonic() - self._began, 3)
-        line = {"step": step, "wall_s": wall, **metrics}
+        line = {"step": step, "wall_s": round(self.elapsed(), 3), **metrics}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(name, value, step)
 
+    def landed(self, step: int) -> None:
+        """A call of the device is done, with this step its last."""
+        self._last = (step, time.monotonic())
+        self._first = self._first or self._last
+
     def rate(self) -> float | None:
-        """Examples or episodes a second, compilation left out; None before 2 steps."""
-        (first, began), (last, ended) = self._first, self._last
-        return (
-            (last - first) * self._per_step / (ended - began) if last > first else None
-        )
+        """Examples or episodes a second, compilation left out; None before 2 calls."""
+        first, began = self._first or self._last
+        last, ended = self._last
+        done = (last - first) * self._per_step
+        return done / (ended - began) if done else None
+
+    def elapsed(self) -> float:
+        """Seconds since the run began, those of its earlier parts counted in."""
+        return time.monotonic() - self._began
+
+    def position(self) -> dict[str, Any]:
+        """What a later log needs to go on as if there had been no stop."""
+        return {"wall_s": self.elapsed(), "window": dict(self._window)}
 
     def close(self) -> None:
         """Finish the bar and the files."""
@@ -141,8 +155,8 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Published values beside ours, for the `reference` of a result file.
 
-    The tolerance is one-sided: to be better than published is never a failure. What is
-    published of something the run did not measure (another shot, say) has no row.
+    The tolerance is one-sided: to be better than published is never a failure. Where
+    the run did not measure what is published, `ours` and `within` are None.
 
     Args:
         metrics: of the result.
@@ -155,10 +169,9 @@ def compare(
     """
     rows = []
     for row in published:
-        if row["name"] in metrics:
-            ours = metrics[row["name"]]["mean"]
-            within = ours >= row["value"] - row["tolerance"]
-            rows.append({**row, "ours": ours, "within": within})
+        ours = metrics.get(row["name"], {}).get("mean")
+        within = None if ours is None else ours >= row["value"] - row["tolerance"]
+        rows.append({**row, "ours": ours, "within": within})
     return rows
 
 
@@ -181,14 +194,14 @@ def report(result: Mapping[str, Any]) -> str:
     )
 
 
-def environment() -> dict[str, Any]:
+def environment(devices: Iterable[jax.Device]) -> dict[str, Any]:
     """The devices and versions a result was made with."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
-        "devices": [d.device_kind for d in jax.devices()],
+        "devices": [device.device_kind for device in devices],
         "versions": {
             "jaxfer": _version("jaxfer"),
-            "python": ".".join(str(part) for part in sys.version_info[:3]),
+            "python": platform.python_version(),
             **{name: _version(name) for name in packages},
         },
     }
@@ -196,10 +209,7 @@ def environment() -> dict[str, Any]:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON whole or not at all, NaN and infinity as null."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
+    _write_whole(Path(path), json.dumps(_plain(content), indent=1) + "\n")
 
 
 def _plain(content: Any) -> Any:
@@ -227,7 +237,13 @@ def _keep_lines(path: Path, start: int) -> None:
         # A line that a kill cut short has no end.
         whole = [line for line in lines if line.endswith("\n")]
         kept = [line for line in whole if json.loads(line)["step"] <= start]
-        path.write_text("".join(kept))
+        _write_whole(path, "".join(kept))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _event_writer(workdir: str | Path, start: int) -> Any:
@@ -235,4 +251,4 @@ def _event_writer(workdir: str | Path, start: int) -> Any:
         from tensorboardX import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(Path(workdir) / "events"), purge_step=start)
+    return SummaryWriter(str(Path(workdir) / "events"), purge_step=start + 1)

@@ -49,7 +49,8 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
     """The step that differentiates and updates the trainable half, not yet compiled.
 
     Returns:
-        `step(train_state, data) -> (train_state, metrics)`, metrics with the loss.
+        `step(train_state, data) -> (train_state, metrics)`, metrics with the loss and
+        the gradient's norm, by which a gradient that is not finite shows.
     """
 
     def step(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
@@ -64,42 +65,40 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
         updates, opt_state = optimizer.update(grads, opt_state, trainable)
         moved: Any = optax.apply_updates(trainable, updates)
         advanced = TrainState(number + 1, moved, frozen, state, opt_state)
-        return advanced, {"loss": value, **metrics}
+        norm = optax.tree.norm(grads)
+        return advanced, {"loss": value, "grad_norm": norm, **metrics}
 
     return step
 
 
-def compile_step(step: Step, *, steps_per_call: int = 1) -> Step:
+def compile_step(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled step, several to a call, which donates the state it is given.
 
     Args:
         step: of `make_train_step`.
-        steps_per_call: steps in one call, whose metrics come out stacked. On CPU they
-            are unrolled: XLA's kernel gradient of a convolution is about 25
-            times slower inside a loop there.
 
-    Raises:
-        ValueError: fewer than one step a call.
+    Returns:
+        `call(train_state, data, count=1)`, which makes `count` steps and stacks their
+        metrics. It compiles once for each count. On CPU the steps are unrolled: XLA's
+        kernel gradient of a convolution is about 25 times slower inside a loop there.
     """
-    if steps_per_call < 1:
-        raise ValueError(f"found steps_per_call = {steps_per_call}, needed at least 1")
 
-    def call(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
-        if jax.default_backend() == "cpu":
-            return _unrolled(train_state, data)
-        return jax.lax.scan(
-            lambda carry, _: step(carry, data), train_state, length=steps_per_call
-        )
-
-    def _unrolled(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
-        # Even a scan of one step, fully unrolled, keeps its loop on some versions.
+    @partial(jax.jit, static_argnames="count", donate_argnums=0)
+    def call(
+        train_state: TrainState, data: PyTree, count: int = 1
+    ) -> tuple[TrainState, Metrics]:
+        if jax.default_backend() != "cpu":
+            return jax.lax.scan(
+                lambda carry, _: step(carry, data), train_state, length=count
+            )
+        # In Python: even a scan of one step, fully unrolled, may keep its loop.
         stacked = []
-        for _ in range(steps_per_call):
+        for _ in range(count):
             train_state, metrics = step(train_state, data)
             stacked.append(metrics)
         return train_state, jax.tree.map(lambda *x: jnp.stack(x), *stacked)
 
-    return jax.jit(call, donate_argnums=0)
+    return call
 
 
 def make_embed(
@@ -126,6 +125,7 @@ def make_embed(
     def embed(
         params: Params, state: State, images: Array, *, block: int = 1000
     ) -> Array:
+        images = jnp.asarray(images)
         n = images.shape[0]
         block = min(block, n)
         # The last block is a full one too, so that there is one shape to compile; of

@@ -33,9 +33,10 @@ for k in range(100):
     for part in draw(np.uint32(k)):
         assert part.dtype == np.int32, part.dtype
         digest.update(np.asarray(part).tobytes())
-print(digest.hexdigest()[:16])
+big = jax.random.key_data(episode_key(2**32 - 1, "test", 0))
+print(digest.hexdigest()[:16], *np.asarray(big))
 """
-GOLDEN = "b2a5116562b3b352"
+GOLDEN = "b2a5116562b3b352 2204961875 4185866704"
 
 
 def _draw(seed: int, split: str, number: int, **shape: int) -> Episode:
@@ -123,6 +124,13 @@ def test_an_episode_hangs_on_seed_split_and_number_alone():
     jax.tree.map(np.testing.assert_array_equal, base, _draw(0, "train", 3))
     for other in (_draw(1, "train", 3), _draw(0, "test", 3), _draw(0, "train", 4)):
         assert (base.support != other.support).any()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_beyond_32_bits_is_refused(seed):
+    # Its key would be another one under x64.
+    with pytest.raises(ValueError, match=f"found seed = {seed}, needed 0 to"):
+        episode_key(seed, "train", 0)
 
 
 def test_vmap_equals_a_loop_and_jit_equals_eager():

@@ -29,9 +29,7 @@ def _fit(workdir, num_steps, *, loss=_loss, per_call=1, checkpoints=None, **opti
     state = _start()
     if checkpoints and (restored := checkpoints.restore(state)):
         state, _ = restored
-    step = steps.compile_step(
-        steps.make_train_step(loss, OPTIMIZER), steps_per_call=per_call
-    )
+    step = steps.compile_step(steps.make_train_step(loss, OPTIMIZER))
     start = int(state.step)
     with RunLog(workdir, start=start, num_steps=num_steps, every=1, show=False) as log:
         return loop.fit(
@@ -90,7 +88,7 @@ def test_a_stop_request_saves_and_says_where(tmp_path, signum):
         return {}
 
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(KeyboardInterrupt, match="stopped at step 13, saved"):
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 12, saved"):
             _fit(
                 tmp_path,
                 50,
@@ -101,7 +99,7 @@ def test_a_stop_request_saves_and_says_where(tmp_path, signum):
             )
     assert _handlers() == handlers
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() == 13
+        assert checkpoints.latest_step() == 12
         resumed = _fit(tmp_path, 50, checkpoints=checkpoints, save_every=100)
     jax.tree.map(np.testing.assert_array_equal, resumed, _fit(tmp_path / "whole", 50))
 
@@ -140,17 +138,48 @@ def test_evaluation_sees_the_state_of_its_step(tmp_path):
     assert [line["step"] for line in lines] == [4, 8, 12]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_steps": 7}, "found 7 steps to do, needed a multiple of steps_per_call"),
-        ({"num_steps": 8, "save_every": 3}, "save_every = 3, needed a multiple of"),
-        ({"num_steps": 8, "eval_every": 5}, "eval_every = 5, needed a multiple of"),
-    ],
-)
-def test_steps_that_calls_do_not_divide_are_refused(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        _fit(tmp_path, per_call=2, **({"save_every": 2} | options))
+def test_calls_end_where_something_is_due(tmp_path):
+    """Whatever the steps a call, and even if their number changes on resume."""
+    seen = []
+    with Checkpoints(tmp_path / "parts") as checkpoints:
+        for end, per_call in ((9, 4), (23, 5)):
+            parts = _fit(
+                tmp_path / "parts",
+                end,
+                per_call=per_call,
+                checkpoints=checkpoints,
+                save_every=10,
+                evaluate=lambda state: seen.append(int(state.step)) or {},
+                eval_every=3,
+            )
+        kept = sorted(checkpoints._managers["last"].all_steps())
+    assert kept == [20, 23]
+    assert seen == [3, 6, 9, 12, 15, 18, 21]
+    whole = _fit(tmp_path / "whole", 23)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), parts, whole)
+    steps_seen = [line["step"] for line in read_metrics(tmp_path / "parts")]
+    assert sorted(set(steps_seen)) == list(range(1, 24))
+
+
+def test_a_stop_at_the_very_end_is_not_swallowed(tmp_path):
+    def stop(state):
+        os.kill(os.getpid(), signal.SIGINT)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 8, saved"):
+        _fit(tmp_path, 8, evaluate=stop, eval_every=8)
+
+
+def test_a_gradient_that_is_not_finite_is_found_before_its_step_is_saved(tmp_path):
+    def loss(params, state, step, data):
+        value, rest = _loss(params, state, step, data)
+        # The root of 0 is 0 and its slope is infinite.
+        return value + jnp.sqrt(jnp.where(step == 9, params["w"][0] * 0, 1.0)), rest
+
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match="the grad_norm of step 10 is nan"):
+            _fit(tmp_path, 10, loss=loss, checkpoints=checkpoints, save_every=5)
+        assert checkpoints.latest_step() == 5
 
 
 @pytest.mark.parametrize(("episodes", "block"), [(7, 3), (6, 3), (2, 100), (1, 1)])

@@ -4,11 +4,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from jaxfer import runlog
-from jaxfer.runlog import RunLog
+from jaxfer.runlog import RunLog, read_metrics
 
 
 def _train(tmp_path, steps, *, start=0, **options):
@@ -42,15 +43,36 @@ def test_numbers_of_an_evaluation_are_written_as_they_are(tmp_path):
     assert (line["step"], line["val/loss"]) == (5, 0.25)
 
 
-def test_rate_counts_from_the_first_step_done(tmp_path, monkeypatch):
-    clock = iter([0.0, 100.0, 101.0, 102.0, 103.0] + [104.0] * 9)
-    fake = SimpleNamespace(monotonic=lambda: next(clock))
+@pytest.mark.parametrize("per_call", [1, 5])
+def test_rate_counts_from_the_first_call_done(tmp_path, monkeypatch, per_call):
+    now = [0.0]
+    fake = SimpleNamespace(monotonic=lambda: now[0])
     monkeypatch.setattr(runlog, "time", fake)
-    with RunLog(tmp_path, num_steps=4, per_step=8, show=False) as log:
+    with RunLog(tmp_path, num_steps=40, per_step=8, show=False) as log:
         assert log.rate() is None
+        # Compilation takes 100 seconds, then every call a second.
+        for call, at in enumerate((100.0, 101.0, 102.0)):
+            now[0] = at
+            for step in range(call * per_call, (call + 1) * per_call):
+                log.train(step + 1, {"loss": 0.0})
+            log.landed((call + 1) * per_call)
+            assert (log.rate() is None) == (call == 0)
+        assert log.rate() == pytest.approx(8.0 * per_call)
+
+
+def test_a_log_goes_on_within_a_line_and_in_its_seconds(tmp_path):
+    options = {"num_steps": 8, "every": 5, "show": False}
+    with RunLog(tmp_path, **options) as log:
         for step in (1, 2, 3):
-            log.train(step, {"loss": 0.0})
-        assert log.rate() == pytest.approx(8.0)
+            log.train(step, {"loss": float(step)})
+        position = json.loads(json.dumps(log.position()))
+    with RunLog(tmp_path, start=3, position=position, **options) as log:
+        assert log.elapsed() >= position["wall_s"]
+        for step in (4, 5, 6, 7, 8):
+            log.train(step, {"loss": float(step)})
+    lines = [(line["step"], line["train/loss"]) for line in read_metrics(tmp_path)]
+    # The last steps have a line too, though it is of fewer.
+    assert lines == [(5, 3.0), (8, 7.0)]
 
 
 def test_the_bar_shows_loss_accuracy_rate_and_time_left(tmp_path, capsys):
@@ -103,13 +125,14 @@ def test_tolerance_is_one_sided(ours, within):
     assert compared == {**row, "ours": ours, "within": within}
 
 
-def test_a_published_value_of_nothing_measured_has_no_row():
+def test_a_published_value_of_nothing_measured_has_no_verdict():
     row = {"name": "m", "value": 1.0, "tolerance": 0.1, "source": "Table 1"}
-    assert runlog.compare({"n": {"mean": 1.0}}, [row]) == []
+    (compared,) = runlog.compare({"n": {"mean": 1.0}}, [row])
+    assert compared == {**row, "ours": None, "within": None}
 
 
 def test_environment_names_devices_and_versions():
-    found = json.loads(json.dumps(runlog.environment()))
-    assert found["devices"] == ["cpu"] * 8
+    found = json.loads(json.dumps(runlog.environment(jax.devices()[:2])))
+    assert found["devices"] == ["cpu"] * 2
     assert {"jaxfer", "python", "jax", "flax", "optax"} <= set(found["versions"])
     assert found["versions"]["jax"]

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
-from jaxfer import Episode, steps
-from jaxfer.nets import conv4
+from jaxfer import TRAIN, Episode, steps
+from jaxfer.nets import chain, conv4
 
 PARAMS = {"a": {"w": jnp.array([1.0, 2.0])}, "b": {"w": jnp.array([3.0])}}
 FREEZE_A = [("a", False), ("**", True)]
@@ -57,8 +58,10 @@ def test_frozen_is_absent_from_gradient_optimizer_and_change():
     assert state.trainable["b"]["w"][0] != 3.0
 
 
-@pytest.mark.parametrize("per_call", [1, 2, 3])
-def test_steps_of_one_call_are_steps_of_many(per_call):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_steps_of_one_call_are_steps_of_many(monkeypatch, backend, count):
+    """Unrolled as on CPU, and in the scan that accelerators get."""
     optimizer = optax.adam(0.1)
     step = steps.make_train_step(_loss, optimizer)
     one, losses = _start(optimizer), []
@@ -66,18 +69,53 @@ def test_steps_of_one_call_are_steps_of_many(per_call):
         one, metrics = jax.jit(step)(one, jnp.asarray(0.5))
         losses.append(metrics["loss"])
     many, stacked = _start(optimizer), []
-    call = steps.compile_step(step, steps_per_call=per_call)
-    for _ in range(6 // per_call):
-        many, metrics = call(many, jnp.asarray(0.5))
-        assert metrics["loss"].shape == (per_call,)
-        stacked.extend(metrics["loss"])
+    call = steps.compile_step(step)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: backend)
+        assert ("scan" in str(call.trace(many, 0.5, count=count).jaxpr)) == (
+            backend == "gpu"
+        )
+        for _ in range(6 // count):
+            many, metrics = call(many, jnp.asarray(0.5), count=count)
+            assert metrics["loss"].shape == (count,)
+            stacked.extend(metrics["loss"])
     np.testing.assert_allclose(losses, stacked, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, many)
 
 
-def test_fewer_than_one_step_a_call_is_refused():
-    with pytest.raises(ValueError, match="steps_per_call = 0, needed at least 1"):
-        steps.compile_step(lambda state, data: (state, {}), steps_per_call=0)
+def test_the_norm_of_the_gradient_is_a_metric():
+    optimizer = optax.sgd(0.1)
+    _, metrics = steps.make_train_step(_loss, optimizer)(
+        _start(optimizer, FREEZE_A), jnp.asarray(0.5)
+    )
+    # Of what trains only: d/db (b - .5)^2 at b = 3.
+    assert metrics["grad_norm"] == pytest.approx(5.0)
+
+
+def test_layers_without_parameters_survive_partition_and_merge(key):
+    class Relu(nn.Module):
+        @nn.compact
+        def __call__(self, x, mode):
+            return nn.relu(x)
+
+    class Dense(nn.Module):
+        @nn.compact
+        def __call__(self, x, mode):
+            return nn.Dense(2)(x)
+
+    net = chain([("a", Dense()), ("relu", Relu()), ("b", Dense())])
+    params, state = net.init(key, (1, 1, 3))
+    optimizer = optax.sgd(0.1)
+
+    def loss(params, state, step, data):
+        y, state = net.apply(params, state, data, mode=TRAIN)
+        return (y**2).sum(), (state, {})
+
+    started = steps.init_train_state(params, state, optimizer, rules=FREEZE_A)
+    step = jax.jit(steps.make_train_step(loss, optimizer))
+    x = jax.random.normal(key, (4, 1, 1, 3))
+    after, first = step(started, x)
+    assert step(after, x)[1]["loss"] < first["loss"]
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9])

@@ -25,6 +25,9 @@ def check(workdir: Path) -> bool:
     if not rows:
         print("  nothing is published beside this result")
     for row in rows:
+        if row["ours"] is None:
+            print(f"  {row['name']}: NOT MEASURED ({row['source']})")
+            continue
         metric = metrics[row["name"]]
         half = "" if metric["ci95"] is None else f" ± {metric['ci95']:.2f}"
         print(

@@ -14,6 +14,7 @@ import numpy as np
 from jaxfer.data.images import Images
 
 FORMAT = 1
+_FILES = {"images.npy", "labels.npy", "meta.json"}
 
 
 def write_cache(data: Images, directory: str | Path) -> Path:
@@ -30,10 +31,15 @@ def write_cache(data: Images, directory: str | Path) -> Path:
         ValueError: a folder that is there and holds something else.
     """
     directory = Path(directory)
-    if directory.exists() and not (directory / "meta.json").exists():
-        raise ValueError(f"{directory} is there and is not a cache: not replaced")
-    # Whole or not at all: a reader never meets half a cache.
+    there = {path.name for path in directory.glob("*")} if directory.exists() else set()
+    if not there <= _FILES:
+        raise ValueError(
+            f"{directory} is there and is not a cache (found {sorted(there)[:3]}): "
+            "not replaced"
+        )
+    # Made whole beside its place and moved there: a reader never meets half a cache.
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    aside = directory.with_name(f"{directory.name}.{os.getpid()}.old")
     partial.mkdir(parents=True)
     np.save(partial / "images.npy", data.images)
     np.save(partial / "labels.npy", data.labels)
@@ -46,8 +52,10 @@ def write_cache(data: Images, directory: str | Path) -> Path:
         "class_names": data.class_names,
     }
     (partial / "meta.json").write_text(json.dumps(meta))
-    shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists():
+        directory.rename(aside)
     partial.rename(directory)
+    shutil.rmtree(aside, ignore_errors=True)
     return directory
 
 

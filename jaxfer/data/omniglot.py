@@ -31,7 +31,8 @@ def omniglot(directory: str | Path) -> Images:
         uint8 images `[32460, 28, 28, 1]`, ink 255 on 0.
 
     Raises:
-        ValueError: records that are not 20 drawings each of 1623 characters.
+        ValueError: no tensorflow-datasets, files of another format, or records that
+            are not 20 drawings each of 1623 characters.
     """
     rows: list[tuple[int, str, int, np.ndarray]] = []
     for part, name in enumerate(("train", "test")):
@@ -90,13 +91,26 @@ def prepare(drawing: UInt8[np.ndarray, "105 105"]) -> UInt8[np.ndarray, "28 28"]
 
 
 def _open(directory: Path, split: str) -> tuple[Sequence[dict[str, Any]], list[str]]:
-    # Heavy, optional, and slow to import.
-    import tensorflow_datasets as tfds
-
-    builder: Any = tfds.builder("omniglot", data_dir=str(directory))
-    source = builder.as_data_source(
-        split=split, decoders={"image": tfds.decode.SkipDecoding()}
-    )
+    try:
+        # Heavy, optional, and slow to import.
+        import tensorflow_datasets as tfds
+    except ImportError as e:
+        raise ValueError(
+            f"found no tensorflow-datasets to read omniglot in {directory} with: "
+            "pip install 'jaxfer[data]', or bring an array cache that "
+            "tools/prepare_data.py made elsewhere"
+        ) from e
+    try:
+        builder: Any = tfds.builder("omniglot", data_dir=str(directory))
+        source = builder.as_data_source(
+            split=split, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+    except (AssertionError, NotImplementedError, OSError, ValueError) as e:
+        raise ValueError(
+            f"found omniglot in {directory} in a form that cannot be read at random, "
+            "needed ArrayRecord files: prepare it with `python tools/prepare_data.py "
+            f"omniglot --to DIR` ({str(e).splitlines()[0]})"
+        ) from e
     return source, builder.info.features["alphabet"].names
 
 

@@ -126,9 +126,11 @@ def from_arrays(
             f"found images of shape {images.shape}, needed [n, height, width] or "
             "[n, height, width, channels], none of them 0"
         )
-    if labels.shape != images.shape[:1]:
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != images.shape[:1] or not whole:
         raise ValueError(
-            f"found labels of shape {labels.shape}, needed [{len(images)}], one each"
+            f"found labels of shape {labels.shape} and type {labels.dtype}, needed "
+            f"integers [{len(images)}], one each"
         )
     if images.ndim == 3:
         images = images[..., None]

@@ -81,7 +81,8 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
             x, state[name] = _run(
                 name,
                 modules[name],
-                {"params": params[name], _STATE: state[name]},
+                # Trees of parameters keep no place for a layer that has none.
+                {"params": params.get(name, {}), _STATE: state.get(name, {})},
                 x,
                 layer_mode(mode, name),
                 None if rng is None else jax.random.fold_in(rng, i),

@@ -40,9 +40,17 @@ def test_writing_again_replaces_and_leaves_nothing_beside(cache, blobs):
 
 def test_a_folder_that_is_no_cache_is_not_replaced(tmp_path, blobs):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="is there and is not a cache: not replaced"):
+    with pytest.raises(ValueError, match=r"is not a cache \(found \[.thesis.txt.\]\)"):
         write_cache(blobs, tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_cache_that_lost_a_file_can_be_written_anew(cache, blobs):
+    (cache / "meta.json").unlink()
+    with pytest.raises(ValueError, match="damaged"):
+        read_cache(cache)
+    write_cache(blobs, cache)
+    assert read_cache(cache).fingerprint == blobs.fingerprint
 
 
 def _truncate(cache):

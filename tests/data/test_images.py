@@ -102,6 +102,11 @@ def test_arrays_become_a_data_set(rng):
     assert named.images is pixels and named.class_names == ("x", "y")
 
 
+def test_labels_that_are_no_integers_are_refused(unchecked):
+    with pytest.raises(ValueError, match=r"type float64, needed integers \[2\]"):
+        from_arrays(np.zeros((2, 4, 4), np.uint8), np.array([0.9, 1.7]))
+
+
 _NAN = np.zeros((3, 4, 4))
 _NAN[2, 1, 1] = np.nan
 
@@ -111,7 +116,10 @@ _NAN[2, 1, 1] = np.nan
     [
         (np.zeros((3, 4), np.uint8), r"shape \(3, 4\), needed \[n, height, width\]"),
         (np.zeros((3, 0, 4), np.uint8), r"shape \(3, 0, 4\).*none of them 0"),
-        (np.zeros((2, 4, 4), np.uint8), r"labels of shape \(3,\), needed \[2\]"),
+        (
+            np.zeros((2, 4, 4), np.uint8),
+            r"labels of shape \(3,\) and type int64, needed integers \[2\]",
+        ),
         (np.zeros((3, 4, 4), np.int64), "type int64, needed uint8 from 0 to 255"),
         (_NAN, "image 2 has pixels from nan to nan.*no NaN"),
         (np.full((3, 4, 4), 255.0), "image 0 has pixels from 255.0 to 255.0, needed"),

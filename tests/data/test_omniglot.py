@@ -134,6 +134,19 @@ def test_half_of_omniglot_is_refused(monkeypatch, omniglot_images):
         omniglot("here")
 
 
+def test_without_tfds_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ValueError, match=r"pip install 'jaxfer\[data\]'"):
+        omniglot("here")
+
+
+def test_files_of_another_format_are_refused(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    (tmp_path / "omniglot").mkdir()
+    with pytest.raises(ValueError, match="needed ArrayRecord files: prepare it with"):
+        omniglot(tmp_path)
+
+
 def test_unknown_split_is_refused(omniglot_images):
     with pytest.raises(ValueError, match="split 'dev' of omniglot, needed one of"):
         omniglot_split(omniglot_images, "dev")

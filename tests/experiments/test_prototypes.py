@@ -49,9 +49,7 @@ def finished(tmp_path_factory, small_glyphs):
 
 def test_a_run_leaves_what_it_promises(finished):
     workdir, result = finished
-    assert result == read_json(workdir / "result.json") | {
-        key: result[key] for key in ("config", "metrics", "wall_s", "throughput")
-    }
+    assert result == read_json(workdir / "result.json")
     for key in (
         "experiment",
         "config",
@@ -98,7 +96,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
     again = prototypes.run(TINY, workdir)
     assert f"{workdir} is finished" in capsys.readouterr().out
-    assert again["metrics"].keys() == result["metrics"].keys()
+    assert again == result
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
 
 
@@ -126,18 +124,20 @@ def _episodes(workdir):
         return dict(archive)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    finished, tmp_path, monkeypatch, capsys
+):
     whole, _ = finished
     real, calls = steps.compile_step, []
 
-    def stopping(step, **options):
-        compiled = real(step, **options)
+    def stopping(step):
+        compiled = real(step)
 
-        def call(*args):
+        def call(*args, **kwargs):
             calls.append(1)
             if len(calls) == 2:
                 os.kill(os.getpid(), signal.SIGINT)
-            return compiled(*args)
+            return compiled(*args, **kwargs)
 
         return call
 
@@ -147,12 +147,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeyp
         prototypes.run(config, tmp_path)
     assert not (tmp_path / "result.json").exists()
     prototypes.run(config, tmp_path)
+    assert "going on from step 2 of 6" in capsys.readouterr().out
     for name, values in _episodes(whole).items():
         np.testing.assert_array_equal(_episodes(tmp_path)[name], values)
     one, other = (
         [line["train/loss"] for line in read_metrics(run)] for run in (whole, tmp_path)
     )
     assert one == other
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory, _few_glyphs):
+    """Where a process of its own finds few glyphs too: a cache goes before drawing."""
+    directory = tmp_path_factory.mktemp("data")
+    write_cache(_few_glyphs, directory / "glyphs.cache")
+    return directory
 
 
 def _command(workdir, *options):
@@ -165,9 +174,10 @@ def _command(workdir, *options):
     ]
 
 
-def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_dir):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    command = _command(tmp_path, "--episodes", "100000", "--save-every", "100000")
+    many = ("--episodes", "100000", "--save-every", "100000")
+    command = _command(tmp_path, *many, "--data.dir", str(data_dir))
     running = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -205,6 +215,12 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path):
             r"class 'angular08/character00' of glyphs test has 20 images, needed .* 21",
         ),
         (["--data.test", "tset"], "found split 'tset' of glyphs, needed one of"),
+        (["--episodes-per-step", "0"], "episodes_per_step = 0, needed at least 1"),
+        (["--steps-per-call", "0"], "steps_per_call = 0, needed at least 1"),
+        (["--log-every", "0"], "log_every = 0, needed at least 1"),
+        (["--episodes", "-4"], "found episodes = -4, needed at least 1"),
+        (["--test.episodes", "0"], "test.episodes = 0, needed at least 1"),
+        (["--seed", "-1"], r"found seed = -1, needed 0 to 2\^32 - 1"),
         (["--episodes-per-step", "3"], "episodes = 40, needed a multiple of .* = 3"),
         (["--devices", "2"], "episodes_per_step = 1, needed a multiple of the 2 dev"),
     ],
@@ -232,16 +248,56 @@ def test_a_damaged_cache_is_refused_in_one_line(tmp_path, capsys, blobs):
     assert "omniglot.cache is damaged" in capsys.readouterr().err
 
 
-def test_the_rate_halves_after_exactly_so_many_episodes():
-    config = _with(optim=Optim(1e-3, halve_every=8), episodes_per_step=2)
-    optimizer = prototypes.make_optimizer(config)
-    params = {"w": jnp.ones(())}
-    state, sizes = optimizer.init(params), []
-    for _ in range(9):
-        updates, state = optimizer.update({"w": jnp.ones(())}, state, params)
-        sizes.append(-float(updates["w"]))
-    # With a constant gradient Adam's step is the rate itself; 8 episodes are 4 steps.
-    np.testing.assert_allclose(sizes, [1e-3] * 4 + [5e-4] * 4 + [2.5e-4], rtol=1e-4)
+def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
+    """Where data lie may change on resume, what they are may not."""
+    sources = sys.modules["jaxfer.data.sources"]
+    monkeypatch.setitem(sources._SPLIT, "omniglot", lambda data, split: data)
+    config = _with(data=Data("omniglot", dir=str(tmp_path)), figures=False)
+    cache = tmp_path / "omniglot.cache"
+    write_cache(blobs, cache)
+    monkeypatch.setattr(prototypes, "evaluate", None)
+    with pytest.raises(TypeError):
+        prototypes.run(config, tmp_path / "run")
+    images = blobs.images.copy()
+    images[0, 0, 0] ^= 1
+    write_cache(dataclasses.replace(blobs, images=images), cache)
+    with pytest.raises(ValueError, match="begun on data of fingerprint .*, found"):
+        prototypes.run(config, tmp_path / "run")
+
+
+def test_it_spreads_over_the_devices_that_divide_a_step(tmp_path):
+    config = _with(devices=None, episodes_per_step=2, figures=False)
+    result = prototypes.run(config, tmp_path)
+    assert jax.device_count() == 8
+    assert result["devices"] == ["cpu"] * 2
+
+
+def test_it_runs_in_64_bits(tmp_path, data_dir):
+    few = ("--episodes", "2", "--net.precision", "bfloat16")
+    command = _command(tmp_path, *few, "--data.dir", str(data_dir))
+    command[command.index("--no-figures")] = "--figures"
+    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
+    environment |= {"JAX_NUMPY_RANK_PROMOTION": "raise"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "result and figures" in done.stdout
+
+
+@pytest.mark.parametrize("halve", [8, 500, 2000])
+@pytest.mark.parametrize("per_step", [1, 2, 6, 7, 12])
+def test_the_rate_halves_with_the_step_that_reaches_the_episode(halve, per_step):
+    config = _with(optim=Optim(1e-3, halve_every=halve), episodes_per_step=per_step)
+    steps_taken = np.arange(0, 12 * halve // per_step + 2)
+    rates = prototypes.learning_rate(config, jnp.asarray(steps_taken, jnp.int32))
+    expected = [1e-3 / 2 ** (int(n) * per_step // halve) for n in steps_taken]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_the_rate_may_be_constant():
+    config = _with(optim=Optim(1e-3, halve_every=0))
+    assert prototypes.learning_rate(config, jnp.asarray(10**6)) == pytest.approx(1e-3)
 
 
 @pytest.fixture

@@ -49,6 +49,12 @@ def test_check_result_prints_the_comparison_and_exits_by_it(tmp_path):
     assert done.returncode == 1 and "OUTSIDE" in done.stdout
 
 
+def test_check_result_does_not_pass_what_was_not_measured(tmp_path):
+    folder = _result(tmp_path / "a", None, None)
+    done = _tool("check_result.py", folder)
+    assert done.returncode == 1 and "NOT MEASURED" in done.stdout
+
+
 def test_check_result_without_a_result(tmp_path):
     done = _tool("check_result.py", tmp_path)
     assert done.returncode == 2
