@@ -1,10 +1,11 @@
-"""A prototypical network on embedded handwriting, in three minutes and no download.
+"""A prototypical network on embedded handwriting, in a minute and no download.
 
 Reproduces: nothing published; the whole pipeline of Snell et al. 2017 on `glyphs`,
     handwriting drawn by the project itself, tested on alphabets never trained on.
 Run: python -m experiments.prototypes --config configs/quickstart.py
     --workdir runs/quickstart
-Expect: on 2 CPU cores at most 3 minutes.
+Expect: about a minute on 2 CPU cores; 5-way 1-shot accuracy near 95, where nearest
+    neighbour on pixels has 49, and 20-way near 85 where it has 28.
 """
 
 from experiments.prototypes import Config, Data, Optim, Task
