@@ -44,7 +44,7 @@ def episode(
     columns = shot + shown
     figure = Figure(figsize=(0.7 * columns + 2.4, 0.72 * way + 0.6))
     axes = figure.subplots(way, columns, squeeze=False)
-    figure.subplots_adjust(0.2, 0.02, 0.99, 0.86, wspace=0.12, hspace=0.12)
+    figure.subplots_adjust(0.2, 0.02, 0.99, 0.93, wspace=0.12, hspace=0.12)
     for row in range(way):
         for column in range(columns):
             ax = axes[row, column]

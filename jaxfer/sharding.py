@@ -26,8 +26,8 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
         ValueError: more devices than there are, or none.
 
     Example:
-        >>> make_mesh(1).shape
-        OrderedDict({'data': 1, 'model': 1})
+        >>> dict(make_mesh(1).shape)
+        {'data': 1, 'model': 1}
     """
     devices = jax.devices()
     if data is None:

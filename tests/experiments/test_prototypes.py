@@ -273,7 +273,8 @@ def test_it_spreads_over_the_devices_that_divide_a_step(tmp_path):
 
 
 def test_it_runs_in_64_bits(tmp_path, data_dir):
-    few = ("--episodes", "2", "--net.precision", "bfloat16")
+    few = ("--episodes", "2", "--test.ways", "5", "--test.shots", "1")
+    few = (*few, "--net.precision", "bfloat16")
     command = _command(tmp_path, *few, "--data.dir", str(data_dir))
     command[command.index("--no-figures")] = "--figures"
     environment = {**os.environ, "JAX_ENABLE_X64": "1"}
