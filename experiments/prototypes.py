@@ -25,7 +25,6 @@ from tqdm.auto import tqdm
 
 from jaxfer import config as configs
 from jaxfer import heads, loop, losses, nets, runlog, sharding, stats, steps
-from jaxfer.checkpoint import Checkpoints
 from jaxfer.config import how
 from jaxfer.data import Images, Resident, draw, fetch, load, resident, to_float
 from jaxfer.episodes import check_episode, episode_key, sample_episode
@@ -344,50 +343,25 @@ def run(
 def train(
     config: Config, workdir: Path, net: Net, mesh: Any, images: Images
 ) -> tuple[TrainState, runlog.RunLog]:
-    """Train from the newest checkpoint, or afresh.
-
-    Raises:
-        ValueError: a checkpoint of a run on other data.
-    """
+    """Train from the newest checkpoint, or afresh."""
     params, state = jax.jit(net.init, static_argnums=1)(
         jax.random.key(config.seed), images.images.shape[1:]
     )
     optimizer = optax.adam(partial(learning_rate, config))
-    train_state = sharding.place(steps.init_train_state(params, state, optimizer), mesh)
+    train_state = steps.init_train_state(params, state, optimizer)
     step = steps.make_train_step(make_loss(config, net, mesh), optimizer)
-    num_steps = config.episodes // config.episodes_per_step
-    meta: dict[str, Any] = {"fingerprint": images.fingerprint}
-    with Checkpoints(workdir) as checkpoints:
-        if restored := checkpoints.restore(train_state):
-            train_state, saved = restored
-            if saved["fingerprint"] != images.fingerprint:
-                raise ValueError(
-                    f"{workdir} was begun on data of fingerprint "
-                    f"{saved['fingerprint']}, found {images.fingerprint} in "
-                    f"{images.name}; choose another --workdir, or the data it began on"
-                )
-            meta = saved
-            print(f"going on from step {int(train_state.step)} of {num_steps}")
-        with runlog.RunLog(
-            workdir,
-            start=int(train_state.step),
-            num_steps=num_steps,
-            every=config.log_every,
-            per_step=config.episodes_per_step,
-            position=meta.get("log"),
-        ) as log:
-            train_state = loop.fit(
-                steps.compile_step(step),
-                train_state,
-                sharding.place(resident(images), mesh),
-                num_steps=num_steps,
-                log=log,
-                checkpoints=checkpoints,
-                steps_per_call=config.steps_per_call,
-                save_every=config.save_every,
-                meta=meta,
-            )
-    return train_state, log
+    return loop.train(
+        workdir,
+        steps.compile_step(step),
+        sharding.place(train_state, mesh),
+        sharding.place(resident(images), mesh),
+        fingerprint=images.fingerprint,
+        num_steps=config.episodes // config.episodes_per_step,
+        per_step=config.episodes_per_step,
+        steps_per_call=config.steps_per_call,
+        save_every=config.save_every,
+        log_every=config.log_every,
+    )
 
 
 def draw_figures(

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +21,76 @@ from jaxfer.types import TrainState
 # Calls handed to the device before the oldest must be done: enough to hide the host,
 # few enough that the bar and an interrupt are at most this far behind.
 _IN_FLIGHT = 4
+
+
+def train(
+    workdir: str | Path,
+    step: Step,
+    train_state: TrainState,
+    data: PyTree,
+    *,
+    fingerprint: str,
+    num_steps: int,
+    per_step: int = 1,
+    unit: str = "episode",
+    steps_per_call: int = 1,
+    save_every: int = 500,
+    log_every: int = 100,
+) -> tuple[TrainState, RunLog]:
+    """Train in a run's folder: from its newest checkpoint, or from the state given.
+
+    Args:
+        workdir: the run's folder.
+        step: of `steps.compile_step`.
+        train_state: the first state; one of a checkpoint is placed as it is.
+        data: what `step` draws its batches from.
+        fingerprint: of the data, which may not change while the run goes on.
+        num_steps: the step to end at.
+        per_step: examples or episodes a step.
+        unit: what they are.
+        steps_per_call: see `fit`.
+        save_every: see `fit`.
+        log_every: steps averaged to one line of metrics.jsonl.
+
+    Returns:
+        The state at `num_steps`, and the log, closed, for its rate and seconds.
+
+    Raises:
+        KeyboardInterrupt: stopped on request, the state saved.
+        ValueError: a checkpoint of a run on other data, or a metric that is not finite.
+    """
+    meta: dict[str, Any] = {"fingerprint": fingerprint}
+    with Checkpoints(workdir) as checkpoints:
+        if restored := checkpoints.restore(train_state):
+            train_state, meta = restored
+            if meta["fingerprint"] != fingerprint:
+                raise ValueError(
+                    f"{workdir} was begun on data of fingerprint "
+                    f"{meta['fingerprint']}, found {fingerprint}; choose another "
+                    "--workdir, or the data it was begun on"
+                )
+            print(f"going on from step {int(train_state.step)} of {num_steps}")
+        with RunLog(
+            workdir,
+            start=int(train_state.step),
+            num_steps=num_steps,
+            every=log_every,
+            per_step=per_step,
+            unit=unit,
+            position=meta.get("log"),
+        ) as log:
+            train_state = fit(
+                step,
+                train_state,
+                data,
+                num_steps=num_steps,
+                log=log,
+                checkpoints=checkpoints,
+                steps_per_call=steps_per_call,
+                save_every=save_every,
+                meta=meta,
+            )
+    return train_state, log
 
 
 def fit(

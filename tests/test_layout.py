@@ -90,7 +90,7 @@ def test_modules_are_small():
     assert max(lines.values()) <= 400, lines
     assert statistics.median(lines.values()) <= 200, lines
     for path in (ROOT / "experiments").glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 450, path
+        assert len(path.read_text().splitlines()) <= 400, path
 
 
 def test_no_room_is_called_after_nothing():
