@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from jaxfer.checkpoint import Checkpoints
 from jaxfer.runlog import RunLog
-from jaxfer.steps import Step
+from jaxfer.steps import CompiledStep
 from jaxfer.types import TrainState
 
 # Calls handed to the device before the oldest must be done: enough to hide the host,
@@ -25,7 +25,7 @@ _IN_FLIGHT = 4
 
 def train(
     workdir: str | Path,
-    step: Step,
+    step: CompiledStep,
     train_state: TrainState,
     data: PyTree,
     *,
@@ -94,7 +94,7 @@ def train(
 
 
 def fit(
-    step: Step,
+    step: CompiledStep,
     train_state: TrainState,
     data: PyTree,
     *,

@@ -194,8 +194,12 @@ def report(result: Mapping[str, Any]) -> str:
     )
 
 
-def environment(devices: Iterable[jax.Device]) -> dict[str, Any]:
-    """The devices and versions a result was made with."""
+def environment(devices: Iterable[Any]) -> dict[str, Any]:
+    """The devices and versions a result was made with.
+
+    Args:
+        devices: of JAX.
+    """
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "devices": [device.device_kind for device in devices],

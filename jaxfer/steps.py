@@ -20,6 +20,8 @@ Metrics = dict[str, Any]
 # batch of the data by the number of the step.
 Loss = Callable[[Params, State, Array, PyTree], tuple[Array, tuple[State, Metrics]]]
 Step = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
+# As `compile_step` makes it: a keyword `count` says how many steps.
+CompiledStep = Callable[..., tuple[TrainState, Metrics]]
 
 ALL_TRAIN: Rules = (("**", True),)
 
@@ -71,7 +73,7 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
     return step
 
 
-def compile_step(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
+def compile_step(step: Step) -> CompiledStep:
     """The compiled step, several to a call, which donates the state it is given.
 
     Args:
