@@ -96,13 +96,17 @@ class Config:
     episodes_per_step: int = 1
     """Episodes whose gradients are averaged to one update; the paper's is 1."""
     seed: int = 0
+    """Of the first weights and of the episodes, in training and test."""
 
     steps_per_call: int = how(1)
     """Steps in one call of the device; more hides the host where steps are short."""
     devices: int | None = how(None)
-    """Devices to spread the episodes of a step over; all, unless given."""
+    """Devices to spread the episodes of a step over; the most that divide them evenly,
+    unless given."""
     save_every: int = how(500)
+    """Steps between checkpoints."""
     log_every: int = how(50)
+    """Steps averaged to one line of metrics.jsonl."""
     figures: bool = how(True)
     """Draw figures, where matplotlib is installed."""
 
@@ -205,8 +209,8 @@ def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
 
     def of_episode(params: Params, state: State, episode: Episode):
         support, query, _ = episode
-        images = jnp.concatenate([merge_axes(support), merge_axes(query)])
-        z, state = net.apply(params, state, images, mode=TRAIN)
+        both = [x.reshape(-1, *x.shape[2:]) for x in (support, query)]
+        z, state = net.apply(params, state, jnp.concatenate(both), mode=TRAIN)
         split = task.way * task.shot
         embedded = Episode(
             z[:split].reshape(*support.shape[:2], -1),
@@ -232,11 +236,6 @@ def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
         return value.mean(), (state, {"accuracy": accuracy.mean()})
 
     return loss
-
-
-def merge_axes(x: Array) -> Array:
-    """[way, n, ...] as [way * n, ...]."""
-    return x.reshape(-1, *x.shape[2:])
 
 
 def prototype_logits(episode: Episode, distance: heads.Distance) -> Array:
