@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import stdtrit
 
-Values = np.ndarray | Sequence[float]
+from jaxfer.types import AnyArray
+
+Values = AnyArray | Sequence[float]
 
 
 class Mean(NamedTuple):
