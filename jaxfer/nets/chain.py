@@ -75,6 +75,11 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
         if start == 0:
             _check_images(x)
         stop = _index(names, last, len(names) - 1) + 1
+        if stop <= start:
+            raise ValueError(
+                f"found first = {first!r} after last = {last!r}, needed the order "
+                f"{list(names)}"
+            )
         state = dict(state)
         for i in range(start, stop):
             name = names[i]

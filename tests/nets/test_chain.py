@@ -54,6 +54,13 @@ def test_dropout_follows_the_mode_of_its_layer_and_its_own_randomness(key):
     np.testing.assert_array_equal(zeros(a=on, b=on), zeros(a=on) | zeros(b=on))
 
 
+def test_layers_in_the_wrong_order_are_refused(key):
+    net = chain([("a", _Dense()), ("b", _Dense())])
+    params, state = net.init(key, (1, 1, 3))
+    with pytest.raises(ValueError, match="first = 'b' after last = 'a', needed"):
+        net.apply(params, state, jnp.ones((1, 3)), first="b", last="a")
+
+
 def test_names_must_differ():
     with pytest.raises(ValueError, match=r"layers \['a', 'a'\], needed unlike names"):
         chain([("a", _Dense()), ("a", _Dense())])
