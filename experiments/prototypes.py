@@ -168,17 +168,19 @@ def load_parts(config: Config) -> Parts:
     )
     parts = Parts(data[config.data.train], data[config.data.test])
     task, test = config.task, config.test
-    shapes = [(parts.train, task.way, task.shot, task.query)]
-    shapes += [(parts.test, w, s, test.query) for w in test.ways for s in test.shots]
-    for images, way, shot, query in shapes:
-        check_episode(
-            resident(images).table,
-            images.class_names,
-            way=way,
-            shot=shot,
-            n_query=query,
-            where=images.name,
-        )
+    trained = [(task.way, task.shot, task.query)]
+    tested = [(way, shot, test.query) for way in test.ways for shot in test.shots]
+    for images, shapes in zip(parts, (trained, tested), strict=True):
+        table = resident(images).table
+        for way, shot, query in shapes:
+            check_episode(
+                table,
+                images.class_names,
+                way=way,
+                shot=shot,
+                n_query=query,
+                where=images.name,
+            )
     return parts
 
 
