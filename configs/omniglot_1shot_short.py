@@ -11,7 +11,13 @@ Expect: 5-way 1-shot 97.9, 5-shot 99.5, 20-way 1-shot 93.6, 5-shot 98.3, or bett
     the tolerances below are what those fall short of the paper.
 """
 
-from experiments.prototypes import Config, Data, Optim, Task, published_accuracies
+from experiments.prototypes_config import (
+    Config,
+    Data,
+    Optim,
+    Task,
+    published_accuracies,
+)
 
 config = Config(
     data=Data(name="omniglot", train="trainval", test="test"),

@@ -8,7 +8,13 @@ Expect: 5-way 1-shot 97.3, 5-shot 99.5, 20-way 1-shot 92.7, 5-shot 98.4: the fir
     0.3 below its tolerance, the others are within theirs.
 """
 
-from experiments.prototypes import Config, Data, Optim, Task, published_accuracies
+from experiments.prototypes_config import (
+    Config,
+    Data,
+    Optim,
+    Task,
+    published_accuracies,
+)
 
 config = Config(
     data=Data(name="omniglot", train="trainval", test="test"),

@@ -8,7 +8,7 @@ Expect: about a minute on 2 CPU cores; 5-way 1-shot accuracy near 95, where near
     neighbour on pixels has 49, and 20-way near 85 where it has 28.
 """
 
-from experiments.prototypes import Config, Data, Optim, Task
+from experiments.prototypes_config import Config, Data, Optim, Task
 
 config = Config(
     data=Data(name="glyphs"),

@@ -1,29 +1,72 @@
 """Figures of a run. Needs matplotlib, the `plot` extra."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from jax import Array
 from matplotlib.figure import Figure
 
+from experiments.prototypes_config import Config
+from jaxfer.data import Resident
+from jaxfer.data import draw as draw_episode
+from jaxfer.runlog import read_metrics
 from jaxfer.types import Episode
 
 _COLOURS = matplotlib.colormaps["tab10"].colors
 
 
+def draw(
+    config: Config,
+    workdir: Path,
+    names: Sequence[str],
+    images: Resident,
+    embedded: Resident,
+    classify: Callable[[Episode], Array],
+) -> None:
+    """The learning curve, one test episode, and the embeddings of its classes.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        names: of the test classes.
+        images: of the test classes.
+        embedded: their embeddings.
+        classify: the logits of an embedded episode.
+    """
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    learning_curve(folder / "learning_curve.png", read_metrics(workdir))
+    test = config.test
+    shape = dict(way=min(test.ways), shot=min(test.shots), n_query=test.query)
+    seen = draw_episode(images, config.seed, config.data.test, 0, **shape)
+    known = draw_episode(embedded, config.seed, config.data.test, 0, **shape)
+    predicted = np.asarray(classify(known).argmax(-1))
+    names = [names[c] for c in known.classes.tolist()]
+    episode(folder / "episode.png", seen, predicted, names)
+    embeddings(folder / "embeddings.png", known, names)
+
+
 def learning_curve(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
-    """Training loss and accuracy against steps, from the lines of metrics.jsonl."""
-    lines = [line for line in lines if "train/loss" in line]
-    steps = [line["step"] for line in lines]
+    """Loss and accuracy of every phase against steps, of the lines of metrics.jsonl."""
     figure = Figure(figsize=(8, 3), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    loss.plot(steps, [line["train/loss"] for line in lines], color=_COLOURS[0])
+    for axes, name, scale in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
+    ):
+        for colour, phase in zip(_COLOURS, ("train", "val", "retrain"), strict=False):
+            points = [
+                (line["step"], scale * line[f"{phase}/{name}"])
+                for line in lines
+                if f"{phase}/{name}" in line
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, label=phase)
+        axes.legend()
+    loss, accuracy = figure.axes
     loss.set(xlabel="step", ylabel="loss (nats)", yscale="log")
-    values = [100 * line["train/accuracy"] for line in lines]
-    accuracy.plot(steps, values, color=_COLOURS[1])
     accuracy.set(xlabel="step", ylabel="accuracy (%)")
-    figure.suptitle("training episodes")
+    figure.suptitle("episodes")
     figure.savefig(path, dpi=120)
 
 

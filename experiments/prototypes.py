@@ -10,11 +10,10 @@ neighbour on raw pixels on the very same episodes. The same line resumes.
 import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,156 +22,28 @@ import optax
 from jax import Array
 from tqdm.auto import tqdm
 
+from experiments.prototypes_config import Config, check_numbers
 from jaxfer import config as configs
 from jaxfer import heads, loop, losses, nets, runlog, sharding, stats, steps
-from jaxfer.config import how
 from jaxfer.data import Images, Resident, draw, fetch, load, resident, to_float
 from jaxfer.episodes import check_episode, episode_key, sample_episode
 from jaxfer.types import TRAIN, Episode, Net, Params, State, TrainState
 
 
-@dataclass(frozen=True)
-class Data:
-    """Which classes train and which test."""
-
-    name: str = "omniglot"
-    train: str = "trainval"
-    test: str = "test"
-    dir: str | None = how(None)
-    """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The network."""
-
-    width: int = 64
-    bn_scale_init: Literal["ones", "uniform"] = "uniform"
-    """BatchNorm scales at first; the paper's framework drew them from U(0, 1)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; parameters, statistics and distances stay float32."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The shape of a training episode."""
-
-    way: int = 60
-    shot: int = 1
-    query: int = 5
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Test episodes: every way with every shot."""
-
-    ways: tuple[int, ...] = (5, 20)
-    shots: tuple[int, ...] = (1, 5)
-    query: int = 15
-    episodes: int = 1000
-
-
-@dataclass(frozen=True)
-class Optim:
-    """Adam, its rate halved at fixed intervals."""
-
-    learning_rate: float = 1e-3
-    halve_every: int = 2000
-    """Episodes between halvings; 0 for a constant rate."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """A run: what it is, and how it is run."""
-
-    data: Data = field(default_factory=Data)
-    net: Embedding = field(default_factory=Embedding)
-    task: Task = field(default_factory=Task)
-    test: Evaluation = field(default_factory=Evaluation)
-    optim: Optim = field(default_factory=Optim)
-    distance: heads.Distance = "sqeuclidean"
-    episodes: int = 2000
-    """Training episodes."""
-    episodes_per_step: int = 1
-    """Episodes whose gradients are averaged to one update; the paper's is 1."""
-    seed: int = 0
-    """Of the first weights and of the episodes, in training and test."""
-
-    steps_per_call: int = how(1)
-    """Steps in one call of the device; more hides the host where steps are short."""
-    devices: int | None = how(None)
-    """Devices to spread the episodes of a step over; the most that divide them evenly,
-    unless given."""
-    save_every: int = how(500)
-    """Steps between checkpoints."""
-    log_every: int = how(50)
-    """Steps averaged to one line of metrics.jsonl."""
-    figures: bool = how(True)
-    """Draw figures, where matplotlib is installed."""
-
-
-def published_accuracies(
-    source: str, cells: Mapping[tuple[int, int], tuple[float, float]]
-) -> list[dict[str, Any]]:
-    """Published test accuracies, for a config file to set beside its result.
-
-    Args:
-        source: the paper and its table.
-        cells: accuracy in percent and tolerance below it, by (way, shot).
-    """
-    return [
-        {
-            "name": f"test/{way}way_{shot}shot/prototypes/accuracy",
-            "value": value,
-            "tolerance": tolerance,
-            "source": source,
-        }
-        for (way, shot), (value, tolerance) in cells.items()
-    ]
-
-
-class Parts(NamedTuple):
-    """A run's data set: the classes it trains on and those it is tested on."""
-
-    train: Images
-    test: Images
-
-
-def check_numbers(config: Config) -> None:
-    """Refuse numbers that make no run."""
-    values = configs.to_json(config)
-    for name in (
-        "episodes",
-        "episodes_per_step",
-        "steps_per_call",
-        "save_every",
-        "log_every",
-        "test.episodes",
-        "net.width",
-    ):
-        if values[name] < 1:
-            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"found seed = {config.seed}, needed 0 to 2^32 - 1")
-    if config.episodes % config.episodes_per_step:
-        raise ValueError(
-            f"found episodes = {config.episodes}, needed a multiple of "
-            f"episodes_per_step = {config.episodes_per_step}"
-        )
-
-
-def load_parts(config: Config) -> Parts:
-    """Load the data and refuse what the config cannot have of it."""
-    data = load(
-        config.data.name, [config.data.train, config.data.test], config.data.dir
-    )
-    parts = Parts(data[config.data.train], data[config.data.test])
-    task, test = config.task, config.test
+def load_parts(config: Config) -> dict[str, Images]:
+    """Load the parts by split, and refuse what the config cannot have of them."""
+    data, task, val, test = config.data, config.task, config.val, config.test
     trained = [(task.way, task.shot, task.query)]
-    tested = [(way, shot, test.query) for way in test.ways for shot in test.shots]
-    for images, shapes in zip(parts, (trained, tested), strict=True):
+    shapes = {
+        data.train: trained,
+        data.val: [(val.way, task.shot, val.query)],
+        data.retrain: trained,
+        data.test: [(w, s, test.query) for w in test.ways for s in test.shots],
+    }
+    parts = load(data.name, [split for split in shapes if split], data.dir)
+    for split, images in parts.items():
         table = resident(images).table
-        for way, shot, query in shapes:
+        for way, shot, query in shapes[split]:
             check_episode(
                 table,
                 images.class_names,
@@ -269,15 +140,26 @@ def evaluate(
     settings = [*itertools.product(test.ways, test.shots, methods)]
     for way, shot, method in tqdm(settings, "testing", unit="setting"):
         data, classify = methods[method]
-        one = partial(draw, way=way, shot=shot, n_query=test.query)
-        accuracy = steps.make_episode_eval(
-            lambda data, k, one=one: one(data, config.seed, split, k), classify
-        )
+        measure = make_measure(config, split, classify, way, shot, test.query)
+        measured = steps.evaluate_episodes(measure, data, episodes=test.episodes)
         name = f"{split}/{way}way_{shot}shot/{method}/accuracy"
-        accuracies[name] = loop.evaluate_episodes(
-            accuracy, data, episodes=test.episodes
-        )
+        accuracies[name] = 100 * measured["accuracy"]
     return accuracies
+
+
+def make_measure(
+    config: Config,
+    split: str,
+    classify: Callable[[Episode], Array],
+    way: int,
+    shot: int,
+    query: int,
+) -> Callable[..., dict[str, Array]]:
+    """What measures the numbered episodes of a split (see `make_episode_eval`)."""
+    draw_one = partial(draw, way=way, shot=shot, n_query=query)
+    return steps.make_episode_eval(
+        lambda data, k: draw_one(data, config.seed, split, k), classify
+    )
 
 
 def run(
@@ -303,14 +185,25 @@ def run(
             f"of the {mesh.shape['data']} devices they are spread over (see --devices)"
         )
     parts = load_parts(config)
-    configs.open_workdir(workdir, config)
-    net = make_net(config)
-    train_state, log = train(config, workdir, net, mesh, parts.train)
+    with configs.open_workdir(workdir, config):
+        return _run(config, workdir, published, mesh, parts)
 
-    print(f"testing on {parts.test.num_classes} classes of {parts.test.name}")
-    images = sharding.place(resident(parts.test), mesh)
+
+def _run(
+    config: Config,
+    workdir: Path,
+    published: Sequence[Mapping[str, Any]],
+    mesh: Any,
+    parts: Mapping[str, Images],
+) -> dict[str, Any]:
+    net = make_net(config)
+    trained = train(config, workdir, net, mesh, parts)
+
+    test = parts[config.data.test]
+    print(f"testing on {test.num_classes} classes of {test.name}")
+    images = sharding.place(resident(test), mesh)
     embed = steps.make_embed(net, to_float)
-    features = embed(train_state.trainable, train_state.state, images.items)
+    features = embed(trained.params, trained.state, images.items)
     embedded = images._replace(items=features)
     accuracies = evaluate(config, embedded, images)
     np.savez_compressed(workdir / "episodes.npz", **accuracies)
@@ -324,67 +217,124 @@ def run(
         "config": configs.to_json(config),
         "metrics": metrics,
         "reference": runlog.compare(metrics, published),
-        "throughput": {"episodes_per_s": log.rate()},
+        "phases": trained.phases,
+        "throughput": {"episodes_per_s": trained.rate},
         **runlog.environment(mesh.devices.flat),
-        "dataset_fingerprint": {
-            config.data.train: parts.train.fingerprint,
-            config.data.test: parts.test.fingerprint,
-        },
+        "dataset_fingerprint": {name: part.fingerprint for name, part in parts.items()},
         "seed": config.seed,
-        "wall_s": log.elapsed(),
+        "wall_s": trained.wall_s,
     }
-    if parts.train.simulated:
+    if test.simulated:
         result["data"] = "simulated"
     runlog.write_json(workdir / "result.json", result)
     if config.figures:
-        draw_figures(config, workdir, parts, images, embedded)
+        figures = _figures()
+        if figures is not None:
+            classify = partial(prototype_logits, distance=config.distance)
+            figures.draw(config, workdir, test.class_names, images, embedded, classify)
     return result
 
 
+class Trained(NamedTuple):
+    """What training ends with."""
+
+    params: Params
+    state: State
+    phases: dict[str, dict[str, int]]
+    rate: float | None
+    wall_s: float
+
+
 def train(
-    config: Config, workdir: Path, net: Net, mesh: Any, images: Images
-) -> tuple[TrainState, runlog.RunLog]:
-    """Train from the newest checkpoint, or afresh."""
-    params, state = jax.jit(net.init, static_argnums=1)(
-        jax.random.key(config.seed), images.images.shape[1:]
-    )
+    config: Config, workdir: Path, net: Net, mesh: Any, parts: Mapping[str, Images]
+) -> Trained:
+    """Train from the newest checkpoint, or afresh; stop and train again as told."""
+    data, per_step = config.data, config.episodes_per_step
     optimizer = optax.adam(partial(learning_rate, config))
-    train_state = steps.init_train_state(params, state, optimizer)
-    step = steps.make_train_step(make_loss(config, net, mesh), optimizer)
-    return loop.train(
+    step = steps.compile_step(
+        steps.make_train_step(make_loss(config, net, mesh), optimizer)
+    )
+    image_shape = parts[data.train].images.shape[1:]
+
+    def start() -> TrainState:
+        params, state = jax.jit(net.init, static_argnums=1)(
+            jax.random.key(config.seed), image_shape
+        )
+        return sharding.place(steps.init_train_state(params, state, optimizer), mesh)
+
+    with loop.Run(
         workdir,
-        steps.compile_step(step),
-        sharding.place(train_state, mesh),
-        sharding.place(resident(images), mesh),
-        fingerprint=images.fingerprint,
-        num_steps=config.episodes // config.episodes_per_step,
-        per_step=config.episodes_per_step,
+        fingerprint=" ".join(parts[split].fingerprint for split in sorted(parts)),
+        per_step=per_step,
         steps_per_call=config.steps_per_call,
         save_every=config.save_every,
         log_every=config.log_every,
+    ) as run:
+        phase = partial(
+            run.phase, "train", step, start(), num_steps=config.episodes // per_step
+        )
+        train_data = sharding.place(resident(parts[data.train]), mesh)
+        if data.val is None:
+            ended = phase(train_data)
+            final = ended.train_state
+        else:
+            best = loop.Best(config.val.every // per_step, config.val.patience)
+            validate = make_validate(config, net, mesh, parts[data.val])
+            ended = phase(train_data, evaluate=validate, best=best)
+            final = None if data.retrain else run.best(start())
+        phases = {"train": {"steps": ended.steps, "best_step": ended.best_step}}
+        if data.retrain is not None:
+            # As the released code: the best validation, counted from 0, plus patience.
+            best_number = ended.best_step // best.every - 1
+            again = run.phase(
+                "retrain",
+                step,
+                start(),
+                sharding.place(resident(parts[data.retrain]), mesh),
+                num_steps=(best_number + config.val.patience) * best.every,
+            )
+            phases["retrain"] = {"steps": again.steps}
+            final = again.train_state
+    return Trained(final.trainable, final.state, phases, run.rate, run.wall_s)
+
+
+def make_validate(
+    config: Config, net: Net, mesh: Any, images: Images
+) -> Callable[[TrainState], dict[str, float]]:
+    """What gives the validation loss and accuracy of a training state.
+
+    The split is embedded once, on running statistics, and episodes are drawn of the
+    embeddings: new ones each time, numbered on.
+    """
+    val, per_step = config.val, config.episodes_per_step
+    data = sharding.place(resident(images), mesh)
+    embed = steps.make_embed(net, to_float)
+    classify = partial(prototype_logits, distance=config.distance)
+    measure = make_measure(
+        config, "val", classify, val.way, config.task.shot, val.query
     )
 
+    def validate(train_state: TrainState) -> dict[str, float]:
+        features = embed(train_state.trainable, train_state.state, data.items)
+        number = int(train_state.step) * per_step // val.every - 1
+        measured = steps.evaluate_episodes(
+            measure,
+            data._replace(items=features),
+            episodes=val.episodes,
+            first=number * val.episodes,
+        )
+        return {f"val/{name}": float(x.mean()) for name, x in measured.items()}
 
-def draw_figures(
-    config: Config, workdir: Path, parts: Parts, images: Resident, embedded: Resident
-) -> None:
-    """The learning curve, one test episode, and the embeddings of its classes."""
+    return validate
+
+
+def _figures() -> Any:
     try:
         from experiments import figures
     except ImportError:
         print("no figures: matplotlib is not installed (the 'plot' extra)")
-        return
-    folder = workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    figures.learning_curve(folder / "learning_curve.png", runlog.read_metrics(workdir))
-    test = config.test
-    shape = dict(way=min(test.ways), shot=min(test.shots), n_query=test.query)
-    seen = draw(images, config.seed, config.data.test, 0, **shape)
-    known = draw(embedded, config.seed, config.data.test, 0, **shape)
-    predicted = np.asarray(prototype_logits(known, config.distance).argmax(-1))
-    names = [parts.test.class_names[c] for c in known.classes.tolist()]
-    figures.episode(folder / "episode.png", seen, predicted, names)
-    figures.embeddings(folder / "embeddings.png", known, names)
+        return None
+    return figures
 
 
 def main(argv: Sequence[str] | None = None) -> int:

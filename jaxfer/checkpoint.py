@@ -1,8 +1,8 @@
 """Checkpoints of a run: the only home of Orbax.
 
 Two managers, since one that keeps the best forgets the newest: `checkpoints/last` holds
-the two newest states and `checkpoints/best` the best one. A checkpoint is complete or
-is not there, whenever the process dies.
+the two newest states and `checkpoints/best` the two newest of those that were the best
+by then. A checkpoint is complete or is not there, whenever the process dies.
 """
 
 from pathlib import Path
@@ -14,7 +14,8 @@ import orbax.checkpoint as ocp
 from jaxfer.types import TrainState
 
 Kind = Literal["last", "best"]
-_KEPT = {"last": 2, "best": 1}
+_KEPT = 2
+_KINDS: tuple[Kind, ...] = ("last", "best")
 
 
 class Checkpoints:
@@ -26,68 +27,84 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path) -> None:
         """Open, and remove what an unfinished save left behind."""
-        root = Path(workdir).absolute() / "checkpoints"
+        self._root = Path(workdir).absolute() / "checkpoints"
         self._managers = {
             kind: ocp.CheckpointManager(
-                root / kind,
+                self._root / kind,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=kept, cleanup_tmp_directories=True
+                    max_to_keep=_KEPT, cleanup_tmp_directories=True
                 ),
             )
-            for kind, kept in _KEPT.items()
+            for kind in _KINDS
         }
 
     def save(
         self,
+        step: int,
         train_state: TrainState,
         meta: dict[str, Any] | None = None,
         *,
         kind: Kind = "last",
     ) -> None:
-        """Save a state, in the background, under the number of its step.
+        """Save a state, in the background, under a number.
 
-        A step that is saved already is left as it is.
+        A step that is saved already is left as it is. The newest state is written only
+        once the best one is, so that what its meta says of the best one is there.
 
         Args:
+            step: of the run, which counts on where a phase of it begins anew.
             train_state: may be donated to the next step at once.
             meta: what else the run has to know, as JSON.
             kind: 'last' or 'best'.
         """
-        manager, step = self._managers[kind], int(train_state.step)
+        manager = self._managers[kind]
         if step in manager.all_steps():
             return
+        if kind == "last":
+            self._managers["best"].wait_until_finished()
         manager.save(
             step,
             args=ocp.args.Composite(
                 train_state=ocp.args.StandardSave(train_state),
-                meta=ocp.args.JsonSave(meta or {}),
+                meta=ocp.args.JsonSave({"run": meta or {}, "is": _shapes(train_state)}),
             ),
         )
 
     def restore(
-        self, like: TrainState, *, kind: Kind = "last"
+        self, like: TrainState, *, kind: Kind = "last", step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest state of a kind and its meta, or None where nothing is saved.
 
         Args:
             like: a state of the same shapes, placed as the restored one is to be.
             kind: 'last' or 'best'.
+            step: another than the newest.
+
+        Raises:
+            ValueError: a state of other shapes, as of another network.
         """
         manager = self._managers[kind]
-        step = manager.latest_step()
+        step = manager.latest_step() if step is None else step
         if step is None:
             return None
+        meta = manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        )["meta"]
+        _check_shapes(meta["is"], _shapes(like), f"{self._root / kind / str(step)}")
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
         restored = manager.restore(
             step,
-            args=ocp.args.Composite(
-                train_state=ocp.args.StandardRestore(abstract),
-                meta=ocp.args.JsonRestore(),
-            ),
+            args=ocp.args.Composite(train_state=ocp.args.StandardRestore(abstract)),
         )
-        return restored["train_state"], restored["meta"]
+        return restored["train_state"], meta["run"]
+
+    def drop_best_after(self, step: int) -> None:
+        """Remove best states of a future that is about to be made again."""
+        manager = self._managers["best"]
+        for later in [s for s in manager.all_steps() if s > step]:
+            manager.delete(later)
 
     def latest_step(self) -> int | None:
         """The step of the newest state, None before the first save."""
@@ -101,3 +118,25 @@ class Checkpoints:
         """Wait for the saves under way."""
         for manager in self._managers.values():
             manager.close()
+
+
+def _shapes(train_state: TrainState) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(train_state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{[*x.shape]}"
+        for path, x in leaves
+    }
+
+
+def _check_shapes(found: dict[str, str], needed: dict[str, str], where: str) -> None:
+    differing = [
+        f"{name} (there {found.get(name)}, here {needed.get(name)})"
+        for name in sorted(found.keys() | needed.keys())
+        if found.get(name) != needed.get(name)
+    ]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise ValueError(
+            f"the checkpoint {where} is of another network: "
+            f"{', '.join(differing[:3])}{more}"
+        )

@@ -137,15 +137,37 @@ def check_workdir(workdir: Path, config: Any) -> None:
         )
 
 
-def open_workdir(workdir: Path, config: Any) -> None:
-    """Make a run's folder with its config, or check that the one there is the same's.
+@contextmanager
+def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
+    """A run's folder with its config, held against other runs while the context lasts.
+
+    The hold is a lock of the kernel's, which goes with the process however it dies.
 
     Raises:
-        ValueError: as `check_workdir`.
+        ValueError: as `check_workdir`, a folder that cannot be written, or one in which
+            another run is at work.
     """
-    check_workdir(workdir, config)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", to_json(config))
+    import fcntl
+
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / "lock").open("w")
+    except OSError as e:
+        raise ValueError(
+            f"the workdir {workdir} cannot be written ({e.strerror}: {e.filename}); "
+            "choose another --workdir"
+        ) from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise ValueError(
+                f"another run is at work in {workdir}; wait for it, stop it, or choose "
+                "another --workdir"
+            ) from e
+        check_workdir(workdir, config)
+        write_json(workdir / "config.json", to_json(config))
+        yield
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -6,14 +6,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxfer.checkpoint import Checkpoints
+from jaxfer.checkpoint import Checkpoints, Kind
 from jaxfer.runlog import RunLog
 from jaxfer.steps import CompiledStep
 from jaxfer.types import TrainState
@@ -23,61 +24,155 @@ from jaxfer.types import TrainState
 _IN_FLIGHT = 4
 
 
-def train(
-    workdir: str | Path,
-    step: CompiledStep,
-    train_state: TrainState,
-    data: PyTree,
-    *,
-    fingerprint: str,
-    num_steps: int,
-    per_step: int = 1,
-    unit: str = "episode",
-    steps_per_call: int = 1,
-    save_every: int = 500,
-    log_every: int = 100,
-) -> tuple[TrainState, RunLog]:
-    """Train in a run's folder: from its newest checkpoint, or from the state given.
+@dataclass
+class Best:
+    """The step of the lowest loss, and when to stop waiting for a lower one.
+
+    Attributes:
+        every: steps between evaluations.
+        patience: evaluations without a lower loss that are borne; the next one ends it
+            (the released code of Snell et al. 2017 counts so).
+        monitor: the metric that is looked at.
+        loss: the lowest one seen.
+        step: when it was.
+    """
+
+    every: int
+    patience: int
+    monitor: str = "val/loss"
+    loss: float = math.inf
+    step: int = 0
+
+    def improved(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Take an evaluation in: whether it is the best by now."""
+        lower = metrics[self.monitor] < self.loss
+        if lower:
+            self.loss, self.step = float(metrics[self.monitor]), step
+        return lower
+
+    def exhausted(self, step: int) -> bool:
+        """Whether patience is at an end.
+
+        Example:
+            >>> best = Best(every=100, patience=2, step=500)
+            >>> best.exhausted(700), best.exhausted(800)
+            (False, True)
+        """
+        return (step - self.step) // self.every > self.patience
+
+
+class Ended(NamedTuple):
+    """How a phase ended.
+
+    Attributes:
+        train_state: at its end; None where an earlier process ended it.
+        steps: how many it took.
+        best_step: of the lowest loss, 0 where none was looked for.
+    """
+
+    train_state: TrainState | None
+    steps: int
+    best_step: int
+
+
+class Run:
+    """A run in its folder: phases one after another, resumed where it stopped.
+
+    Killed at any moment and begun again by the same calls, it ends at the same bits on
+    a CPU: a checkpoint knows its phase, how those before ended, the best loss with its
+    step, and the log's position; what a step draws hangs on its number alone.
 
     Args:
-        workdir: the run's folder.
-        step: of `steps.compile_step`.
-        train_state: the first state; one of a checkpoint is placed as it is.
-        data: what `step` draws its batches from.
+        workdir: the run's folder, which no other run may be using.
         fingerprint: of the data, which may not change while the run goes on.
-        num_steps: the step to end at.
         per_step: examples or episodes a step.
         unit: what they are.
         steps_per_call: see `fit`.
         save_every: see `fit`.
         log_every: steps averaged to one line of metrics.jsonl.
-
-    Returns:
-        The state at `num_steps`, and the log, closed, for its rate and seconds.
-
-    Raises:
-        KeyboardInterrupt: stopped on request, the state saved.
-        ValueError: a checkpoint of a run on other data, or a metric that is not finite.
     """
-    meta: dict[str, Any] = {"fingerprint": fingerprint}
-    with Checkpoints(workdir) as checkpoints:
-        if restored := checkpoints.restore(train_state):
-            train_state, meta = restored
-            if meta["fingerprint"] != fingerprint:
-                raise ValueError(
-                    f"{workdir} was begun on data of fingerprint "
-                    f"{meta['fingerprint']}, found {fingerprint}; choose another "
-                    "--workdir, or the data it was begun on"
-                )
-            print(f"going on from step {int(train_state.step)} of {num_steps}")
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        fingerprint: str,
+        per_step: int = 1,
+        unit: str = "episode",
+        steps_per_call: int = 1,
+        save_every: int = 500,
+        log_every: int = 100,
+    ) -> None:
+        """Open the checkpoints."""
+        self._workdir = workdir
+        self._fingerprint = fingerprint
+        self._log_options = {"per_step": per_step, "unit": unit, "every": log_every}
+        self._fit_options = {"steps_per_call": steps_per_call, "save_every": save_every}
+        self._checkpoints = Checkpoints(workdir)
+        self._past: dict[str, list[int]] = {}
+        self._position: dict[str, Any] | None = None
+        self._looked = False
+        self._restored: tuple[TrainState, dict[str, Any]] | None = None
+
+    def phase(
+        self,
+        name: str,
+        step: CompiledStep,
+        train_state: TrainState,
+        data: PyTree,
+        *,
+        num_steps: int,
+        evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+        best: Best | None = None,
+    ) -> Ended:
+        """Train from the newest checkpoint of this phase, or from the state given.
+
+        Args:
+            name: goes before its metrics' names; unlike those of the other phases.
+            step: of `steps.compile_step`.
+            train_state: its first state; a restored one is placed as it is.
+            data: what `step` draws its batches from.
+            num_steps: the step to end at, at the latest.
+            evaluate: called every `best.every` steps.
+            best: where given, the best state is kept and the phase may stop early.
+
+        Raises:
+            KeyboardInterrupt: stopped on request, the state saved.
+            ValueError: a checkpoint of a run on other data or of another network, or a
+                metric that is not finite.
+        """
+        restored = self._restore(train_state)
+        past, position = self._past, self._position
+        if restored:
+            there, meta = restored
+            if name in meta["past"]:
+                past[name] = meta["past"][name]
+                return Ended(None, *past[name])
+            self._restored, position = None, meta["log"]
+            if meta["phase"] == name:
+                train_state = there
+                if best is not None and meta["best"]:
+                    best.loss, best.step = meta["best"]
+                done = int(train_state.step)
+                print(f"{name}: going on from step {done} of {num_steps}")
+        first = sum(steps for steps, _ in past.values())
+
+        def meta_now() -> dict[str, Any]:
+            return {
+                "fingerprint": self._fingerprint,
+                "phase": name,
+                "past": past,
+                "best": [best.loss, best.step] if best and best.step else None,
+            }
+
         with RunLog(
-            workdir,
+            self._workdir,
+            phase=name,
+            first=first,
             start=int(train_state.step),
             num_steps=num_steps,
-            every=log_every,
-            per_step=per_step,
-            unit=unit,
-            position=meta.get("log"),
+            position=position,
+            **self._log_options,
         ) as log:
             train_state = fit(
                 step,
@@ -85,12 +180,67 @@ def train(
                 data,
                 num_steps=num_steps,
                 log=log,
-                checkpoints=checkpoints,
-                steps_per_call=steps_per_call,
-                save_every=save_every,
-                meta=meta,
+                checkpoints=self._checkpoints,
+                first=first,
+                evaluate=evaluate,
+                best=best,
+                meta=meta_now,
+                **self._fit_options,
             )
-    return train_state, log
+        self._position = log.position()
+        past[name] = [int(train_state.step), best.step if best else 0]
+        return Ended(train_state, *past[name])
+
+    def best(self, like: TrainState) -> TrainState:
+        """The best state of the one phase that looked for it.
+
+        Args:
+            like: a state of the same shapes, placed as this one is to be.
+        """
+        (step,) = [before + best for before, best in self._bests() if best]
+        restored = self._checkpoints.restore(like, kind="best", step=step)
+        assert restored is not None  # noqa: S101
+        return restored[0]
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of training and validation, those of earlier processes counted in."""
+        return self._position["wall_s"] if self._position else 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Examples or episodes a second, compilation left out."""
+        return self._position["rate"] if self._position else None
+
+    def _bests(self) -> Iterator[tuple[int, int]]:
+        before = 0
+        for steps, best_step in self._past.values():
+            yield before, best_step
+            before += steps
+
+    def _restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        if not self._looked:
+            self._looked = True
+            self._restored = self._checkpoints.restore(like)
+            if self._restored:
+                theirs = self._restored[1]["fingerprint"]
+                if theirs != self._fingerprint:
+                    raise ValueError(
+                        f"{self._workdir} was begun on data of fingerprint {theirs}, "
+                        f"found {self._fingerprint}; choose another --workdir, or the "
+                        "data it was begun on"
+                    )
+                latest = self._checkpoints.latest_step()
+                self._checkpoints.drop_best_after(latest or 0)
+        return self._restored
+
+    def __enter__(self) -> "Run":
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Wait for the saves under way."""
+        self._checkpoints.__exit__(*error)
 
 
 def fit(
@@ -101,17 +251,19 @@ def fit(
     num_steps: int,
     log: RunLog,
     checkpoints: Checkpoints | None = None,
+    first: int = 0,
     steps_per_call: int = 1,
     save_every: int = 500,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
-    meta: Mapping[str, Any] | None = None,
+    best: Best | None = None,
+    meta: Callable[[], Mapping[str, Any]] = dict,
 ) -> TrainState:
     """Train until a step, from wherever the state is.
 
-    A state is saved only once the metrics up to it are known to be finite. SIGINT
-    (Ctrl-C) and SIGTERM finish the calls under way, save, and raise
-    `KeyboardInterrupt`; a second one stops at once.
+    A state is saved only once the metrics up to it are known to be finite, and after
+    the evaluation that is due at its step. SIGINT (Ctrl-C) and SIGTERM finish the calls
+    under way, save, and raise `KeyboardInterrupt`; a second one stops at once.
 
     Args:
         step: of `steps.compile_step`.
@@ -120,77 +272,67 @@ def fit(
         num_steps: the step to end at.
         log: gets every step's metrics.
         checkpoints: where to save, nowhere unless given.
+        first: steps of the run before these, counted in by the checkpoints' numbers.
         steps_per_call: at most; a call ends where a save or an evaluation is due.
-        save_every: a state is saved at its multiples, and at the end.
+        save_every: a state is saved at its multiples, at the end, and where it is best.
         evaluate: called every `eval_every` steps, its numbers go to the log.
-        eval_every: 0 for never.
-        meta: saved with each checkpoint, beside the log's position.
+        eval_every: 0 for `best.every`, or never.
+        best: looks at the evaluations, and ends training once patience is exhausted.
+        meta: what is saved with each checkpoint, beside the log's position.
 
     Returns:
-        The state at `num_steps`.
+        The state at the last step.
 
     Raises:
         KeyboardInterrupt: stopped on request, the state saved.
         ValueError: a metric that is not finite.
     """
     done = int(train_state.step)
+    eval_every = eval_every or (best.every if best else 0)
     flying: deque[tuple[int, dict[str, Any]]] = deque()
 
     def land(most: int) -> None:
         while flying and (len(flying) > most or flying[0][1]["loss"].is_ready()):
             _log_call(log, checkpoints, *flying.popleft())
 
-    def save() -> None:
+    def save(kind: Kind = "last") -> None:
         land(0)
         if checkpoints is not None:
-            checkpoints.save(train_state, {**(meta or {}), "log": log.position()})
+            known = {**meta(), "log": log.position()}
+            checkpoints.save(first + done, train_state, known, kind=kind)
+
+    def evaluated() -> bool:
+        """Whether the state is the best by now."""
+        if evaluate is None or not eval_every or done % eval_every:
+            return False
+        land(0)
+        metrics = evaluate(train_state)
+        _check_finite(metrics, f"after step {done}", checkpoints)
+        log.write(done, metrics)
+        return best is not None and best.improved(done, metrics)
 
     with _stop_requests() as stop_requested:
-        while done < num_steps:
+        while done < num_steps and not (best and best.exhausted(done)):
             due = [_next(every, done) for every in (save_every, eval_every) if every]
             count = min(steps_per_call, num_steps - done, *(at - done for at in due))
             train_state, metrics = step(train_state, data, count=count)
             flying.append((done, metrics))
             done += count
             land(_IN_FLIGHT)
-            if done == num_steps or (save_every and done % save_every == 0):
+            is_best = evaluated()
+            if is_best:
+                save("best")
+            if is_best or done == num_steps or (save_every and done % save_every == 0):
                 save()
-            if evaluate is not None and eval_every and done % eval_every == 0:
-                land(0)
-                log.write(done, evaluate(train_state))
             if stop_requested():
                 save()
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
+        save()
     return train_state
 
 
 def _next(every: int, done: int) -> int:
     return (done // every + 1) * every
-
-
-def evaluate_episodes(
-    accuracies: Callable[[PyTree, np.ndarray], jax.Array],
-    data: PyTree,
-    *,
-    episodes: int,
-    block: int = 100,
-) -> np.ndarray:
-    """The accuracies of episodes 0 to `episodes` - 1, in percent.
-
-    Args:
-        accuracies: of `steps.make_episode_eval`.
-        data: what it draws from.
-        episodes: how many.
-        block: episodes a call.
-    """
-    block = min(block, episodes)
-    # Numbers past the last fill the last block, so that there is one shape to compile.
-    starts = range(0, episodes, block)
-    calls = [
-        accuracies(data, np.arange(start, start + block, dtype=np.uint32))
-        for start in starts
-    ]
-    return 100 * np.concatenate(jax.device_get(calls))[:episodes].astype(np.float64)
 
 
 def _log_call(
@@ -200,15 +342,21 @@ def _log_call(
     values = zip(*fetched.values(), strict=True)
     rows = [dict(zip(fetched, row, strict=True)) for row in values]
     for number, row in enumerate(rows, before + 1):
-        for name, value in row.items():
-            if not math.isfinite(value):
-                saved = checkpoints and checkpoints.latest_step()
-                raise ValueError(
-                    f"the {name} of step {number} is {value}, needed a finite one; "
-                    f"the last good checkpoint is of step {saved}"
-                )
+        _check_finite(row, f"of step {number} ({log.examples(number)})", checkpoints)
         log.train(number, row)
     log.landed(before + len(rows))
+
+
+def _check_finite(
+    metrics: Mapping[str, float], when: str, checkpoints: Checkpoints | None
+) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            saved = checkpoints and checkpoints.latest_step()
+            raise ValueError(
+                f"the {name} {when} is {value}, needed a finite one; the last good "
+                f"checkpoint is of step {saved}"
+            )
 
 
 @contextmanager

@@ -21,6 +21,9 @@ class RunLog:
 
     Args:
         workdir: the run's folder.
+        phase: goes before the names of training metrics.
+        first: steps of the run that were done before this phase of it; the files count
+            them in.
         start: the step that training starts from; later lines of an earlier run in the
             same folder are dropped, since they are about to be made again.
         num_steps: the step it ends at.
@@ -35,6 +38,8 @@ class RunLog:
         self,
         workdir: str | Path,
         *,
+        phase: str = "train",
+        first: int = 0,
         start: int = 0,
         num_steps: int,
         every: int = 100,
@@ -44,20 +49,24 @@ class RunLog:
         position: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the files."""
-        before = position or {"wall_s": 0.0, "window": {}}
+        before = position or {"wall_s": 0.0, "window": {}, "rate": None}
         path = Path(workdir) / "metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _keep_lines(path, start)
+        _keep_lines(path, first + start)
         self._file = path.open("a")
-        self._events = _event_writer(workdir, start)
+        self._events = _event_writer(workdir, first + start)
+        self._phase = phase
+        self._first_step = first
         self._every = every
         self._num_steps = num_steps
         self._window = {name: Mean(*pair) for name, pair in before["window"].items()}
         self._began = time.monotonic() - before["wall_s"]
+        self._rate_before = before["rate"]
         # When the first call was done, compilation behind it, and the last.
         self._first: tuple[int, float] | None = None
         self._last = (start, self._began)
         self._bar = tqdm(
+            desc=phase,
             total=num_steps * per_step,
             initial=start * per_step,
             unit=unit,
@@ -69,6 +78,14 @@ class RunLog:
             "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
         )
         self._per_step = per_step
+        self._unit = unit
+
+    def examples(self, step: int) -> str:
+        """Which examples or episodes a step takes, by number: "episode 17"."""
+        last = step * self._per_step - 1
+        if self._per_step == 1:
+            return f"{self._unit} {last}"
+        return f"{self._unit}s {last - self._per_step + 1} to {last}"
 
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """One training step's metrics.
@@ -86,16 +103,17 @@ class RunLog:
         )
         self._bar.update(self._per_step)
         if step % self._every == 0 or step == self._num_steps:
-            self.write(step, {f"train/{name}": value for name, value in means.items()})
+            self.write(step, {f"{self._phase}/{name}": x for name, x in means.items()})
             self._window = {}
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Numbers at a step, as they are.
 
         Args:
-            step: how many steps are done.
+            step: how many steps of the phase are done.
             metrics: a number each, named "split/metric".
         """
+        step += self._first_step
         line = {"step": step, "wall_s": round(self.elapsed(), 3), **metrics}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -109,11 +127,14 @@ class RunLog:
         self._first = self._first or self._last
 
     def rate(self) -> float | None:
-        """Examples or episodes a second, compilation left out; None before 2 calls."""
+        """Examples or episodes a second, compilation left out; None before 2 calls.
+
+        Where there is nothing left to do, the rate of the part before.
+        """
         first, began = self._first or self._last
         last, ended = self._last
         done = (last - first) * self._per_step
-        return done / (ended - began) if done else None
+        return done / (ended - began) if done else self._rate_before
 
     def elapsed(self) -> float:
         """Seconds since the run began, those of its earlier parts counted in."""
@@ -121,7 +142,11 @@ class RunLog:
 
     def position(self) -> dict[str, Any]:
         """What a later log needs to go on as if there had been no stop."""
-        return {"wall_s": self.elapsed(), "window": dict(self._window)}
+        return {
+            "wall_s": self.elapsed(),
+            "window": dict(self._window),
+            "rate": self.rate(),
+        }
 
     def close(self) -> None:
         """Finish the bar and the files."""

@@ -1,6 +1,6 @@
 """Makers of compiled steps: training (partition, gradient, update) and evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Integer, PyTree
 
-from jaxfer.losses import episode_accuracy
+from jaxfer.losses import episode_accuracy, episode_nll
 from jaxfer.trees import Rules, merge, partition
 from jaxfer.types import EVAL, Episode, Net, Params, State, TrainState
 
@@ -143,19 +143,54 @@ def make_embed(
 def make_episode_eval(
     draw: Callable[[PyTree, Integer[Array, ""]], Episode],
     classify: Callable[[Episode], Float[Array, "way n_query way"]],
-) -> Callable[..., Float[Array, " episodes"]]:
-    """The compiled function that gives the accuracies of numbered episodes.
+) -> Callable[..., dict[str, Float[Array, " episodes"]]]:
+    """The compiled function that measures numbered episodes.
 
     Args:
         draw: `draw(data, number)` gives one episode of images or embeddings.
         classify: gives the logits of one episode.
 
     Returns:
-        `accuracies(data, numbers)`, one a number, from 0 to 1.
+        `measure(data, numbers)`, the "loss" (in nats) and the "accuracy" (from 0 to 1)
+        of each.
     """
 
-    @jax.jit
-    def accuracies(data: PyTree, numbers: Integer[Array, " episodes"]) -> Array:
-        return jax.vmap(lambda k: episode_accuracy(classify(draw(data, k))))(numbers)
+    def one(data: PyTree, number: Integer[Array, ""]) -> Metrics:
+        logits = classify(draw(data, number))
+        return {"loss": episode_nll(logits), "accuracy": episode_accuracy(logits)}
 
-    return accuracies
+    @jax.jit
+    def measure(data: PyTree, numbers: Integer[Array, " episodes"]) -> Metrics:
+        return jax.vmap(one, in_axes=(None, 0))(data, numbers)
+
+    return measure
+
+
+def evaluate_episodes(
+    measure: Callable[[PyTree, np.ndarray], Mapping[str, jax.Array]],
+    data: PyTree,
+    *,
+    episodes: int,
+    first: int = 0,
+    block: int = 100,
+) -> dict[str, np.ndarray]:
+    """What is measured of the episodes from `first` on, in float64.
+
+    Args:
+        measure: of `make_episode_eval`.
+        data: what it draws from.
+        episodes: how many.
+        first: number of the first.
+        block: episodes a call.
+    """
+    block = min(block, episodes)
+    # Numbers past the last fill the last block, so that there is one shape to compile.
+    starts = range(first, first + episodes, block)
+    calls = [
+        measure(data, np.arange(start, start + block, dtype=np.uint32))
+        for start in starts
+    ]
+    return jax.tree.map(
+        lambda *x: np.concatenate(x)[:episodes].astype(np.float64),
+        *jax.device_get(calls),
+    )

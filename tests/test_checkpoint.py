@@ -9,8 +9,11 @@ from jaxfer.checkpoint import Checkpoints
 from jaxfer.types import TrainState
 
 
-def _state(step: int = 0, fill: float = 0.0, data: int = 1) -> TrainState:
-    params = {"a": {"w": jnp.full((4, 2), fill)}, "b": {"w": jnp.full((3,), -fill)}}
+def _state(step: int = 0, fill: float = 0, data: int = 1) -> TrainState:
+    params = {
+        "a": {"w": jnp.full((4, 2), float(fill))},
+        "b": {"w": jnp.full((3,), -float(fill))},
+    }
     state = {"a": {}, "b": {"mean": jnp.full((3,), fill / 3)}}
     started = steps.init_train_state(
         params, state, optax.adam(1e-3), rules=[("a", False), ("**", True)]
@@ -34,7 +37,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
     saved = _state(7, 0.1)
     meta = {"phase": "train", "best": None, "position": 700}
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(saved, meta)
+        checkpoints.save(7, saved, meta)
     with Checkpoints(tmp_path) as checkpoints:
         restored, again = checkpoints.restore(_state())
     _assert_same(restored, saved)
@@ -44,7 +47,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
 def test_the_two_newest_are_kept_and_the_newest_restored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3, 4):
-            checkpoints.save(_state(step, step))
+            checkpoints.save(step, _state(step, step))
     kept = sorted(p.name for p in (tmp_path / "checkpoints" / "last").iterdir())
     assert kept == ["3", "4"]
     with Checkpoints(tmp_path) as checkpoints:
@@ -54,8 +57,8 @@ def test_the_two_newest_are_kept_and_the_newest_restored(tmp_path):
 
 def test_best_and_last_are_apart(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(_state(5, 1.0), {"loss": 0.3}, kind="best")
-        checkpoints.save(_state(9, 2.0))
+        checkpoints.save(5, _state(5, 1.0), {"loss": 0.3}, kind="best")
+        checkpoints.save(9, _state(9, 2.0))
     with Checkpoints(tmp_path) as checkpoints:
         best, meta = checkpoints.restore(_state(), kind="best")
         last, _ = checkpoints.restore(_state())
@@ -66,7 +69,7 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
     state = _state(1, 0.5)
     expected = jax.tree.map(np.array, state)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(state)
+        checkpoints.save(1, state)
         jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(state)
     with Checkpoints(tmp_path) as checkpoints:
         restored, _ = checkpoints.restore(_state())
@@ -76,7 +79,7 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
 @pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8), (4, 2)])
 def test_a_run_may_go_on_with_another_number_of_devices(tmp_path, before, after):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(_state(3, 0.7, before))
+        checkpoints.save(3, _state(3, 0.7, before))
     with Checkpoints(tmp_path) as checkpoints:
         restored, _ = checkpoints.restore(_state(data=after))
     jax.tree.map(
@@ -85,3 +88,35 @@ def test_a_run_may_go_on_with_another_number_of_devices(tmp_path, before, after)
         jax.device_get(_state(3, 0.7)),
     )
     assert len(restored.step.sharding.device_set) == after
+
+
+def test_best_states_of_a_future_to_be_made_again_are_dropped(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (4, 8):
+            checkpoints.save(step, _state(step, step), kind="best")
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.drop_best_after(6)
+        # What is there already is left as it is, so the dropped one has to be gone.
+        checkpoints.save(8, _state(8, 0.5), kind="best")
+    with Checkpoints(tmp_path) as checkpoints:
+        _assert_same(checkpoints.restore(_state(), kind="best")[0], _state(8, 0.5))
+        older = checkpoints.restore(_state(), kind="best", step=4)
+        _assert_same(older[0], _state(4, 4))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, _state())
+    other = steps.init_train_state(
+        {"a": {"w": jnp.zeros((4, 3))}, "c": {"w": jnp.zeros(3)}},
+        {"a": {}, "b": {"mean": jnp.zeros(3)}},
+        optax.adam(1e-3),
+        rules=[("a", False), ("**", True)],
+    )
+    message = (
+        r"last/1 is of another network: frozen/a/w "
+        r"\(there float32\[4, 2\], here float32\[4, 3\]\), opt_state.* and \d+ more"
+    )
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=message):
+            checkpoints.restore(other)

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,21 +112,75 @@ def test_bad_input_is_one_line_and_code_2(capsys):
 def test_how_may_change_on_resume_and_what_may_not(tmp_path):
     workdir = tmp_path / "run"
     config = Config()
-    configs.open_workdir(workdir, config)
+    with configs.open_workdir(workdir, config):
+        pass
     assert read_json(workdir / "config.json")["optim.learning_rate"] == 0.1
-    configs.open_workdir(workdir, dataclasses.replace(config, log_every=7))
+    with configs.open_workdir(workdir, dataclasses.replace(config, log_every=7)):
+        pass
     assert read_json(workdir / "config.json")["log_every"] == 7
     other = Config(optim=Optim(0.2), seed=5, log_every=9)
     message = (
         r"another config: optim.learning_rate \(there 0.1, here 0.2\), "
         r"seed \(there 0, here 5\); choose another"
     )
-    with pytest.raises(ValueError, match=message):
-        configs.open_workdir(workdir, other)
+    with (
+        pytest.raises(ValueError, match=message),
+        configs.open_workdir(workdir, other),
+    ):
+        pass
     assert read_json(workdir / "config.json")["log_every"] == 7
 
 
 def test_a_run_of_another_experiment_is_refused(tmp_path):
-    configs.open_workdir(tmp_path, Config())
-    with pytest.raises(ValueError, match=r"halve_every \(there 2000, here None\)"):
-        configs.open_workdir(tmp_path, Optim())
+    with configs.open_workdir(tmp_path, Config()):
+        pass
+    message = r"halve_every \(there 2000, here None\)"
+    with (
+        pytest.raises(ValueError, match=message),
+        configs.open_workdir(tmp_path, Optim()),
+    ):
+        pass
+
+
+def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
+    with configs.open_workdir(tmp_path, Config()):
+        with (
+            pytest.raises(ValueError, match=f"another run is at work in {tmp_path}"),
+            configs.open_workdir(tmp_path, Config()),
+        ):
+            pass
+    with configs.open_workdir(tmp_path, Config()):
+        pass
+
+
+def test_the_lock_of_a_killed_run_is_gone(tmp_path):
+    holder = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from dataclasses import make_dataclass\n"
+        "from jaxfer.config import open_workdir\n"
+        "with open_workdir(Path(sys.argv[1]), make_dataclass('C', [])()):\n"
+        "    print('held', flush=True)\n    signal.pause()\n"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE
+    )
+    assert running.stdout.readline() == b"held\n"
+    with pytest.raises(ValueError, match="another run"):
+        configs.open_workdir(tmp_path, Config()).__enter__()
+    running.kill()
+    running.wait()
+    running.stdout.close()
+    (tmp_path / "config.json").unlink()
+    with configs.open_workdir(tmp_path, Config()):
+        pass
+
+
+@pytest.mark.parametrize("folder", ["file/run", "file"])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, folder):
+    (tmp_path / "file").touch()
+    message = f"the workdir {tmp_path / folder} cannot be written .*choose another"
+    with (
+        pytest.raises(ValueError, match=message),
+        configs.open_workdir(tmp_path / folder, Config()),
+    ):
+        pass

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import prototypes
+from experiments.prototypes_config import Config
 from jaxfer import config as configs
 from jaxfer.config import to_json
 from jaxfer.data import write_cache
@@ -23,7 +24,7 @@ def _configs_import_experiments(monkeypatch):
 
 def _load(path):
     argv = ["--config", str(path), "--workdir", "unused"]
-    return configs.parse("experiments.prototypes", prototypes.Config, argv)
+    return configs.parse("experiments.prototypes", Config, argv)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -50,8 +51,11 @@ def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
         data=dataclasses.replace(config.data, dir=str(tmp_path)),
         net=dataclasses.replace(config.net, width=4),
         task=dataclasses.replace(config.task, way=min(config.task.way, 10)),
+        val=dataclasses.replace(
+            config.val, every=config.episodes_per_step, episodes=3, query=2, patience=2
+        ),
         test=dataclasses.replace(config.test, query=2, episodes=3),
-        episodes=2,
+        episodes=2 * config.episodes_per_step,
         devices=1,
         save_every=2,
         log_every=1,

@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 
@@ -110,7 +111,9 @@ def test_a_loss_that_is_not_finite_stops_and_is_never_saved(tmp_path, per_call):
         value, rest = _loss(params, state, step, data)
         return jnp.where(step == 17, jnp.nan, value), rest
 
-    message = "the loss of step 18 is nan.*last good checkpoint is of step 15"
+    message = (
+        r"the loss of step 18 \(episode 17\) is nan.*last good checkpoint is of step 15"
+    )
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match=message):
             _fit(
@@ -177,20 +180,90 @@ def test_a_gradient_that_is_not_finite_is_found_before_its_step_is_saved(tmp_pat
         return value + jnp.sqrt(jnp.where(step == 9, params["w"][0] * 0, 1.0)), rest
 
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(ValueError, match="the grad_norm of step 10 is nan"):
+        with pytest.raises(ValueError, match="the grad_norm of step 10 .* is nan"):
             _fit(tmp_path, 10, loss=loss, checkpoints=checkpoints, save_every=5)
         assert checkpoints.latest_step() == 5
 
 
-@pytest.mark.parametrize(("episodes", "block"), [(7, 3), (6, 3), (2, 100), (1, 1)])
-def test_episodes_are_evaluated_each_once_whatever_the_block(episodes, block):
-    sizes = set()
+def _run(workdir, schedule, *, stop=None, patience=2, num_steps=100):
+    """Two phases: validation losses as scheduled, then a fresh start."""
+    step = steps.compile_step(steps.make_train_step(_loss, OPTIMIZER))
+    seen = []
 
-    def accuracies(data, numbers):
-        sizes.add(len(numbers))
-        return data[numbers]
+    def evaluate(state):
+        seen.append(int(state.step))
+        if stop == seen[-1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"val/loss": schedule[int(state.step) // 4 - 1]}
 
-    data = jnp.linspace(0, 1, 200)
-    values = loop.evaluate_episodes(accuracies, data, episodes=episodes, block=block)
-    np.testing.assert_allclose(values, 100 * data[:episodes], rtol=1e-6)
-    assert len(sizes) == 1
+    with loop.Run(workdir, fingerprint="f", save_every=3, log_every=1) as run:
+        phase = functools.partial(run.phase, data=jnp.asarray(0.5))
+        best = loop.Best(every=4, patience=patience)
+        searched = phase(
+            "train",
+            step,
+            _start(),
+            num_steps=num_steps,
+            evaluate=evaluate,
+            best=best,
+        )
+        kept = run.best(_start())
+        again = phase("retrain", step, _start(), num_steps=searched.best_step + 1)
+    return searched, kept, again, seen
+
+
+SCHEDULE = [5.0, 3.0, 4.0, 2.0, 2.0, 2.5, 7.0, 1.0]
+
+
+def test_patience_bears_so_many_evaluations_and_the_best_state_is_kept(tmp_path):
+    searched, kept, again, seen = _run(tmp_path, SCHEDULE)
+    # Best at the fourth; the fifth only equals it; the seventh is one too many.
+    assert (searched.best_step, searched.steps) == (16, 28)
+    assert seen == [4, 8, 12, 16, 20, 24, 28]
+    whole = _fit(tmp_path / "whole", 16)
+    jax.tree.map(np.testing.assert_array_equal, kept, whole)
+    assert again.steps == 17
+    fresh = _fit(tmp_path / "fresh", 17)
+    jax.tree.map(np.testing.assert_array_equal, again.train_state, fresh)
+    lines = read_metrics(tmp_path)
+    retrained = [line["step"] for line in lines if "retrain/loss" in line]
+    assert retrained == list(range(29, 46))
+    assert [line["step"] for line in lines if "val/loss" in line] == seen
+
+
+def test_patience_has_a_cap(tmp_path):
+    searched, _, _, _ = _run(tmp_path, SCHEDULE, patience=100, num_steps=22)
+    assert (searched.best_step, searched.steps) == (16, 22)
+
+
+@pytest.mark.parametrize("stop", [4, 16, 20, 28])
+def test_a_run_of_phases_resumes_where_it_stopped(tmp_path, stop):
+    whole = _run(tmp_path / "whole", SCHEDULE)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped at step {stop}, saved"):
+        _run(tmp_path / "parts", SCHEDULE, stop=stop)
+    parts = _run(tmp_path / "parts", SCHEDULE)
+    # No evaluation is made twice, and none is left out.
+    assert parts[3] == [n for n in whole[3] if n > stop]
+    jax.tree.map(np.testing.assert_array_equal, parts[1], whole[1])
+    jax.tree.map(
+        np.testing.assert_array_equal, parts[2].train_state, whole[2].train_state
+    )
+    assert parts[0][1:] == whole[0][1:]
+    again = _run(tmp_path / "parts", SCHEDULE)
+    assert again[0].train_state is None and again[0][1:] == whole[0][1:]
+    assert again[3] == []
+
+    def logged(run):
+        return [
+            {k: v for k, v in line.items() if k != "wall_s"}
+            for line in read_metrics(tmp_path / run)
+        ]
+
+    assert logged("parts") == logged("whole")
+
+
+def test_a_validation_loss_that_is_not_finite_stops(tmp_path):
+    with pytest.raises(ValueError, match="the val/loss after step 8 is nan, needed"):
+        _run(tmp_path, [1.0, np.nan])
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 6

@@ -139,6 +139,27 @@ def test_episode_eval_scores_each_number():
         right = jnp.arange(4) < episode.classes[0]
         return jnp.where(right[:, None], 1.0, -1.0)[:, :, None] * jnp.eye(4)[:, None, :]
 
-    accuracies = steps.make_episode_eval(draw, classify)
-    values = accuracies(None, np.arange(5, dtype=np.uint32))
-    np.testing.assert_allclose(values, np.arange(5) / 4)
+    measure = steps.make_episode_eval(draw, classify)
+    values = measure(None, np.arange(5, dtype=np.uint32))
+    np.testing.assert_allclose(values["accuracy"], np.arange(5) / 4)
+    # A row of logits is (1, 0, 0, 0) where right and (-1, 0, 0, 0) where not.
+    right, wrong = np.log(1 + 3 / np.e), np.log(1 + 3 * np.e)
+    expected = [(k * right + (4 - k) * wrong) / 4 for k in range(5)]
+    np.testing.assert_allclose(values["loss"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("episodes", "block"), [(7, 3), (6, 3), (2, 100), (1, 1)])
+@pytest.mark.parametrize("first", [0, 20])
+def test_episodes_are_evaluated_each_once_whatever_the_block(episodes, block, first):
+    sizes = set()
+
+    def measure(data, numbers):
+        sizes.add(len(numbers))
+        return {"accuracy": data[numbers]}
+
+    data = jnp.linspace(0, 1, 200)
+    values = steps.evaluate_episodes(
+        measure, data, episodes=episodes, first=first, block=block
+    )
+    np.testing.assert_array_equal(values["accuracy"], data[first : first + episodes])
+    assert len(sizes) == 1

@@ -15,7 +15,15 @@ import optax
 import pytest
 
 from experiments import prototypes
-from experiments.prototypes import Config, Data, Embedding, Evaluation, Optim, Task
+from experiments.prototypes_config import (
+    Config,
+    Data,
+    Embedding,
+    Evaluation,
+    Optim,
+    Task,
+    published_accuracies,
+)
 from jaxfer import sharding, steps
 from jaxfer.data import resident, write_cache
 from jaxfer.runlog import read_json, read_metrics, report
@@ -41,7 +49,7 @@ def _with(config=TINY, **changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, small_glyphs):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    published = prototypes.published_accuracies("Table 0", {(5, 1): (10.0, 0.5)})
+    published = published_accuracies("Table 0", {(5, 1): (10.0, 0.5)})
     # What the data set's name says, and the metric's, is 'test' for a published row.
     published[0]["name"] = published[0]["name"].replace("test/", "val/")
     return workdir, prototypes.run(TINY, workdir, published)
@@ -114,7 +122,8 @@ def test_the_table_shows_intervals_and_published_values(finished):
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path):
-    prototypes.configs.open_workdir(tmp_path, TINY)
+    with prototypes.configs.open_workdir(tmp_path, TINY):
+        pass
     with pytest.raises(ValueError, match=r"optim.learning_rate \(there 0.001, here"):
         prototypes.run(_with(optim=Optim(learning_rate=0.5)), tmp_path)
 
@@ -147,7 +156,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         prototypes.run(config, tmp_path)
     assert not (tmp_path / "result.json").exists()
     prototypes.run(config, tmp_path)
-    assert "going on from step 2 of 6" in capsys.readouterr().out
+    assert "train: going on from step 2 of 6" in capsys.readouterr().out
     for name, values in _episodes(whole).items():
         np.testing.assert_array_equal(_episodes(tmp_path)[name], values)
     one, other = (

@@ -1,0 +1,163 @@
+"""What `experiments.prototypes` can be told, and what it refuses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxfer import heads
+from jaxfer.config import how, to_json
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which classes train, which say when to stop, and which test."""
+
+    name: str = "omniglot"
+    train: str = "trainval"
+    val: str | None = None
+    """Validation stops training, and its best state is tested, where this is given."""
+    retrain: str | None = None
+    """Then a fresh run on these, as long as the best one and the patience, is tested
+    in its place: what the released code of Snell et al. 2017 does."""
+    test: str = "test"
+    dir: str | None = how(None)
+    """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The network."""
+
+    width: int = 64
+    bn_scale_init: Literal["ones", "uniform"] = "uniform"
+    """BatchNorm scales at first; the paper's framework drew them from U(0, 1)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of activations; parameters, statistics and distances stay float32."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The shape of a training episode."""
+
+    way: int = 60
+    shot: int = 1
+    query: int = 5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Test episodes: every way with every shot."""
+
+    ways: tuple[int, ...] = (5, 20)
+    shots: tuple[int, ...] = (1, 5)
+    query: int = 15
+    episodes: int = 1000
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation episodes: shots as in training, new episodes each time."""
+
+    every: int = 100
+    """Training episodes between validations."""
+    episodes: int = 100
+    way: int = 5
+    query: int = 15
+    patience: int = 200
+    """Validations without a lower loss that are borne."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam, its rate halved at fixed intervals."""
+
+    learning_rate: float = 1e-3
+    halve_every: int = 2000
+    """Episodes between halvings; 0 for a constant rate."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: what it is, and how it is run."""
+
+    data: Data = field(default_factory=Data)
+    net: Embedding = field(default_factory=Embedding)
+    task: Task = field(default_factory=Task)
+    val: Validation = field(default_factory=Validation)
+    test: Evaluation = field(default_factory=Evaluation)
+    optim: Optim = field(default_factory=Optim)
+    distance: heads.Distance = "sqeuclidean"
+    episodes: int = 2000
+    """Training episodes; with validation, at most."""
+    episodes_per_step: int = 1
+    """Episodes whose gradients are averaged to one update; the paper's is 1."""
+    seed: int = 0
+    """Of the first weights and of the episodes, in training and test."""
+
+    steps_per_call: int = how(1)
+    """Steps in one call of the device; more hides the host where steps are short."""
+    devices: int | None = how(None)
+    """Devices to spread the episodes of a step over; the most that divide them evenly,
+    unless given."""
+    save_every: int = how(500)
+    """Steps between checkpoints."""
+    log_every: int = how(50)
+    """Steps averaged to one line of metrics.jsonl."""
+    figures: bool = how(True)
+    """Draw figures, where matplotlib is installed."""
+
+
+def published_accuracies(
+    source: str, cells: Mapping[tuple[int, int], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Published test accuracies, for a config file to set beside its result.
+
+    Args:
+        source: the paper and its table.
+        cells: accuracy in percent and tolerance below it, by (way, shot).
+    """
+    return [
+        {
+            "name": f"test/{way}way_{shot}shot/prototypes/accuracy",
+            "value": value,
+            "tolerance": tolerance,
+            "source": source,
+        }
+        for (way, shot), (value, tolerance) in cells.items()
+    ]
+
+
+def check_numbers(config: Config) -> None:
+    """Refuse numbers that make no run."""
+    values = to_json(config)
+    for name in (
+        "episodes",
+        "episodes_per_step",
+        "steps_per_call",
+        "save_every",
+        "log_every",
+        "val.every",
+        "val.episodes",
+        "val.patience",
+        "test.episodes",
+        "net.width",
+    ):
+        if values[name] < 1:
+            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"found seed = {config.seed}, needed 0 to 2^32 - 1")
+    if config.episodes % config.episodes_per_step:
+        raise ValueError(
+            f"found episodes = {config.episodes}, needed a multiple of "
+            f"episodes_per_step = {config.episodes_per_step}"
+        )
+    if config.data.val and config.val.every % config.episodes_per_step:
+        raise ValueError(
+            f"found val.every = {config.val.every}, needed a multiple of "
+            f"episodes_per_step = {config.episodes_per_step}"
+        )
+    if config.data.retrain and not config.data.val:
+        raise ValueError(
+            f"found data.retrain = {config.data.retrain!r} without data.val, needed "
+            "both: validation says how long to train again"
+        )
