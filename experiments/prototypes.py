@@ -29,6 +29,9 @@ from jaxfer.data import Images, Resident, draw, fetch, load, resident, to_float
 from jaxfer.episodes import check_episode, episode_key, sample_episode
 from jaxfer.types import TRAIN, Episode, Net, Params, State, TrainState
 
+# The method whose BatchNorm statistics are those of the test episode.
+TRANSDUCTIVE = "prototypes_transductive"
+
 
 def load_parts(config: Config) -> dict[str, Images]:
     """Load the parts by split, and refuse what the config cannot have of them."""
@@ -81,15 +84,7 @@ def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
     task, per_step = config.task, config.episodes_per_step
 
     def of_episode(params: Params, state: State, episode: Episode):
-        support, query, _ = episode
-        both = [x.reshape(-1, *x.shape[2:]) for x in (support, query)]
-        z, state = net.apply(params, state, jnp.concatenate(both), mode=TRAIN)
-        split = task.way * task.shot
-        embedded = Episode(
-            z[:split].reshape(*support.shape[:2], -1),
-            z[split:].reshape(*query.shape[:2], -1),
-            episode.classes,
-        )
+        embedded, state = embed_together(net, params, state, episode)
         logits = prototype_logits(embedded, config.distance)
         return losses.episode_nll(logits), (state, losses.episode_accuracy(logits))
 
@@ -111,6 +106,22 @@ def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
     return loss
 
 
+def embed_together(
+    net: Net, params: Params, state: State, episode: Episode
+) -> tuple[Episode, State]:
+    """Support and query in one pass, normalised by the statistics of both."""
+    support, query, classes = episode
+    both = [x.reshape(-1, *x.shape[2:]) for x in (support, query)]
+    z, state = net.apply(params, state, jnp.concatenate(both), mode=TRAIN)
+    z_support, z_query = jnp.split(z, [len(both[0])])
+    embedded = Episode(
+        z_support.reshape(*support.shape[:2], -1),
+        z_query.reshape(*query.shape[:2], -1),
+        classes,
+    )
+    return embedded, state
+
+
 def prototype_logits(episode: Episode, distance: heads.Distance) -> Array:
     """Logits `[way, n_query, way]` of embedded queries against prototypes."""
     memory = heads.support_memory(episode.support)
@@ -129,19 +140,32 @@ def pixel_logits(episode: Episode) -> Array:
 
 
 def evaluate(
-    config: Config, embedded: Resident, images: Resident
+    config: Config, net: Net, trained: "Trained", embedded: Resident, images: Resident
 ) -> dict[str, np.ndarray]:
     """Per-episode accuracies in percent, for every way, shot and method."""
     split, test, accuracies = config.data.test, config.test, {}
+
+    def transductive(episode: Episode) -> Array:
+        together, _ = embed_together(net, trained.params, trained.state, episode)
+        return prototype_logits(together, config.distance)
+
     methods = {
         "prototypes": (embedded, partial(prototype_logits, distance=config.distance)),
         "pixel_nearest_neighbour": (images, pixel_logits),
     }
+    if test.transductive:
+        methods[TRANSDUCTIVE] = (images, transductive)
     settings = [*itertools.product(test.ways, test.shots, methods)]
     for way, shot, method in tqdm(settings, "testing", unit="setting"):
         data, classify = methods[method]
         measure = make_measure(config, split, classify, way, shot, test.query)
-        measured = steps.evaluate_episodes(measure, data, episodes=test.episodes)
+        measured = steps.evaluate_episodes(
+            measure,
+            data,
+            episodes=test.episodes,
+            # Whole episodes of activations take memory where embeddings do not.
+            block=10 if method == TRANSDUCTIVE else 100,
+        )
         name = f"{split}/{way}way_{shot}shot/{method}/accuracy"
         accuracies[name] = 100 * measured["accuracy"]
     return accuracies
@@ -205,7 +229,7 @@ def _run(
     embed = steps.make_embed(net, to_float)
     features = embed(trained.params, trained.state, images.items)
     embedded = images._replace(items=features)
-    accuracies = evaluate(config, embedded, images)
+    accuracies = evaluate(config, net, trained, embedded, images)
     np.savez_compressed(workdir / "episodes.npz", **accuracies)
 
     metrics = {
@@ -226,6 +250,8 @@ def _run(
     }
     if test.simulated:
         result["data"] = "simulated"
+    if config.test.transductive:
+        result["transductive"] = [TRANSDUCTIVE]
     runlog.write_json(workdir / "result.json", result)
     if config.figures:
         figures = _figures()

@@ -52,6 +52,9 @@ class Evaluation:
     shots: tuple[int, ...] = (1, 5)
     query: int = 15
     episodes: int = 1000
+    transductive: bool = False
+    """Test beside it with the BatchNorm statistics of each test episode, its queries'
+    too. Predictions then depend on the other queries, and the method is named so."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,37 @@ def published_accuracies(
         }
         for (way, shot), (value, tolerance) in cells.items()
     ]
+
+
+def omniglot_snell2017(
+    *, way: int, shot: int, query: int, test_shots: tuple[int, ...] = (1, 5)
+) -> Config:
+    """Omniglot by the protocol of Snell et al. 2017, as their released code has it.
+
+    One episode an update; Adam at 1e-3, halved every 2000 episodes; after every 100
+    episodes 100 of 5-way validation, new ones each time, on five alphabets; an end once
+    more than 200 of those in a row have no lower loss; then a fresh run on train + val
+    for as many episodes as the best took, counted from 0, and 20,000 more. Its last
+    weights are tested on 1000 episodes.
+
+    Args:
+        way: classes of a training episode.
+        shot: its support examples a class.
+        query: its queries a class.
+        test_shots: of the test episodes.
+    """
+    return Config(
+        data=Data("omniglot", "train", val="val", retrain="trainval", test="test"),
+        task=Task(way=way, shot=shot, query=query),
+        val=Validation(every=100, episodes=100, way=5, query=15, patience=200),
+        test=Evaluation(ways=(5, 20), shots=test_shots, query=15, episodes=1000),
+        optim=Optim(learning_rate=1e-3, halve_every=2000),
+        episodes=1_000_000,
+    )
+
+
+# How far users of the released code fall short of the paper, by (way, shot).
+OMNIGLOT_TOLERANCE = {(5, 1): 0.6, (5, 5): 0.35, (20, 1): 1.1, (20, 5): 0.4}
 
 
 def check_numbers(config: Config) -> None:

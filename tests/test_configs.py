@@ -50,7 +50,7 @@ def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
         config,
         data=dataclasses.replace(config.data, dir=str(tmp_path)),
         net=dataclasses.replace(config.net, width=4),
-        task=dataclasses.replace(config.task, way=min(config.task.way, 10)),
+        task=dataclasses.replace(config.task, way=min(config.task.way, 10), query=2),
         val=dataclasses.replace(
             config.val, every=config.episodes_per_step, episodes=3, query=2, patience=2
         ),

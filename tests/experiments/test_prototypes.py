@@ -22,6 +22,7 @@ from experiments.prototypes_config import (
     Evaluation,
     Optim,
     Task,
+    Validation,
     published_accuracies,
 )
 from jaxfer import sharding, steps
@@ -231,6 +232,17 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
         (["--test.episodes", "0"], "test.episodes = 0, needed at least 1"),
         (["--seed", "-1"], r"found seed = -1, needed 0 to 2\^32 - 1"),
         (["--episodes-per-step", "3"], "episodes = 40, needed a multiple of .* = 3"),
+        (["--val.every", "0"], "found val.every = 0, needed at least 1"),
+        (["--data.retrain", "val"], "found data.retrain = 'val' without data.val"),
+        (["--data.val", "vla"], "found split 'vla' of glyphs, needed one of"),
+        (
+            ["--data.val", "val", "--val.way", "999"],
+            "classes in glyphs val, needed way = 999",
+        ),
+        (
+            ["--data.val", "val", "--val.every", "3", "--episodes-per-step", "2"],
+            "found val.every = 3, needed a multiple of episodes_per_step = 2",
+        ),
         (["--devices", "2"], "episodes_per_step = 1, needed a multiple of the 2 dev"),
     ],
 )
@@ -272,6 +284,104 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
     write_cache(dataclasses.replace(blobs, images=images), cache)
     with pytest.raises(ValueError, match="begun on data of fingerprint .*, found"):
         prototypes.run(config, tmp_path / "run")
+
+
+def test_the_transductive_mode_is_labelled_and_another_result(tmp_path, finished):
+    config = _with(test=dataclasses.replace(TINY.test, transductive=True))
+    result = prototypes.run(_with(config, figures=False), tmp_path)
+    assert result["transductive"] == ["prototypes_transductive"]
+    inductive = {
+        name: metric
+        for name, metric in result["metrics"].items()
+        if "transductive" not in name
+    }
+    assert inductive == finished[1]["metrics"]
+    assert "transductive" not in finished[1]
+    assert len(result["metrics"]) == len(inductive) + 2
+
+
+def test_inductive_predictions_hang_on_no_other_query_transductive_ones_do(blobs):
+    net = prototypes.make_net(TINY)
+    params, state = net.init(jax.random.key(0), (16, 16, 1))
+    data = jax.device_put(resident(blobs))
+    episode = prototypes.draw(data, 0, "test", 0, way=3, shot=1, n_query=4)
+    other = episode._replace(query=episode.query.at[:, 1:].set(0.5))
+
+    def first_query(episode, embed):
+        return prototypes.prototype_logits(embed(episode), "sqeuclidean")[:, 0]
+
+    def inductive(episode):
+        flat = [x.reshape(-1, 16, 16, 1) for x in episode[:2]]
+        z = [net.apply(params, state, x)[0] for x in flat]
+        return prototypes.Episode(
+            z[0].reshape(3, 1, -1), z[1].reshape(3, 4, -1), episode.classes
+        )
+
+    def transductive(episode):
+        return prototypes.embed_together(net, params, state, episode)[0]
+
+    np.testing.assert_array_equal(
+        first_query(episode, inductive), first_query(other, inductive)
+    )
+    moved = first_query(episode, transductive) - first_query(other, transductive)
+    assert float(jnp.abs(moved).min()) > 1e-3
+
+
+def test_testing_leaves_parameters_and_statistics_as_they_are(
+    tmp_path, finished, monkeypatch
+):
+    """The last checkpoint is what is tested, and what is there after the test."""
+    kept = []
+    real = prototypes.evaluate
+
+    def watched(config, net, trained, *data):
+        before = jax.device_get((trained.params, trained.state))
+        values = real(config, net, trained, *data)
+        kept.append((before, jax.device_get((trained.params, trained.state))))
+        return values
+
+    monkeypatch.setattr(prototypes, "evaluate", watched)
+    config = _with(test=dataclasses.replace(TINY.test, transductive=True))
+    prototypes.run(_with(config, figures=False), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, *kept[0])
+
+
+def test_validation_and_a_fresh_run_follow_the_released_code(tmp_path):
+    """The retrained network is that of a plain run of the same length, bit for bit."""
+    config = _with(
+        data=dataclasses.replace(TINY.data, val="val", retrain="trainval"),
+        val=Validation(every=2, episodes=4, way=3, query=2, patience=2),
+        episodes=30,
+        figures=False,
+    )
+    result = prototypes.run(config, tmp_path / "searched")
+    lines = read_metrics(tmp_path / "searched")
+    losses = [line["val/loss"] for line in lines if "val/loss" in line]
+    best = int(np.argmin(losses))
+    assert result["phases"] == {
+        "train": {"steps": 2 * len(losses), "best_step": 2 * (best + 1)},
+        "retrain": {"steps": 2 * (best + 2)},
+    }
+    assert len(losses) == min(best + 4, 15)
+    data = dataclasses.replace(TINY.data, train="trainval")
+    plain = _with(data=data, episodes=2 * (best + 2), figures=False)
+    expected = prototypes.run(plain, tmp_path / "plain")
+    assert result["metrics"] == expected["metrics"]
+    for name, values in _episodes(tmp_path / "plain").items():
+        np.testing.assert_array_equal(_episodes(tmp_path / "searched")[name], values)
+
+
+def test_without_a_fresh_run_the_best_state_is_tested(tmp_path):
+    config = _with(
+        data=dataclasses.replace(TINY.data, val="val"),
+        val=Validation(every=2, episodes=4, way=3, query=2, patience=1),
+        episodes=30,
+        figures=False,
+    )
+    result = prototypes.run(config, tmp_path / "searched")
+    best = result["phases"]["train"]["best_step"]
+    expected = prototypes.run(_with(episodes=best, figures=False), tmp_path / "plain")
+    assert result["metrics"] == expected["metrics"]
 
 
 def test_it_spreads_over_the_devices_that_divide_a_step(tmp_path):
