@@ -5,6 +5,7 @@ the two newest states and `checkpoints/best` the two newest of those that were t
 by then. A checkpoint is complete or is not there, whenever the process dies.
 """
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +55,7 @@ class Checkpoints:
         Args:
             step: of the run, which counts on where a phase of it begins anew.
             train_state: may be donated to the next step at once.
-            meta: what else the run has to know, as JSON.
+            meta: what else the run has to know, as JSON; copied at once.
             kind: 'last' or 'best'.
         """
         manager = self._managers[kind]
@@ -66,7 +67,10 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 train_state=ocp.args.StandardSave(train_state),
-                meta=ocp.args.JsonSave({"run": meta or {}, "is": _shapes(train_state)}),
+                # Written later, by another thread.
+                meta=ocp.args.JsonSave(
+                    {"run": copy.deepcopy(meta or {}), "is": _shapes(train_state)}
+                ),
             ),
         )
 

@@ -76,6 +76,17 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, expected)
 
 
+def test_what_is_saved_beside_a_state_may_change_at_once(tmp_path):
+    past = {}
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(step, _state(step), {"past": past})
+            past[str(step)] = step
+    with Checkpoints(tmp_path) as checkpoints:
+        _, meta = checkpoints.restore(_state())
+    assert meta["past"] == {str(step): step for step in range(1, 5)}
+
+
 @pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8), (4, 2)])
 def test_a_run_may_go_on_with_another_number_of_devices(tmp_path, before, after):
     with Checkpoints(tmp_path) as checkpoints:
