@@ -8,9 +8,9 @@ import numpy as np
 from jax import Array
 from matplotlib.figure import Figure
 
+from experiments import parts
 from experiments.prototypes_config import Config
-from jaxfer.data import Resident
-from jaxfer.data import draw as draw_episode
+from jaxfer.data import Images, Resident
 from jaxfer.runlog import read_metrics
 from jaxfer.types import Episode
 
@@ -21,7 +21,7 @@ def draw(
     config: Config,
     workdir: Path,
     names: Sequence[str],
-    images: Resident,
+    images: Resident | Images,
     embedded: Resident,
     classify: Callable[[Episode], Array],
 ) -> None:
@@ -40,8 +40,8 @@ def draw(
     learning_curve(folder / "learning_curve.png", read_metrics(workdir))
     test = config.test
     shape = dict(way=min(test.ways), shot=min(test.shots), n_query=test.query)
-    seen = draw_episode(images, config.seed, config.data.test, 0, **shape)
-    known = draw_episode(embedded, config.seed, config.data.test, 0, **shape)
+    seen = parts.look_at(images, config.seed, config.data.test, 0, **shape)
+    known = parts.look_at(embedded, config.seed, config.data.test, 0, **shape)
     predicted = np.asarray(classify(known).argmax(-1))
     names = [names[c] for c in known.classes.tolist()]
     episode(folder / "episode.png", seen, predicted, names)

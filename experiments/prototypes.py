@@ -22,12 +22,20 @@ import optax
 from jax import Array
 from tqdm.auto import tqdm
 
+from experiments import parts
 from experiments.prototypes_config import Config, check_numbers
+from experiments.prototypes_step import (
+    embed_together,
+    learning_rate,
+    make_loss,
+    make_net,
+    prototype_logits,
+)
 from jaxfer import config as configs
-from jaxfer import heads, loop, losses, nets, runlog, sharding, stats, steps
-from jaxfer.data import Images, Resident, draw, fetch, load, resident, to_float
-from jaxfer.episodes import check_episode, episode_key, sample_episode
-from jaxfer.types import TRAIN, Episode, Net, Params, State, TrainState
+from jaxfer import heads, loop, runlog, sharding, stats, steps
+from jaxfer.data import Images, Resident, load
+from jaxfer.episodes import check_episode, class_table
+from jaxfer.types import Episode, Net, Params, State, TrainState
 
 # The method whose BatchNorm statistics are those of the test episode.
 TRANSDUCTIVE = "prototypes_transductive"
@@ -43,9 +51,14 @@ def load_parts(config: Config) -> dict[str, Images]:
         data.retrain: trained,
         data.test: [(w, s, test.query) for w in test.ways for s in test.shots],
     }
-    parts = load(data.name, [split for split in shapes if split], data.dir)
-    for split, images in parts.items():
-        table = resident(images).table
+    loaded = load(
+        data.name,
+        [split for split in shapes if split],
+        data.dir,
+        limit=data.limit * 1e9,
+    )
+    for split, images in loaded.items():
+        table = class_table(images.labels, num_classes=images.num_classes)
         for way, shot, query in shapes[split]:
             check_episode(
                 table,
@@ -55,79 +68,7 @@ def load_parts(config: Config) -> dict[str, Images]:
                 n_query=query,
                 where=images.name,
             )
-    return parts
-
-
-def make_net(config: Config) -> Net:
-    """The embedding."""
-    return nets.conv4(
-        width=config.net.width,
-        bn_scale_init=config.net.bn_scale_init,
-        dtype=jnp.dtype(config.net.precision),
-    )
-
-
-def learning_rate(config: Config, step: Array) -> Array:
-    """The rate of a step: halved after every `halve_every` episodes."""
-    every = config.optim.halve_every
-    # In whole numbers: a rounded quotient would halve a step early or late.
-    halvings = step * config.episodes_per_step // every if every else 0 * step
-    return config.optim.learning_rate * 0.5 ** halvings.astype(jnp.float32)
-
-
-def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
-    """The mean loss of a step's episodes, BatchNorm statistics those of each episode.
-
-    Support and query share one pass and so their statistics, as in the released code;
-    running statistics are averaged over the episodes.
-    """
-    task, per_step = config.task, config.episodes_per_step
-
-    def of_episode(params: Params, state: State, episode: Episode):
-        embedded, state = embed_together(net, params, state, episode)
-        logits = prototype_logits(embedded, config.distance)
-        return losses.episode_nll(logits), (state, losses.episode_accuracy(logits))
-
-    def loss(params: Params, state: State, step: Array, data: Resident):
-        def rows(number: Array) -> Episode:
-            key = episode_key(config.seed, "train", number)
-            return sample_episode(
-                key, data.table, way=task.way, shot=task.shot, n_query=task.query
-            )
-
-        drawn = jax.vmap(rows)(step * per_step + jnp.arange(per_step))
-        drawn = sharding.spread(drawn, mesh)
-        value, (states, accuracy) = jax.vmap(
-            lambda rows: of_episode(params, state, fetch(data, rows))
-        )(drawn)
-        state = jax.tree.map(lambda x: x.mean(axis=0), states)
-        return value.mean(), (state, {"accuracy": accuracy.mean()})
-
-    return loss
-
-
-def embed_together(
-    net: Net, params: Params, state: State, episode: Episode
-) -> tuple[Episode, State]:
-    """Support and query in one pass, normalised by the statistics of both."""
-    support, query, classes = episode
-    both = [x.reshape(-1, *x.shape[2:]) for x in (support, query)]
-    z, state = net.apply(params, state, jnp.concatenate(both), mode=TRAIN)
-    z_support, z_query = jnp.split(z, [len(both[0])])
-    embedded = Episode(
-        z_support.reshape(*support.shape[:2], -1),
-        z_query.reshape(*query.shape[:2], -1),
-        classes,
-    )
-    return embedded, state
-
-
-def prototype_logits(episode: Episode, distance: heads.Distance) -> Array:
-    """Logits `[way, n_query, way]` of embedded queries against prototypes."""
-    memory = heads.support_memory(episode.support)
-    return heads.head_logits(
-        heads.prototype_head(memory, distance=distance), episode.query
-    )
+    return loaded
 
 
 def pixel_logits(episode: Episode) -> Array:
@@ -140,7 +81,11 @@ def pixel_logits(episode: Episode) -> Array:
 
 
 def evaluate(
-    config: Config, net: Net, trained: "Trained", embedded: Resident, images: Resident
+    config: Config,
+    net: Net,
+    trained: "Trained",
+    embedded: Resident,
+    images: Resident | Images,
 ) -> dict[str, np.ndarray]:
     """Per-episode accuracies in percent, for every way, shot and method."""
     split, test, accuracies = config.data.test, config.test, {}
@@ -158,13 +103,15 @@ def evaluate(
     settings = [*itertools.product(test.ways, test.shots, methods)]
     for way, shot, method in tqdm(settings, "testing", unit="setting"):
         data, classify = methods[method]
-        measure = make_measure(config, split, classify, way, shot, test.query)
+        shape = dict(way=way, shot=shot, n_query=test.query)
+        # Whole episodes of pixels or activations take memory, embeddings do not.
+        block = 100 if method == "prototypes" else 10
+        how = dict(per_step=block, workers=config.data.workers)
         measured = steps.evaluate_episodes(
-            measure,
-            data,
+            make_measure(config, split, classify, **shape),
+            parts.feed(data, config.seed, split, **shape, **how),
             episodes=test.episodes,
-            # Whole episodes of activations take memory where embeddings do not.
-            block=10 if method == TRANSDUCTIVE else 100,
+            block=block,
         )
         name = f"{split}/{way}way_{shot}shot/{method}/accuracy"
         accuracies[name] = 100 * measured["accuracy"]
@@ -175,14 +122,12 @@ def make_measure(
     config: Config,
     split: str,
     classify: Callable[[Episode], Array],
-    way: int,
-    shot: int,
-    query: int,
+    **shape: int,
 ) -> Callable[..., dict[str, Array]]:
-    """What measures the numbered episodes of a split (see `make_episode_eval`)."""
-    draw_one = partial(draw, way=way, shot=shot, n_query=query)
+    """What measures the numbered episodes of a split, or a batch that is streamed."""
+
     return steps.make_episode_eval(
-        lambda data, k: draw_one(data, config.seed, split, k), classify
+        lambda data, k: parts.take(data, config.seed, split, k, **shape), classify
     )
 
 
@@ -208,9 +153,9 @@ def run(
             f"found episodes_per_step = {config.episodes_per_step}, needed a multiple "
             f"of the {mesh.shape['data']} devices they are spread over (see --devices)"
         )
-    parts = load_parts(config)
+    loaded = load_parts(config)
     with configs.open_workdir(workdir, config):
-        return _run(config, workdir, published, mesh, parts)
+        return _run(config, workdir, published, mesh, loaded)
 
 
 def _run(
@@ -218,17 +163,15 @@ def _run(
     workdir: Path,
     published: Sequence[Mapping[str, Any]],
     mesh: Any,
-    parts: Mapping[str, Images],
+    loaded: Mapping[str, Images],
 ) -> dict[str, Any]:
     net = make_net(config)
-    trained = train(config, workdir, net, mesh, parts)
+    trained = train(config, workdir, net, mesh, loaded)
 
-    test = parts[config.data.test]
+    test = loaded[config.data.test]
     print(f"testing on {test.num_classes} classes of {test.name}")
-    images = sharding.place(resident(test), mesh)
-    embed = steps.make_embed(net, to_float)
-    features = embed(trained.params, trained.state, images.items)
-    embedded = images._replace(items=features)
+    images = parts.place(test, mesh, limit=config.data.limit)
+    embedded = parts.make_embed(net, images)(trained.params, trained.state)
     accuracies = evaluate(config, net, trained, embedded, images)
     np.savez_compressed(workdir / "episodes.npz", **accuracies)
 
@@ -244,7 +187,9 @@ def _run(
         "phases": trained.phases,
         "throughput": {"episodes_per_s": trained.rate},
         **runlog.environment(mesh.devices.flat),
-        "dataset_fingerprint": {name: part.fingerprint for name, part in parts.items()},
+        "dataset_fingerprint": {
+            split: part.fingerprint for split, part in loaded.items()
+        },
         "seed": config.seed,
         "wall_s": trained.wall_s,
     }
@@ -272,7 +217,7 @@ class Trained(NamedTuple):
 
 
 def train(
-    config: Config, workdir: Path, net: Net, mesh: Any, parts: Mapping[str, Images]
+    config: Config, workdir: Path, net: Net, mesh: Any, loaded: Mapping[str, Images]
 ) -> Trained:
     """Train from the newest checkpoint, or afresh; stop and train again as told."""
     data, per_step = config.data, config.episodes_per_step
@@ -280,7 +225,19 @@ def train(
     step = steps.compile_step(
         steps.make_train_step(make_loss(config, net, mesh), optimizer)
     )
-    image_shape = parts[data.train].images.shape[1:]
+    image_shape = loaded[data.train].images.shape[1:]
+
+    def train_feed(images: Images) -> Any:
+        return parts.feed(
+            parts.place(images, mesh, limit=data.limit),
+            config.seed,
+            "train",
+            **config.task.shape(),
+            workers=data.workers,
+            per_step=per_step,
+            share=(jax.process_index(), jax.process_count()),
+            put=partial(sharding.from_host, mesh=mesh),
+        )
 
     def start() -> TrainState:
         params, state = jax.jit(net.init, static_argnums=1)(
@@ -290,7 +247,7 @@ def train(
 
     with loop.Run(
         workdir,
-        fingerprint=" ".join(parts[split].fingerprint for split in sorted(parts)),
+        fingerprint=" ".join(loaded[split].fingerprint for split in sorted(loaded)),
         per_step=per_step,
         steps_per_call=config.steps_per_call,
         save_every=config.save_every,
@@ -299,13 +256,13 @@ def train(
         phase = partial(
             run.phase, "train", step, start(), num_steps=config.episodes // per_step
         )
-        train_data = sharding.place(resident(parts[data.train]), mesh)
+        train_data = train_feed(loaded[data.train])
         if data.val is None:
             ended = phase(train_data)
             final = ended.train_state
         else:
             best = loop.Best(config.val.every // per_step, config.val.patience)
-            validate = make_validate(config, net, mesh, parts[data.val])
+            validate = make_validate(config, net, mesh, loaded[data.val])
             ended = phase(train_data, evaluate=validate, best=best)
             final = None if data.retrain else run.best(start())
         phases = {"train": {"steps": ended.steps, "best_step": ended.best_step}}
@@ -316,7 +273,7 @@ def train(
                 "retrain",
                 step,
                 start(),
-                sharding.place(resident(parts[data.retrain]), mesh),
+                train_feed(loaded[data.retrain]),
                 num_steps=(best_number + config.val.patience) * best.every,
             )
             phases["retrain"] = {"steps": again.steps}
@@ -333,19 +290,21 @@ def make_validate(
     embeddings: new ones each time, numbered on.
     """
     val, per_step = config.val, config.episodes_per_step
-    data = sharding.place(resident(images), mesh)
-    embed = steps.make_embed(net, to_float)
-    classify = partial(prototype_logits, distance=config.distance)
+    embed = parts.make_embed(net, parts.place(images, mesh, limit=config.data.limit))
     measure = make_measure(
-        config, "val", classify, val.way, config.task.shot, val.query
+        config,
+        "val",
+        partial(prototype_logits, distance=config.distance),
+        way=val.way,
+        shot=config.task.shot,
+        n_query=val.query,
     )
 
     def validate(train_state: TrainState) -> dict[str, float]:
-        features = embed(train_state.trainable, train_state.state, data.items)
         number = int(train_state.step) * per_step // val.every - 1
         measured = steps.evaluate_episodes(
             measure,
-            data._replace(items=features),
+            embed(train_state.trainable, train_state.state),
             episodes=val.episodes,
             first=number * val.episodes,
         )

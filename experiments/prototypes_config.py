@@ -22,6 +22,11 @@ class Data:
     test: str = "test"
     dir: str | None = how(None)
     """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
+    limit: float = how(4.0)
+    """Gigabytes of a part's pixels kept on a device; a larger part is streamed from the
+    host or the disk, ahead of the step."""
+    workers: int = how(2)
+    """Threads that read what is streamed."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,13 @@ class Task:
     way: int = 60
     shot: int = 1
     query: int = 5
+    cyclic: bool = False
+    """The support and queries of a class are shifted in a circle, every example support
+    in turn: shot + query episodes for one embedding. The paper has one."""
+
+    def shape(self) -> dict[str, int]:
+        """As `sample_episode` takes it."""
+        return {"way": self.way, "shot": self.shot, "n_query": self.query}
 
 
 @dataclass(frozen=True)
@@ -72,11 +84,14 @@ class Validation:
 
 @dataclass(frozen=True)
 class Optim:
-    """Adam, its rate halved at fixed intervals."""
+    """Adam, its rate halved at fixed intervals or brought to 0 along a cosine."""
 
     learning_rate: float = 1e-3
+    schedule: Literal["halving", "cosine"] = "halving"
     halve_every: int = 2000
     """Episodes between halvings; 0 for a constant rate."""
+    warmup: int = 100
+    """Steps, before the cosine, over which the rate rises from 0."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +205,18 @@ def check_numbers(config: Config) -> None:
             f"found val.every = {config.val.every}, needed a multiple of "
             f"episodes_per_step = {config.episodes_per_step}"
         )
+    if config.optim.schedule == "cosine":
+        steps = config.episodes // config.episodes_per_step
+        if not 0 <= config.optim.warmup < steps:
+            raise ValueError(
+                f"found optim.warmup = {config.optim.warmup}, needed 0 to the number "
+                f"of steps less one, {steps - 1}"
+            )
+        if config.data.val:
+            raise ValueError(
+                "found optim.schedule = 'cosine' with data.val, needed one or the "
+                "other: a cosine ends at a known step"
+            )
     if config.data.retrain and not config.data.val:
         raise ValueError(
             f"found data.retrain = {config.data.retrain!r} without data.val, needed "

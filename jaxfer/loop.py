@@ -1,5 +1,6 @@
 """The loop: calls compiled steps, logs, saves, stops. It knows nothing of papers."""
 
+import itertools
 import math
 import signal
 import threading
@@ -119,7 +120,7 @@ class Run:
         name: str,
         step: CompiledStep,
         train_state: TrainState,
-        data: PyTree,
+        data: PyTree | Callable[[int], Iterator[PyTree]],
         *,
         num_steps: int,
         evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
@@ -131,7 +132,7 @@ class Run:
             name: goes before its metrics' names; unlike those of the other phases.
             step: of `steps.compile_step`.
             train_state: its first state; a restored one is placed as it is.
-            data: what `step` draws its batches from.
+            data: see `fit`.
             num_steps: the step to end at, at the latest.
             evaluate: called every `best.every` steps.
             best: where given, the best state is kept and the phase may stop early.
@@ -246,7 +247,7 @@ class Run:
 def fit(
     step: CompiledStep,
     train_state: TrainState,
-    data: PyTree,
+    data: PyTree | Callable[[int], Iterator[PyTree]],
     *,
     num_steps: int,
     log: RunLog,
@@ -268,12 +269,14 @@ def fit(
     Args:
         step: of `steps.compile_step`.
         train_state: donated to the first call.
-        data: what `step` draws its batches from.
+        data: what `step` draws its batches from; or a function that gives, from a step
+            on, the batches themselves, one a call (such as `data.stream`).
         num_steps: the step to end at.
         log: gets every step's metrics.
         checkpoints: where to save, nowhere unless given.
         first: steps of the run before these, counted in by the checkpoints' numbers.
-        steps_per_call: at most; a call ends where a save or an evaluation is due.
+        steps_per_call: at most; a call ends where a save or an evaluation is due. Of
+            batches that are streamed, one.
         save_every: a state is saved at its multiples, at the end, and where it is best.
         evaluate: called every `eval_every` steps, its numbers go to the log.
         eval_every: 0 for `best.every`, or never.
@@ -288,6 +291,8 @@ def fit(
         ValueError: a metric that is not finite.
     """
     done = int(train_state.step)
+    batches: Any = data(done) if callable(data) else itertools.repeat(data)
+    steps_per_call = 1 if callable(data) else steps_per_call
     eval_every = eval_every or (best.every if best else 0)
     flying: deque[tuple[int, dict[str, Any]]] = deque()
 
@@ -315,7 +320,7 @@ def fit(
         while done < num_steps and not (best and best.exhausted(done)):
             due = [_next(every, done) for every in (save_every, eval_every) if every]
             count = min(steps_per_call, num_steps - done, *(at - done for at in due))
-            train_state, metrics = step(train_state, data, count=count)
+            train_state, metrics = step(train_state, next(batches), count=count)
             flying.append((done, metrics))
             done += count
             land(_IN_FLIGHT)

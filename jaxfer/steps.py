@@ -1,6 +1,7 @@
 """Makers of compiled steps: training (partition, gradient, update) and evaluation."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -114,26 +115,27 @@ def make_embed(
         prepare: from stored pixels to what the net takes.
 
     Returns:
-        `embed(params, state, images, block=1000)`, embeddings on the device.
+        `embed(params, state, images, block=1000)`, embeddings on the device; the images
+        may be on the host, or a view of what lies on a disk.
     """
 
-    @partial(jax.jit, static_argnames="block")
-    def piece(
-        params: Params, state: State, images: Array, start: Array, block: int
-    ) -> Array:
-        images = jax.lax.dynamic_slice_in_dim(images, start, block)
+    def cut(images: Any, start: np.int32, block: int) -> Array:
+        if isinstance(images, Array):
+            return jax.lax.dynamic_slice_in_dim(images, start, block)
+        return jnp.asarray(images[start : start + block])
+
+    @jax.jit
+    def piece(params: Params, state: State, images: Array) -> Array:
         return net.apply(params, state, prepare(images), mode=EVAL)[0]
 
-    def embed(
-        params: Params, state: State, images: Array, *, block: int = 1000
-    ) -> Array:
-        images = jnp.asarray(images)
+    def embed(params: Params, state: State, images: Any, *, block: int = 1000) -> Array:
         n = images.shape[0]
         block = min(block, n)
         # The last block is a full one too, so that there is one shape to compile; of
         # its rows only those not yet embedded are kept.
         starts = np.array([*range(0, n - block, block), n - block], np.int32)
-        pieces = [piece(params, state, images, start, block) for start in starts]
+        # The slice of what is on the host is read while the block before is embedded.
+        pieces = [piece(params, state, cut(images, start, block)) for start in starts]
         pieces[-1] = pieces[-1][len(pieces) * block - n :]
         return jnp.concatenate(pieces)
 
@@ -168,7 +170,7 @@ def make_episode_eval(
 
 def evaluate_episodes(
     measure: Callable[[PyTree, np.ndarray], Mapping[str, jax.Array]],
-    data: PyTree,
+    data: PyTree | Callable[[int], Iterator[PyTree]],
     *,
     episodes: int,
     first: int = 0,
@@ -178,19 +180,22 @@ def evaluate_episodes(
 
     Args:
         measure: of `make_episode_eval`.
-        data: what it draws from.
+        data: what it draws from; or a function that gives, from a call on, batches of
+            `block` episodes, of which it draws by place.
         episodes: how many.
-        first: number of the first.
+        first: number of the first; of streamed ones, a multiple of `block`.
         block: episodes a call.
     """
-    block = min(block, episodes)
-    # Numbers past the last fill the last block, so that there is one shape to compile.
-    starts = range(first, first + episodes, block)
-    calls = [
-        measure(data, np.arange(start, start + block, dtype=np.uint32))
-        for start in starts
-    ]
+    block = block if callable(data) else min(block, episodes)
+    count = -(-episodes // block)
+    if callable(data):
+        batches: Any = data(first // block)
+        pairs = zip(batches, itertools.repeat(np.arange(block)))
+    else:
+        # Numbers past the last fill the last block: there is one shape to compile.
+        numbers = np.arange(first, first + count * block, dtype=np.uint32)
+        pairs = zip(itertools.repeat(data), numbers.reshape(count, block))
+    calls = [jax.device_get(measure(*pair)) for pair in itertools.islice(pairs, count)]
     return jax.tree.map(
-        lambda *x: np.concatenate(x)[:episodes].astype(np.float64),
-        *jax.device_get(calls),
+        lambda *x: np.concatenate(x)[:episodes].astype(np.float64), *calls
     )

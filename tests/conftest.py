@@ -52,7 +52,7 @@ def omniglot_images(real_data: Path) -> Images:
     pytest.importorskip("tensorflow_datasets")
     from jaxfer.data import omniglot
 
-    return omniglot(real_data / "tfds")
+    return omniglot(real_data / "tfds").in_memory()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ LEVELS = {
     "data": 1,
     "sharding": 1,
     "data.resident": 2,
+    "data.streamed": 2,
     "steps": 2,
     "checkpoint": 2,
     "runlog": 2,
@@ -99,12 +100,15 @@ def test_no_room_is_called_after_nothing():
 
 
 def test_the_public_names_are_sorted_and_there():
-    names = jaxfer.__all__
-    assert list(names) == sorted(
-        names, key=lambda n: (not n.isupper(), n[0].islower(), n)
-    )
-    assert all(hasattr(jaxfer, name) for name in names)
-    with pytest.raises(AttributeError, match="no attribute 'protoypes'"):
+    for package in (jaxfer, jaxfer.data):
+        stub = Path(package.__file__).with_suffix(".pyi")
+        names = ast.literal_eval(ast.parse(stub.read_text()).body[-1].value)
+        assert names == sorted(
+            names, key=lambda n: (not n.isupper(), n[0].islower(), n)
+        )
+        assert sorted(names) == package.__all__
+        assert all(hasattr(package, name) for name in names)
+    with pytest.raises(AttributeError, match="attribute protoypes"):
         jaxfer.protoypes  # noqa: B018
 
 

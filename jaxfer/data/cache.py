@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,13 @@ def write_cache(data: Images, directory: str | Path) -> Path:
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
     aside = directory.with_name(f"{directory.name}.{os.getpid()}.old")
     partial.mkdir(parents=True)
-    np.save(partial / "images.npy", data.images)
+    shape: Any = data.images.shape
+    file = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
+    done = 0
+    for block in data.blocks():
+        file[done : done + len(block)] = block
+        done += len(block)
+    file.flush()
     np.save(partial / "labels.npy", data.labels)
     meta = {
         "format": FORMAT,

@@ -1,11 +1,16 @@
 """A labelled image data set: what every source gives and every split takes."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from tqdm.auto import tqdm
+
+from jaxfer.data.view import View
+
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,8 @@ class Images:
 
     Attributes:
         name: of the data set, and of the split once one is taken.
-        images: uint8 `[n, height, width, channels]`, may be memory-mapped.
+        images: uint8 `[n, height, width, channels]`, an array or a view of what is
+            read when it is asked for.
         labels: int32 `[n]`, 0 to the number of classes - 1.
         class_names: one a class.
         simulated: whether the data are made up by a program.
@@ -29,7 +35,7 @@ class Images:
     """
 
     name: str
-    images: np.ndarray
+    images: np.ndarray | View
     labels: np.ndarray
     class_names: tuple[str, ...]
     simulated: bool = False
@@ -68,9 +74,25 @@ class Images:
         """
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.labels))
-        for block in range(0, len(self.images), 4096):
-            digest.update(np.ascontiguousarray(self.images[block : block + 4096]))
+        for block in self.blocks():
+            digest.update(np.ascontiguousarray(block))
         return digest.hexdigest()[:16]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The images, some thousands at a time, read as they are asked for."""
+        for start in range(0, len(self.images), _BLOCK):
+            yield self.images[start : start + _BLOCK]
+
+    def in_memory(self) -> "Images":
+        """The same data set with its images read, once, into one array."""
+        images = np.empty(self.images.shape, np.uint8)
+        done = 0
+        with tqdm(desc=f"reading {self.name}", total=len(images), leave=False) as bar:
+            for block in self.blocks():
+                images[done : done + len(block)] = block
+                done += len(block)
+                bar.update(len(block))
+        return replace(self, images=images)
 
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
         """The images of some classes, renumbered in the order they are named.
@@ -99,7 +121,7 @@ class Images:
         return replace(
             self,
             name=name,
-            images=self.images[keep],
+            images=View.of(self.images).take(keep),
             labels=labels[keep],
             class_names=chosen,
         )
@@ -114,15 +136,15 @@ def rotations(data: Images) -> Images:
     Raises:
         ValueError: images that are not square.
     """
-    n, height, width, channels = data.images.shape
+    n, height, width, _ = data.images.shape
     if height != width:
         raise ValueError(
             f"found {height}x{width} images in {data.name}, needed square ones to turn"
         )
-    turned = [np.rot90(data.images, k, axes=(1, 2)) for k in range(4)]
+    four = View.of(data.images).take(np.repeat(np.arange(n), 4))
     return replace(
         data,
-        images=np.stack(turned, axis=1).reshape(4 * n, height, width, channels),
+        images=four.turned(np.tile(np.arange(4), n)),
         labels=(data.labels[:, None] * 4 + np.arange(4, dtype=np.int32)).reshape(-1),
         class_names=tuple(
             f"{c}/rot{90 * k:03d}" for c in data.class_names for k in range(4)

@@ -1,7 +1,8 @@
 """Omniglot from TFDS, prepared as Snell et al. 2017 released it, without TensorFlow."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,74 @@ from jaxtyping import UInt8
 from tqdm.auto import tqdm
 
 from jaxfer.data.images import Images
+from jaxfer.data.view import View
 
 SIDE = 28
 # Sampling points of a nearest-neighbour resize from 105 pixels: the middle of each
 # target pixel, rounded down. Symmetric, so it commutes with turning by right angles.
 _NEAREST = ((np.arange(SIDE) * 2 + 1) * 105) // (2 * SIDE)
+
+
+class Drawings:
+    """The drawings of the records of TFDS, decoded when they are asked for.
+
+    Rows count the records of "train", then those of "test". Safe to read from several
+    threads.
+
+    Args:
+        directory: a TFDS data directory that holds `omniglot`.
+
+    Raises:
+        ValueError: no tensorflow-datasets, files of another format, or, on reading, a
+            record that is damaged.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        """Open the files."""
+        self._parts = [_open(Path(directory), split) for split in ("train", "test")]
+        n = sum(len(source) for source, _, _ in self._parts)
+        self.shape = (n, SIDE, SIDE, 1)
+
+    def __getitem__(self, rows: np.ndarray) -> UInt8[np.ndarray, "m 28 28 1"]:
+        """The drawings of some rows."""
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for image, row in zip(images, np.asarray(rows).tolist(), strict=True):
+            with self._damage(row):
+                image[..., 0] = prepare(_decode(self._record(row)["image"]))
+        return images
+
+    def characters(self) -> list[tuple[int, str, int]]:
+        """Of each row: its half of the alphabets, its alphabet, its character."""
+        found = []
+        for row in tqdm(range(self.shape[0]), "omniglot", unit="record", leave=False):
+            with self._damage(row):
+                record = self._record(row)
+            half, _, (_, alphabets, _) = self._at(row)
+            name = alphabets[int(record["alphabet"])]
+            found.append((half, name, int(record["alphabet_char_id"]) + 1))
+        return found
+
+    def _at(self, row: int) -> tuple[int, int, tuple[Any, list[str], str]]:
+        for half, part in enumerate(self._parts):
+            if row < len(part[0]):
+                return half, row, part
+            row -= len(part[0])
+        raise IndexError(f"found {self.shape[0]} records, needed more than {row}")
+
+    def _record(self, row: int) -> dict[str, Any]:
+        _, within, (source, _, _) = self._at(row)
+        return source[within]
+
+    @contextmanager
+    def _damage(self, row: int) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError, ValueError) as e:
+            _, within, (_, _, files) = self._at(row)
+            raise ValueError(
+                f"record {within} of {files} is damaged ({str(e).splitlines()[0]}): "
+                "copy or prepare the data set again"
+            ) from e
 
 
 def omniglot(directory: str | Path) -> Images:
@@ -28,31 +92,27 @@ def omniglot(directory: str | Path) -> Images:
         directory: a TFDS data directory that holds `omniglot`.
 
     Returns:
-        uint8 images `[32460, 28, 28, 1]`, ink 255 on 0.
+        uint8 images `[32460, 28, 28, 1]`, ink 255 on 0, a view that decodes them when
+        they are asked for.
 
     Raises:
-        ValueError: no tensorflow-datasets, files of another format, or records that
-            are not 20 drawings each of 1623 characters.
+        ValueError: no tensorflow-datasets, files of another format, damaged ones, or
+            records that are not 20 drawings each of 1623 characters.
     """
-    rows: list[tuple[int, str, int, np.ndarray]] = []
-    for part, name in enumerate(("train", "test")):
-        source, alphabets = _open(Path(directory), name)
-        for record in tqdm(source, f"omniglot {name}", unit="image", leave=False):
-            alphabet = alphabets[int(record["alphabet"])]
-            character = int(record["alphabet_char_id"]) + 1
-            rows.append((part, alphabet, character, prepare(_decode(record["image"]))))
-    rows.sort(key=lambda row: row[:3])
-    keys = [f"{alphabet}/character{number:02d}" for _, alphabet, number, _ in rows]
+    drawings = Drawings(directory)
+    characters = drawings.characters()
+    order = sorted(range(len(characters)), key=characters.__getitem__)
+    keys = [f"{a}/character{n:02d}" for _, a, n in (characters[row] for row in order)]
     class_names = tuple(dict.fromkeys(keys))
     index = {name: i for i, name in enumerate(class_names)}
-    if len(class_names) != 1623 or len(rows) != 1623 * 20:
+    if len(class_names) != 1623 or len(keys) != 1623 * 20:
         raise ValueError(
-            f"found {len(rows)} drawings of {len(class_names)} characters in "
+            f"found {len(keys)} drawings of {len(class_names)} characters in "
             f"{directory}, needed 20 each of 1623"
         )
     return Images(
         name="omniglot",
-        images=np.stack([image for *_, image in rows])[..., None],
+        images=View.of(drawings).take(np.array(order)),
         labels=np.array([index[key] for key in keys], np.int32),
         class_names=class_names,
     )
@@ -90,7 +150,10 @@ def prepare(drawing: UInt8[np.ndarray, "105 105"]) -> UInt8[np.ndarray, "28 28"]
     return ink * np.uint8(255)
 
 
-def _open(directory: Path, split: str) -> tuple[Sequence[dict[str, Any]], list[str]]:
+def _open(
+    directory: Path, split: str
+) -> tuple[Sequence[dict[str, Any]], list[str], str]:
+    """A split's records, the names of its alphabets, and its files."""
     try:
         # Heavy, optional, and slow to import.
         import tensorflow_datasets as tfds
@@ -111,7 +174,8 @@ def _open(directory: Path, split: str) -> tuple[Sequence[dict[str, Any]], list[s
             "needed ArrayRecord files: prepare it with `python tools/prepare_data.py "
             f"omniglot --to DIR` ({str(e).splitlines()[0]})"
         ) from e
-    return source, builder.info.features["alphabet"].names
+    files = ", ".join(str(path) for path in builder.info.splits[split].filepaths)
+    return source, builder.info.features["alphabet"].names, files
 
 
 def _decode(png: bytes) -> np.ndarray:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 
 from jaxfer.data.images import Images
@@ -27,15 +28,16 @@ class Resident(NamedTuple):
 def resident(data: Images) -> Resident:
     """The arrays of a data set with their class table, on the host as yet.
 
+    A view is read here, whole.
+
     Example:
-        >>> import numpy as np
         >>> from jaxfer.data import from_arrays
         >>> data = from_arrays(np.zeros((2, 28, 28)), np.array([0, 1]))
         >>> resident(data).table.counts.tolist()
         [1, 1]
     """
     table = class_table(data.labels, num_classes=data.num_classes)
-    return Resident(data.images, table)
+    return Resident(np.asarray(data.images), table)
 
 
 def to_float(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -83,8 +85,12 @@ def fetch(data: Resident, rows: Episode) -> Episode:
         data: where the items are taken from.
         rows: of `episodes.sample_episode`.
     """
-    episode = gather(data.items, rows)
-    if data.items.dtype != jnp.uint8:
+    return floats(gather(data.items, rows))
+
+
+def floats(episode: Episode) -> Episode:
+    """An episode of images as floats from 0 to 1; one of embeddings as it is."""
+    if episode.support.dtype != jnp.uint8:
         return episode
     support, query = jax.tree.map(to_float, (episode.support, episode.query))
     return Episode(support, query, episode.classes)

@@ -1,6 +1,7 @@
 """Data sets by name, and from arrays."""
 
 import difflib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxfer.data.glyphs import glyphs
 from jaxfer.data.images import Images
 from jaxfer.data.omniglot import omniglot
 from jaxfer.data.splits import glyphs_split, omniglot_split
+from jaxfer.data.view import View
 
 _SPLIT: dict[str, Callable[[Images, str], Images]] = {
     "glyphs": glyphs_split,
@@ -81,7 +83,11 @@ def load_source(name: str, directory: str | Path | None = None) -> Images:
 
 
 def load(
-    name: str, splits: Sequence[str], directory: str | Path | None = None
+    name: str,
+    splits: Sequence[str],
+    directory: str | Path | None = None,
+    *,
+    limit: float = math.inf,
 ) -> dict[str, Images]:
     """Parts of a data set, by class.
 
@@ -89,11 +95,15 @@ def load(
         name: of the data set (see `load_all`).
         splits: of 'train', 'val', 'trainval' and 'test'.
         directory: see `data_directory`.
+        limit: bytes of pixels up to which a data set that has to be decoded is decoded
+            once, into memory; a larger one is when it is asked for.
 
     Raises:
         ValueError: as `load_all`, or an unknown split.
     """
     data = load_all(name, directory)
+    if isinstance(data.images, View) and data.images.nbytes <= limit:
+        data = data.in_memory()
     return {split: _SPLIT[name](data, split) for split in splits}
 
 

@@ -84,7 +84,7 @@ def test_pixels_are_those_of_the_released_code(real_data, parts):
             c = test.class_names.index(f"{name}/rot{90 * k:03d}")
             resized = drawing.rotate(90 * k).resize((28, 28))
             expected = (1 - np.asarray(resized, np.float32)).T
-            ours = test.images[np.flatnonzero(test.labels == c)[nth], :, :, 0]
+            ours = test.images[np.flatnonzero(test.labels == c)[nth]][:, :, 0]
             np.testing.assert_array_equal(ours / 255, expected)
             checked += 1
         if checked == 400:
@@ -129,7 +129,8 @@ def test_half_of_omniglot_is_refused(monkeypatch, omniglot_images):
     record = {"alphabet": 0, "alphabet_char_id": 0, "image": blank.getvalue()}
     # By sys.modules: the function omniglot hides the module in its package.
     module = sys.modules["jaxfer.data.omniglot"]
-    monkeypatch.setattr(module, "_open", lambda *_: ([record], ["Futhorc"]))
+    opened = [record], ["Futhorc"], "file"
+    monkeypatch.setattr(module, "_open", lambda *_: opened)
     with pytest.raises(ValueError, match="found 2 drawings of 1 characters in here"):
         omniglot("here")
 

@@ -304,7 +304,7 @@ def test_inductive_predictions_hang_on_no_other_query_transductive_ones_do(blobs
     net = prototypes.make_net(TINY)
     params, state = net.init(jax.random.key(0), (16, 16, 1))
     data = jax.device_put(resident(blobs))
-    episode = prototypes.draw(data, 0, "test", 0, way=3, shot=1, n_query=4)
+    episode = draw(data, 0, "test", 0, way=3, shot=1, n_query=4)
     other = episode._replace(query=episode.query.at[:, 1:].set(0.5))
 
     def first_query(episode, embed):
@@ -442,7 +442,7 @@ def test_the_loss_is_that_of_the_definition(pieces, blobs):
     value, (state, metrics) = loss(started.trainable, started.state, 3, data)
     config = TINY
     net = prototypes.make_net(config)
-    episode = prototypes.draw(data, 0, "train", 3, way=5, shot=2, n_query=3)
+    episode = draw(data, 0, "train", 3, way=5, shot=2, n_query=3)
     # Joint statistics: one pass over support and query together.
     images = jnp.concatenate(
         [episode.support.reshape(10, 16, 16, 1), episode.query.reshape(15, 16, 16, 1)]
