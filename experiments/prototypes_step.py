@@ -106,7 +106,7 @@ def shifted(episode: Episode) -> Episode:
     shot = episode.support.shape[1]
     examples = jnp.concatenate([episode.support, episode.query], axis=1)
     n = examples.shape[1]
-    turns = (jnp.arange(n)[:, None] + jnp.arange(n)) % n
+    turns = (jnp.arange(n)[:, None] + jnp.arange(n)[None, :]) % n
     shifts = jnp.moveaxis(examples[:, turns], 1, 0)
     classes = jnp.broadcast_to(episode.classes, (n, *episode.classes.shape))
     return Episode(shifts[:, :, :shot], shifts[:, :, shot:], classes)

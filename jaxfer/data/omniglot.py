@@ -1,7 +1,7 @@
 """Omniglot from TFDS, prepared as Snell et al. 2017 released it, without TensorFlow."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,7 @@ def prepare(drawing: UInt8[np.ndarray, "105 105"]) -> UInt8[np.ndarray, "28 28"]
     return ink * np.uint8(255)
 
 
-def _open(
-    directory: Path, split: str
-) -> tuple[Sequence[dict[str, Any]], list[str], str]:
+def _open(directory: Path, split: str) -> tuple[Any, list[str], str]:
     """A split's records, the names of its alphabets, and its files."""
     try:
         # Heavy, optional, and slow to import.

@@ -40,14 +40,14 @@ def resident(data: Images) -> Resident:
     return Resident(np.asarray(data.images), table)
 
 
-def to_float(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+def to_float(images: UInt8[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
     """Pixels from 0 to 1, as every net takes them.
 
     Example:
         >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
         [0.0, 1.0]
     """
-    return images.astype(jnp.float32) / 255
+    return jnp.asarray(images).astype(jnp.float32) / 255
 
 
 def draw(

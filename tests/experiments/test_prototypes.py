@@ -9,9 +9,7 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from experiments import prototypes
@@ -25,8 +23,8 @@ from experiments.prototypes_config import (
     Validation,
     published_accuracies,
 )
-from jaxfer import sharding, steps
-from jaxfer.data import resident, write_cache
+from jaxfer import steps
+from jaxfer.data import write_cache
 from jaxfer.runlog import read_json, read_metrics, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,36 +132,45 @@ def _episodes(workdir):
         return dict(archive)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    finished, tmp_path, monkeypatch, capsys
-):
-    whole, _ = finished
-    real, calls = steps.compile_step, []
+def _stopped_after(calls, config, workdir):
+    """A run that Ctrl-C reaches in that call of its step."""
+    real, made = steps.compile_step, []
 
     def stopping(step):
         compiled = real(step)
 
         def call(*args, **kwargs):
-            calls.append(1)
-            if len(calls) == 2:
+            made.append(1)
+            if len(made) == calls:
                 os.kill(os.getpid(), signal.SIGINT)
             return compiled(*args, **kwargs)
 
         return call
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "compile_step", stopping)
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {calls}, saved"):
+            prototypes.run(config, workdir)
+    assert not (workdir / "result.json").exists()
+
+
+def _assert_same_runs(one, other):
+    """The accuracy of every test episode, and every line of the log but its time."""
+    for name, values in _episodes(one).items():
+        np.testing.assert_array_equal(_episodes(other)[name], values)
+    lines = [
+        [{**line, "wall_s": 0} for line in read_metrics(workdir)]
+        for workdir in (one, other)
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, capsys):
     config = _with(figures=False)
-    monkeypatch.setattr(steps, "compile_step", stopping)
-    with pytest.raises(KeyboardInterrupt, match="stopped at step 2, saved"):
-        prototypes.run(config, tmp_path)
-    assert not (tmp_path / "result.json").exists()
+    _stopped_after(2, config, tmp_path)
     prototypes.run(config, tmp_path)
     assert "train: going on from step 2 of 6" in capsys.readouterr().out
-    for name, values in _episodes(whole).items():
-        np.testing.assert_array_equal(_episodes(tmp_path)[name], values)
-    one, other = (
-        [line["train/loss"] for line in read_metrics(run)] for run in (whole, tmp_path)
-    )
-    assert one == other
+    _assert_same_runs(finished[0], tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -300,33 +307,6 @@ def test_the_transductive_mode_is_labelled_and_another_result(tmp_path, finished
     assert len(result["metrics"]) == len(inductive) + 2
 
 
-def test_inductive_predictions_hang_on_no_other_query_transductive_ones_do(blobs):
-    net = prototypes.make_net(TINY)
-    params, state = net.init(jax.random.key(0), (16, 16, 1))
-    data = jax.device_put(resident(blobs))
-    episode = draw(data, 0, "test", 0, way=3, shot=1, n_query=4)
-    other = episode._replace(query=episode.query.at[:, 1:].set(0.5))
-
-    def first_query(episode, embed):
-        return prototypes.prototype_logits(embed(episode), "sqeuclidean")[:, 0]
-
-    def inductive(episode):
-        flat = [x.reshape(-1, 16, 16, 1) for x in episode[:2]]
-        z = [net.apply(params, state, x)[0] for x in flat]
-        return prototypes.Episode(
-            z[0].reshape(3, 1, -1), z[1].reshape(3, 4, -1), episode.classes
-        )
-
-    def transductive(episode):
-        return prototypes.embed_together(net, params, state, episode)[0]
-
-    np.testing.assert_array_equal(
-        first_query(episode, inductive), first_query(other, inductive)
-    )
-    moved = first_query(episode, transductive) - first_query(other, transductive)
-    assert float(jnp.abs(moved).min()) > 1e-3
-
-
 def test_testing_leaves_parameters_and_statistics_as_they_are(
     tmp_path, finished, monkeypatch
 ):
@@ -384,6 +364,44 @@ def test_without_a_fresh_run_the_best_state_is_tested(tmp_path):
     assert result["metrics"] == expected["metrics"]
 
 
+def test_a_part_above_the_limit_is_streamed_to_the_same_result(
+    tmp_path, finished, capsys
+):
+    """Same episodes, same network: same accuracies, but for the order of sums."""
+    pytest.importorskip("grain")
+    data = dataclasses.replace(TINY.data, limit=0.0, workers=3)
+    config = _with(data=data, test=dataclasses.replace(TINY.test, transductive=True))
+    result = prototypes.run(config, tmp_path)
+    printed = capsys.readouterr().out
+    assert "glyphs train is streamed: 0.0" in printed
+    assert "GB of pixels, above data.limit = 0\n" in printed
+    whole = finished[1]
+    assert result["dataset_fingerprint"] == whole["dataset_fingerprint"]
+    for name, metric in whole["metrics"].items():
+        assert result["metrics"][name]["mean"] == pytest.approx(metric["mean"], abs=6)
+    name = "val/5way_1shot/pixel_nearest_neighbour/accuracy"
+    assert result["metrics"][name] == whole["metrics"][name]
+    losses = [
+        [line["train/loss"] for line in read_metrics(folder)]
+        for folder in (tmp_path, finished[0])
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert (tmp_path / "figures" / "episode.png").stat().st_size > 1000
+
+
+def test_a_streamed_run_that_is_interrupted_goes_on_to_the_same_bits(tmp_path):
+    pytest.importorskip("grain")
+    data = dataclasses.replace(TINY.data, val="val", limit=0.0)
+    val = Validation(every=2, episodes=4, way=3, query=2, patience=9)
+    whole = _with(data=data, val=val, figures=False)
+    prototypes.run(whole, tmp_path / "whole")
+    # What is how may change: the workers, and how long one process goes on.
+    other = dataclasses.replace(data, workers=5)
+    _stopped_after(3, _with(whole, data=other), tmp_path / "parts")
+    prototypes.run(whole, tmp_path / "parts")
+    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
 def test_it_spreads_over_the_devices_that_divide_a_step(tmp_path):
     config = _with(devices=None, episodes_per_step=2, figures=False)
     result = prototypes.run(config, tmp_path)
@@ -403,120 +421,3 @@ def test_it_runs_in_64_bits(tmp_path, data_dir):
     )
     assert done.returncode == 0, done.stderr
     assert "result and figures" in done.stdout
-
-
-@pytest.mark.parametrize("halve", [8, 500, 2000])
-@pytest.mark.parametrize("per_step", [1, 2, 6, 7, 12])
-def test_the_rate_halves_with_the_step_that_reaches_the_episode(halve, per_step):
-    config = _with(optim=Optim(1e-3, halve_every=halve), episodes_per_step=per_step)
-    steps_taken = np.arange(0, 12 * halve // per_step + 2)
-    rates = prototypes.learning_rate(config, jnp.asarray(steps_taken, jnp.int32))
-    expected = [1e-3 / 2 ** (int(n) * per_step // halve) for n in steps_taken]
-    np.testing.assert_allclose(rates, expected, rtol=1e-6)
-
-
-def test_the_rate_may_be_constant():
-    config = _with(optim=Optim(1e-3, halve_every=0))
-    assert prototypes.learning_rate(config, jnp.asarray(10**6)) == pytest.approx(1e-3)
-
-
-@pytest.fixture
-def pieces(blobs):
-    def make(devices=1, **changes):
-        config = _with(devices=devices, **changes)
-        net = prototypes.make_net(config)
-        mesh = sharding.make_mesh(devices)
-        optimizer = optax.sgd(0.1)
-        params, state = net.init(jax.random.key(0), (16, 16, 1))
-        started = steps.init_train_state(params, state, optimizer)
-        loss = prototypes.make_loss(config, net, mesh)
-        data = sharding.place(resident(blobs), mesh)
-        step = steps.make_train_step(loss, optimizer)
-        return jax.jit(loss), step, started, data, mesh
-
-    return make
-
-
-def test_the_loss_is_that_of_the_definition(pieces, blobs):
-    loss, _, started, data, _ = pieces()
-    value, (state, metrics) = loss(started.trainable, started.state, 3, data)
-    config = TINY
-    net = prototypes.make_net(config)
-    episode = draw(data, 0, "train", 3, way=5, shot=2, n_query=3)
-    # Joint statistics: one pass over support and query together.
-    images = jnp.concatenate(
-        [episode.support.reshape(10, 16, 16, 1), episode.query.reshape(15, 16, 16, 1)]
-    )
-    forward = jax.jit(lambda *args: net.apply(*args, mode=prototypes.TRAIN))
-    z, expected_state = forward(started.trainable, started.state, images)
-    z = np.asarray(z, np.float64)
-    prototype = z[:10].reshape(5, 2, -1).mean(axis=1)
-    total, right = 0.0, 0
-    for k in range(5):
-        for q in range(3):
-            d = ((z[10 + 3 * k + q] - prototype) ** 2).sum(axis=1)
-            total += d[k] + np.log(np.exp(-d).sum())
-            right += int(d.argmin() == k)
-    assert float(value) == pytest.approx(total / 15, rel=1e-4)
-    assert float(metrics["accuracy"]) == pytest.approx(right / 15)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        state,
-        expected_state,
-    )
-
-
-def test_episodes_of_a_step_are_averaged_in_loss_and_statistics(pieces):
-    one, _, started, data, _ = pieces()
-    many, _, _, _, _ = pieces(episodes_per_step=3)
-    value, (state, _) = many(started.trainable, started.state, 2, data)
-    each = [one(started.trainable, started.state, k, data) for k in (6, 7, 8)]
-    np.testing.assert_allclose(value, np.mean([e[0] for e in each]), rtol=1e-5)
-    states = [e[1][0] for e in each]
-    jax.tree.map(
-        lambda a, *b: np.testing.assert_allclose(a, sum(b) / 3, rtol=1e-5, atol=1e-6),
-        state,
-        *states,
-    )
-
-
-def test_sharded_equals_one_device(pieces):
-    """First-step loss, statistics and, under plain SGD, the whole tree."""
-    results = []
-    for devices in (1, 8):
-        _, step, started, data, mesh = pieces(devices, episodes_per_step=8)
-        after, metrics = steps.compile_step(step)(sharding.place(started, mesh), data)
-        results.append(jax.device_get((after, metrics)))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results
-    )
-
-
-def test_sharded_step_moves_gradients_and_statistics_only(pieces):
-    """No image and no activation crosses devices: all-reduces, and nothing gathered."""
-    _, step, started, data, mesh = pieces(8, episodes_per_step=8)
-    compiled = steps.compile_step(step).lower(sharding.place(started, mesh), data)
-    text = compiled.compile().as_text()
-    assert " all-reduce(" in text or " all-reduce-start(" in text
-    for collective in ("all-gather", "all-to-all", "collective-permute"):
-        assert f" {collective}(" not in text, collective
-
-
-def test_the_step_compiles_once_donates_and_moves_nothing_to_the_host(pieces):
-    _, step, started, data, mesh = pieces()
-    traces = []
-
-    def counted(*args):
-        traces.append(1)
-        return step(*args)
-
-    call = steps.compile_step(counted)
-    state = sharding.place(jax.tree.map(jnp.copy, started), mesh)
-    first = state
-    with jax.transfer_guard("disallow"):
-        for _ in range(4):
-            state, metrics = call(state, data)
-    jax.block_until_ready(metrics)
-    assert len(traces) == 1
-    assert all(x.is_deleted() for x in jax.tree.leaves(first))
-    assert int(state.step) == 4
