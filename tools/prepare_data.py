@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 from jaxfer.config import clean_errors
-from jaxfer.data.cache import write_cache
+from jaxfer.data.cache import read_cache, write_cache
 from jaxfer.data.sources import NAMES, cache_directory, load_source
+from jaxfer.data.tfds import import_tfds
 
 
 def prepare_tfds(name: str, directory: Path) -> None:
     """Download and prepare a data set as ArrayRecord, unless it is there."""
-    import tensorflow_datasets as tfds
-
+    tfds = import_tfds(f"prepare {name}")
     builder = tfds.builder(name, data_dir=str(directory), file_format="array_record")
     if builder.info.splits:
         return
@@ -46,6 +46,7 @@ def main() -> None:
             prepare_tfds(args.name, source)
         data = load_source(args.name, source)
         folder = write_cache(data, cache_directory(args.name, args.to))
+        data = read_cache(folder)
     shape = "x".join(str(size) for size in data.images.shape)
     print(
         f"{folder}: {shape} pixels, {data.num_classes} classes, "

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from tqdm.auto import tqdm
 
 from jaxfer.data.images import Images
+from jaxfer.data.tfds import Records, open_records
 from jaxfer.data.view import View
 
 SIDE = 28
@@ -35,8 +36,11 @@ class Drawings:
 
     def __init__(self, directory: str | Path) -> None:
         """Open the files."""
-        self._parts = [_open(Path(directory), split) for split in ("train", "test")]
-        n = sum(len(source) for source, _, _ in self._parts)
+        self._parts = [
+            open_records("omniglot", Path(directory), split)
+            for split in ("train", "test")
+        ]
+        n = sum(len(part.source) for part in self._parts)
         self.shape = (n, SIDE, SIDE, 1)
 
     def __getitem__(self, rows: np.ndarray) -> UInt8[np.ndarray, "m 28 28 1"]:
@@ -53,31 +57,32 @@ class Drawings:
         for row in tqdm(range(self.shape[0]), "omniglot", unit="record", leave=False):
             with self._damage(row):
                 record = self._record(row)
-            half, _, (_, alphabets, _) = self._at(row)
-            name = alphabets[int(record["alphabet"])]
+            half, _, part = self._at(row)
+            name = part.features["alphabet"].names[int(record["alphabet"])]
             found.append((half, name, int(record["alphabet_char_id"]) + 1))
         return found
 
-    def _at(self, row: int) -> tuple[int, int, tuple[Any, list[str], str]]:
+    def _at(self, row: int) -> tuple[int, int, Records]:
         for half, part in enumerate(self._parts):
-            if row < len(part[0]):
+            if row < len(part.source):
                 return half, row, part
-            row -= len(part[0])
+            row -= len(part.source)
         raise IndexError(f"found {self.shape[0]} records, needed more than {row}")
 
     def _record(self, row: int) -> dict[str, Any]:
-        _, within, (source, _, _) = self._at(row)
-        return source[within]
+        _, within, part = self._at(row)
+        return part.source[within]
 
     @contextmanager
     def _damage(self, row: int) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, OSError, ValueError) as e:
-            _, within, (_, _, files) = self._at(row)
+            _, within, part = self._at(row)
+            why = str(e).splitlines()[0]
             raise ValueError(
-                f"record {within} of {files} is damaged ({str(e).splitlines()[0]}): "
-                "copy or prepare the data set again"
+                f"record {within} of {part.files} is damaged ({why}): copy or prepare "
+                "the data set again"
             ) from e
 
 
@@ -148,32 +153,6 @@ def prepare(drawing: UInt8[np.ndarray, "105 105"]) -> UInt8[np.ndarray, "28 28"]
         )
     ink = drawing[np.ix_(_NEAREST, _NEAREST)] == 0
     return ink * np.uint8(255)
-
-
-def _open(directory: Path, split: str) -> tuple[Any, list[str], str]:
-    """A split's records, the names of its alphabets, and its files."""
-    try:
-        # Heavy, optional, and slow to import.
-        import tensorflow_datasets as tfds
-    except ImportError as e:
-        raise ValueError(
-            f"found no tensorflow-datasets to read omniglot in {directory} with: "
-            "pip install 'jaxfer[data]', or bring an array cache that "
-            "tools/prepare_data.py made elsewhere"
-        ) from e
-    try:
-        builder: Any = tfds.builder("omniglot", data_dir=str(directory))
-        source = builder.as_data_source(
-            split=split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
-    except (AssertionError, NotImplementedError, OSError, ValueError) as e:
-        raise ValueError(
-            f"found omniglot in {directory} in a form that cannot be read at random, "
-            "needed ArrayRecord files: prepare it with `python tools/prepare_data.py "
-            f"omniglot --to DIR` ({str(e).splitlines()[0]})"
-        ) from e
-    files = ", ".join(str(path) for path in builder.info.splits[split].filepaths)
-    return source, builder.info.features["alphabet"].names, files
 
 
 def _decode(png: bytes) -> np.ndarray:

@@ -1,12 +1,14 @@
 import hashlib
 import io
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxfer.data import Images, omniglot_split
 from jaxfer.data.omniglot import omniglot, prepare
+from jaxfer.data.tfds import Records
 
 CLASSES = {"train": 4112, "val": 688, "trainval": 4800, "test": 1692}
 # Of the newline-joined, sorted character names of Snell's "vinyals" split.
@@ -129,8 +131,9 @@ def test_half_of_omniglot_is_refused(monkeypatch, omniglot_images):
     record = {"alphabet": 0, "alphabet_char_id": 0, "image": blank.getvalue()}
     # By sys.modules: the function omniglot hides the module in its package.
     module = sys.modules["jaxfer.data.omniglot"]
-    opened = [record], ["Futhorc"], "file"
-    monkeypatch.setattr(module, "_open", lambda *_: opened)
+    features = {"alphabet": SimpleNamespace(names=["Futhorc"])}
+    opened = Records([record], features, "file")
+    monkeypatch.setattr(module, "open_records", lambda *_: opened)
     with pytest.raises(ValueError, match="found 2 drawings of 1 characters in here"):
         omniglot("here")
 

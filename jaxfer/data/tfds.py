@@ -1,0 +1,64 @@
+"""Records that TFDS has prepared, read at random and without TensorFlow."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Records(NamedTuple):
+    """A split's records.
+
+    Attributes:
+        source: by number, a dictionary each, images encoded as yet.
+        features: of the builder, which know the names of classes.
+        files: where they lie, for messages.
+    """
+
+    source: Any
+    features: Any
+    files: str
+
+
+def import_tfds(what: str) -> Any:
+    """The module, which is optional, heavy, and slow to import.
+
+    Args:
+        what: it is for, for the message.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import tensorflow_datasets
+    except ImportError as e:
+        raise ValueError(
+            f"found no tensorflow-datasets to {what} with: pip install 'jaxfer[data]', "
+            "or bring an array cache that tools/prepare_data.py made elsewhere"
+        ) from e
+    return tensorflow_datasets
+
+
+def open_records(name: str, directory: Path, split: str) -> Records:
+    """The records of a split of a data set.
+
+    Args:
+        name: of the data set.
+        directory: a TFDS data directory that holds it.
+        split: of TFDS.
+
+    Raises:
+        ValueError: no tensorflow-datasets, or files of another format.
+    """
+    tfds = import_tfds(f"read {name} in {directory}")
+    try:
+        builder = tfds.builder(name, data_dir=str(directory))
+        source = builder.as_data_source(
+            split=split, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+    except (AssertionError, NotImplementedError, OSError, ValueError) as e:
+        raise ValueError(
+            f"found {name} in {directory} in a form that cannot be read at random, "
+            "needed ArrayRecord files: prepare it with `python tools/prepare_data.py "
+            f"{name} --to DIR` ({str(e).splitlines()[0]})"
+        ) from e
+    files = ", ".join(str(path) for path in builder.info.splits[split].filepaths)
+    return Records(source, builder.info.features, files)

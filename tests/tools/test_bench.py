@@ -1,0 +1,79 @@
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.prototypes_config import Task
+from jaxfer.data import Images
+from tools import bench
+
+
+@pytest.fixture(scope="module")
+def images():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 28, 28, 1), dtype=np.uint8)
+    labels = np.repeat(np.arange(6, dtype=np.int32), 10)
+    return Images("six", pixels, labels, tuple("abcdef"))
+
+
+def test_contenders_take_turns_and_times_are_for_one_episode():
+    order = []
+
+    def contender(name, seconds, per_call=1):
+        def run(n):
+            order.append((name, n))
+            return n * seconds
+
+        return bench.Contender(run, per_call)
+
+    contenders = {"slow": contender("slow", 0.5), "quick": contender("quick", 1e-3, 10)}
+    times = bench.race("work", contenders, bench.Options(turns=3, seconds=2.0))
+    assert order[:4] == [("slow", 1), ("slow", 2), ("quick", 10), ("quick", 20)]
+    assert order[4:] == [("slow", 4), ("quick", 2000)] * 3
+    np.testing.assert_allclose(times["slow"], [0.5] * 3)
+    np.testing.assert_allclose(times["quick"], [1e-3] * 3)
+
+
+def test_rows_have_medians_and_ratios_within_a_turn():
+    contenders = {
+        "jaxfer resident float32": bench.Contender(len, about={"compile_s": 2.0}),
+        "torch nchw": bench.Contender(len),
+    }
+    times = {"jaxfer resident float32": [0.1, 0.4, 0.2], "torch nchw": [0.3, 0.4, 0.2]}
+    ours, theirs = bench.rows_of("train", contenders, times)
+    assert ours["episodes_per_s"] == pytest.approx(5)
+    assert ours["ms_lowest"] == pytest.approx(100)
+    # 3, 1 and 1 within their turns; the ratio of the medians would be 1.5.
+    assert ours["faster_than"] == {"torch nchw": pytest.approx(1)}
+    assert theirs["faster_than"] == {} and ours["compile_s"] == 2.0
+    head, first, second = bench.table([ours, theirs]).splitlines()
+    assert head.split()[-3:] == ["x", "torch", "nchw"] and first.endswith("1.00")
+    assert "torch nchw" in second
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_kind_of_work_runs(images, precision):
+    pytest.importorskip("grain")
+    ours = bench.Ours(images, Task(way=3, shot=1, query=2), precision)
+    for path in ("resident", "streamed"):
+        for contender in (ours.train(path), ours.embed_anew(path)):
+            assert contender.run(2) > 0
+            assert contender.about["compile_s"] > 0
+            assert contender.about["memory_mb"] > 0.1
+    cached = ours.classify()
+    assert cached.per_call == 100 and 0 < cached.run(100) < 60
+
+
+def test_a_python_without_the_peer_is_refused():
+    with pytest.raises(ValueError, match="found no torch in .*see --torch-python"):
+        bench.Peer("torch", "/bin/true")
+
+
+def test_the_peer_does_the_same_work():
+    pytest.importorskip("torch")
+    peer = bench.Peer("torch", sys.executable)
+    try:
+        for what in ("train", "eval"):
+            task = Task(way=3, shot=1, query=2)
+            assert peer.contender(what, task, 6, "channels_last").run(2) > 0
+    finally:
+        peer.close()

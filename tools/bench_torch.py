@@ -1,0 +1,144 @@
+"""The work of tools/bench.py in PyTorch: a process that stays, asked line by line.
+
+    python tools/bench_torch.py
+
+reads requests from its input, one JSON object a line, and answers each with one. It
+needs torch alone, and easyfsl for what is asked of that; it runs in an environment of
+its own. Images are random bytes, `classes` x 20 of 28x28: their content costs no time.
+"""
+
+import json
+import platform
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+PER_CLASS = 20
+
+
+class Flatten(nn.Module):
+    """All axes but the first in one."""
+
+    def forward(self, x):
+        """Flatten."""
+        return x.reshape(x.size(0), -1)
+
+
+def conv4() -> nn.Sequential:
+    """The embedding of Snell et al. 2017: four blocks of 64 channels."""
+    blocks = []
+    for channels in (1, 64, 64, 64):
+        blocks += [
+            nn.Conv2d(channels, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+    return nn.Sequential(*blocks, Flatten())
+
+
+class Snell:
+    """One episode a step: one pass over support and query, distances by broadcast."""
+
+    def __init__(self, net: nn.Module) -> None:
+        """Take the embedding."""
+        self.net = net
+
+    def logits(self, support, query):
+        """Minus squared distances `[way * n_query, way]`."""
+        way, shot = support.shape[:2]
+        z = self.net(torch.cat([support.flatten(0, 1), query.flatten(0, 1)]))
+        prototypes = z[: way * shot].view(way, shot, -1).mean(1)
+        queries = z[way * shot :]
+        return -torch.pow(queries.unsqueeze(1) - prototypes.unsqueeze(0), 2).sum(2)
+
+
+class EasyFsl:
+    """The same through easyfsl, whose distances are not squared."""
+
+    def __init__(self, net: nn.Module) -> None:
+        """Take the embedding."""
+        from easyfsl.methods import PrototypicalNetworks
+
+        self.net = PrototypicalNetworks(net)
+
+    def logits(self, support, query):
+        """Minus distances `[way * n_query, way]`."""
+        labels = torch.arange(support.shape[0]).repeat_interleave(support.shape[1])
+        self.net.process_support_set(support.flatten(0, 1), labels)
+        return self.net(query.flatten(0, 1))
+
+
+class Work:
+    """One kind of work, ready to be timed."""
+
+    def __init__(self, request: dict) -> None:
+        """Make images, network and optimizer."""
+        torch.manual_seed(0)
+        self.way, self.shot, self.query = (request[k] for k in ("way", "shot", "query"))
+        shape = (request["classes"], PER_CLASS, 1, 28, 28)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        self.training = request["what"] == "train"
+        self.format = torch.contiguous_format
+        net = conv4()
+        if request["layout"] == "channels_last":
+            self.format = torch.channels_last
+            net = net.to(memory_format=torch.channels_last)
+        self.model = (EasyFsl if request["as"] == "easyfsl" else Snell)(net)
+        self.model.net.train(self.training)
+        self.optimizer = torch.optim.Adam(self.model.net.parameters(), lr=1e-3)
+
+    def episode(self):
+        """Classes and examples without replacement, gathered, floats from 0 to 1."""
+        n = self.shot + self.query
+        chosen = torch.randperm(len(self.images))[: self.way]
+        rows = torch.stack([torch.randperm(PER_CLASS)[:n] for _ in range(self.way)])
+        images = self.images[chosen[:, None], rows].float() / 255
+        flat = images.flatten(0, 1).contiguous(memory_format=self.format)
+        images = (
+            flat.view_as(images)
+            if self.format is torch.contiguous_format
+            else (flat.unflatten(0, (self.way, n)))
+        )
+        return images[:, : self.shot], images[:, self.shot :]
+
+    def __call__(self, episodes: int) -> float:
+        """Seconds for so many episodes."""
+        labels = torch.arange(self.way).repeat_interleave(self.query)
+        began = time.perf_counter()
+        for _ in range(episodes):
+            support, query = self.episode()
+            if self.training:
+                self.optimizer.zero_grad()
+                loss = F.cross_entropy(self.model.logits(support, query), labels)
+                loss.backward()
+                self.optimizer.step()
+                loss.item()
+            else:
+                with torch.no_grad():
+                    logits = self.model.logits(support, query)
+                    (logits.argmax(1) == labels).float().mean().item()
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    works: dict[str, Work] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "threads" in request:
+            torch.set_num_threads(request["threads"])
+            answer = {"torch": torch.__version__, "python": platform.python_version()}
+        else:
+            episodes = request.pop("episodes")
+            key = json.dumps(request)
+            works[key] = works.get(key) or Work(request)
+            answer = {"seconds": works[key](episodes)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
