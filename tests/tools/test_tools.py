@@ -1,10 +1,11 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from jaxfer.data import load_all, read_cache
+from jaxfer.data import load_all, read_cache, write_cache
 from jaxfer.runlog import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,3 +88,25 @@ def test_prepare_data_says_what_it_needs(tmp_path):
         assert done.returncode == 2
         assert "needs TensorFlow: pip install tensorflow-cpu" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_presets_run_one_after_another_and_failures_count(tmp_path, _few_glyphs):
+    write_cache(_few_glyphs, tmp_path / "data" / "glyphs.cache")
+    few = ("--episodes", "2", "--test.episodes", "2", "--test.ways", "2")
+    few = (*few, "--no-figures", "--net.width", "4", "--steps-per-call", "1")
+
+    def run(*args):
+        return subprocess.run(
+            [str(ROOT / "tools" / "run_presets.sh"), *args],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHON": sys.executable},
+        )
+
+    folders = (str(tmp_path / "data"), str(tmp_path / "runs"))
+    done = run(*folders, "absent", "quickstart", "--", *few)
+    assert done.returncode == 1, done.stderr
+    assert "absent.py" in done.stderr
+    assert (tmp_path / "runs" / "quickstart" / "result.json").exists(), done.stderr
+    assert run().returncode == 2

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Run presets one after another on an accelerator, and compare each with its paper.
+#
+#   tools/run_presets.sh DATA_DIR RUNS_DIR PRESET ... [-- OPTION ...]
+#
+# as in `tools/run_presets.sh data runs omniglot_1shot omniglot_5shot omniglot_modern`.
+# A preset's run is RUNS_DIR/PRESET; begun again, it goes on where it stopped, so a limit
+# of time on a machine does no harm. Options go to every run. Exits with 1 where a run
+# failed or a value is outside its tolerance.
+set -uo pipefail
+
+[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+data=$1 runs=$2
+shift 2
+presets=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    presets+=("$1")
+    shift
+done
+[ $# -gt 0 ] && shift
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+python=${PYTHON:-python3}
+failed=0
+for preset in "${presets[@]}"; do
+    # Many steps a call: a step of so small a network is shorter than its launch.
+    "$python" -m experiments.prototypes --config "configs/$preset.py" \
+        --workdir "$runs/$preset" --data.dir "$data" --steps-per-call 50 \
+        --save-every 2000 --log-every 100 "$@" &&
+        "$python" tools/check_result.py "$runs/$preset" || failed=1
+done
+exit "$failed"
