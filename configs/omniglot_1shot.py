@@ -15,17 +15,9 @@ Expect: 5-way 98.8, 20-way 96.0, less what users of the released code fall short
 """
 
 from experiments.prototypes_config import (
-    OMNIGLOT_TOLERANCE,
+    omniglot_published,
     omniglot_snell2017,
-    published_accuracies,
 )
 
 config = omniglot_snell2017(way=60, shot=1, query=5, test_shots=(1,))
-accuracies = {
-    (5, 1): 98.8,
-    (20, 1): 96.0,
-}
-published = published_accuracies(
-    "Snell et al. 2017, Table 1",
-    {cell: (value, OMNIGLOT_TOLERANCE[cell]) for cell, value in accuracies.items()},
-)
+published = omniglot_published(1, {(5, 1): 98.8, (20, 1): 96.0})

@@ -20,12 +20,14 @@ from experiments.prototypes_config import (
     Task,
     published_accuracies,
 )
+from jaxfer.data import Affine
 
 config = Config(
     data=Data("omniglot", "trainval", test="test"),
     task=Task(way=60, shot=1, query=5, cyclic=True),
     test=Evaluation(ways=(5, 20), shots=(1, 5), query=15, episodes=1000),
     optim=Optim(learning_rate=3e-3, schedule="cosine", warmup=100),
+    augment=Affine(rotate=12.0, scale=0.15, shear=0.2, shift=2.0),
     episodes=6000,
 )
 published = published_accuracies(

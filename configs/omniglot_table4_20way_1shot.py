@@ -9,19 +9,11 @@ Expect: 5-way 98.7 and 99.6 (1 and 5 shots), 20-way 95.4 and 98.8, less what use
 """
 
 from experiments.prototypes_config import (
-    OMNIGLOT_TOLERANCE,
+    omniglot_published,
     omniglot_snell2017,
-    published_accuracies,
 )
 
 config = omniglot_snell2017(way=20, shot=1, query=15)
-accuracies = {
-    (5, 1): 98.7,
-    (5, 5): 99.6,
-    (20, 1): 95.4,
-    (20, 5): 98.8,
-}
-published = published_accuracies(
-    "Snell et al. 2017, Table 4",
-    {cell: (value, OMNIGLOT_TOLERANCE[cell]) for cell, value in accuracies.items()},
+published = omniglot_published(
+    4, {(5, 1): 98.7, (5, 5): 99.6, (20, 1): 95.4, (20, 5): 98.8}
 )

@@ -9,19 +9,11 @@ Expect: 5-way 98.8 and 99.7 (1 and 5 shots), 20-way 96.0 and 99.0, less what use
 """
 
 from experiments.prototypes_config import (
-    OMNIGLOT_TOLERANCE,
+    omniglot_published,
     omniglot_snell2017,
-    published_accuracies,
 )
 
 config = omniglot_snell2017(way=60, shot=1, query=5)
-accuracies = {
-    (5, 1): 98.8,
-    (5, 5): 99.7,
-    (20, 1): 96.0,
-    (20, 5): 99.0,
-}
-published = published_accuracies(
-    "Snell et al. 2017, Table 4",
-    {cell: (value, OMNIGLOT_TOLERANCE[cell]) for cell, value in accuracies.items()},
+published = omniglot_published(
+    4, {(5, 1): 98.8, (5, 5): 99.7, (20, 1): 96.0, (20, 5): 99.0}
 )

@@ -9,19 +9,11 @@ Expect: 5-way 98.5 and 99.7 (1 and 5 shots), 20-way 94.7 and 98.9, less what use
 """
 
 from experiments.prototypes_config import (
-    OMNIGLOT_TOLERANCE,
+    omniglot_published,
     omniglot_snell2017,
-    published_accuracies,
 )
 
 config = omniglot_snell2017(way=60, shot=5, query=5)
-accuracies = {
-    (5, 1): 98.5,
-    (5, 5): 99.7,
-    (20, 1): 94.7,
-    (20, 5): 98.9,
-}
-published = published_accuracies(
-    "Snell et al. 2017, Table 4",
-    {cell: (value, OMNIGLOT_TOLERANCE[cell]) for cell, value in accuracies.items()},
+published = omniglot_published(
+    4, {(5, 1): 98.5, (5, 5): 99.7, (20, 1): 94.7, (20, 5): 98.9}
 )

@@ -17,7 +17,7 @@ from jaxfer.data import (
     stream,
     to_float,
 )
-from jaxfer.episodes import class_table, episode_key, sample_episode
+from jaxfer.episodes import class_table, numbered_episode
 from jaxfer.types import Episode, Net, Params, State
 
 
@@ -69,7 +69,7 @@ def look_at(
     if isinstance(data, Resident):
         return draw(data, seed, split, number, **shape)
     table = class_table(data.labels, num_classes=data.num_classes)
-    rows = sample_episode(episode_key(seed, split, number), table, **shape)
+    rows = numbered_episode(table, seed, split, number, **shape)
     rows = jax.tree.map(np.asarray, rows)
     return floats(Episode(data.images[rows.support], data.images[rows.query], rows[2]))
 

@@ -44,30 +44,26 @@ TRANSDUCTIVE = "prototypes_transductive"
 def load_parts(config: Config) -> dict[str, Images]:
     """Load the parts by split, and refuse what the config cannot have of them."""
     data, task, val, test = config.data, config.task, config.val, config.test
-    trained = [(task.way, task.shot, task.query)]
-    shapes = {
-        data.train: trained,
-        data.val: [(val.way, task.shot, val.query)],
-        data.retrain: trained,
-        data.test: [(w, s, test.query) for w in test.ways for s in test.shots],
-    }
-    loaded = load(
-        data.name,
-        [split for split in shapes if split],
-        data.dir,
-        limit=data.limit * 1e9,
-    )
-    for split, images in loaded.items():
-        table = class_table(images.labels, num_classes=images.num_classes)
-        for way, shot, query in shapes[split]:
-            check_episode(
-                table,
-                images.class_names,
-                way=way,
-                shot=shot,
-                n_query=query,
-                where=images.name,
-            )
+    # Pairs, since one split may serve twice.
+    asked = [
+        (data.train, (task.way, task.shot, task.query)),
+        (data.val, (val.way, task.shot, val.query)),
+        (data.retrain, (task.way, task.shot, task.query)),
+        *((data.test, (w, s, test.query)) for w in test.ways for s in test.shots),
+    ]
+    asked = [(split, shape) for split, shape in asked if split]
+    splits = list(dict.fromkeys(split for split, _ in asked))
+    loaded = load(data.name, splits, data.dir, limit=data.limit * 1e9)
+    for split, (way, shot, query) in asked:
+        images = loaded[split]
+        check_episode(
+            class_table(images.labels, num_classes=images.num_classes),
+            images.class_names,
+            way=way,
+            shot=shot,
+            n_query=query,
+            where=images.name,
+        )
     return loaded
 
 
@@ -197,12 +193,13 @@ def _run(
         result["data"] = "simulated"
     if config.test.transductive:
         result["transductive"] = [TRANSDUCTIVE]
-    runlog.write_json(workdir / "result.json", result)
     if config.figures:
         figures = _figures()
         if figures is not None:
             classify = partial(prototype_logits, distance=config.distance)
             figures.draw(config, workdir, test.class_names, images, embedded, classify)
+    # Last: a run is finished where it stands.
+    runlog.write_json(workdir / "result.json", result)
     return result
 
 
@@ -256,14 +253,13 @@ def train(
         phase = partial(
             run.phase, "train", step, start(), num_steps=config.episodes // per_step
         )
-        train_data = train_feed(loaded[data.train])
         if data.val is None:
-            ended = phase(train_data)
+            ended = phase(train_feed(loaded[data.train]))
             final = ended.train_state
         else:
             best = loop.Best(config.val.every // per_step, config.val.patience)
             validate = make_validate(config, net, mesh, loaded[data.val])
-            ended = phase(train_data, evaluate=validate, best=best)
+            ended = phase(train_feed(loaded[data.train]), evaluate=validate, best=best)
             final = None if data.retrain else run.best(start())
         phases = {"train": {"steps": ended.steps, "best_step": ended.best_step}}
         if data.retrain is not None:

@@ -10,8 +10,8 @@ from jax import Array
 
 from experiments.prototypes_config import Config
 from jaxfer import heads, losses, nets, sharding, steps
-from jaxfer.data import Resident, fetch, floats
-from jaxfer.episodes import episode_key, sample_episode
+from jaxfer.data import Resident, fetch, floats, random_affine
+from jaxfer.episodes import episode_key, numbered_episode
 from jaxfer.types import TRAIN, Episode, Net, Params, State
 
 
@@ -30,7 +30,7 @@ def learning_rate(config: Config, step: Array) -> Array:
     if optim.schedule == "cosine":
         steps = config.episodes // per_step
         schedule = optax.schedules.warmup_cosine_decay_schedule(
-            0.0, optim.learning_rate, min(optim.warmup, steps - 1), steps
+            0.0, optim.learning_rate, optim.warmup, steps
         )
         return jnp.asarray(schedule(step + 1))
     # In whole numbers: a rounded quotient would halve a step early or late.
@@ -47,7 +47,9 @@ def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
     """
     per_step, shape = config.episodes_per_step, config.task.shape()
 
-    def of_episode(params: Params, state: State, episode: Episode):
+    def of_episode(params: Params, state: State, episode: Episode, number: Array):
+        if config.augment:
+            episode = moved(config, episode, number)
         embedded, state = embed_together(net, params, state, episode)
         if not config.task.cyclic:
             value, accuracy = measure(embedded)
@@ -61,21 +63,31 @@ def make_loss(config: Config, net: Net, mesh: Any) -> steps.Loss:
 
     def loss(params: Params, state: State, step: Array, data: Resident | Episode):
         def rows(number: Array) -> Episode:
-            key = episode_key(config.seed, "train", number)
-            return sample_episode(key, data.table, **shape)
+            return numbered_episode(data.table, config.seed, "train", number, **shape)
 
+        numbers = step * per_step + jnp.arange(per_step)
         if isinstance(data, Resident):
-            drawn = jax.vmap(rows)(step * per_step + jnp.arange(per_step))
+            drawn = jax.vmap(rows)(numbers)
             drawn, read = sharding.spread(drawn, mesh), partial(fetch, data)
         else:
             drawn, read = data, floats
         value, (states, accuracy) = jax.vmap(
-            lambda one: of_episode(params, state, read(one))
-        )(drawn)
+            lambda one, number: of_episode(params, state, read(one), number)
+        )(drawn, numbers)
         state = jax.tree.map(lambda x: x.mean(axis=0), states)
         return value.mean(), (state, {"accuracy": accuracy.mean()})
 
     return loss
+
+
+def moved(config: Config, episode: Episode, number: Array) -> Episode:
+    """An episode's images, each moved at random: a function of its number alone."""
+    keys = jax.random.split(episode_key(config.seed, "augment", number))
+    support, query = (
+        random_affine(key, images, config.augment)
+        for key, images in zip(keys, episode[:2], strict=True)
+    )
+    return Episode(support, query, episode.classes)
 
 
 def embed_together(

@@ -14,6 +14,7 @@ from .episodes import (
     class_table,
     episode_key,
     gather,
+    numbered_episode,
     sample_episode,
 )
 from .heads import (
@@ -72,6 +73,7 @@ __all__ = [
     "nearest_head",
     "nets",
     "normalize",
+    "numbered_episode",
     "over_seeds",
     "paired",
     "partition",

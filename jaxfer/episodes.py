@@ -172,6 +172,39 @@ def sample_episode(
     return Episode(rows[:, :shot], rows[:, shot:], classes.astype(jnp.int32))
 
 
+def numbered_episode(
+    table: ClassTable,
+    seed: int,
+    split: str,
+    number: int | Integer[Array, ""],
+    *,
+    way: int,
+    shot: int,
+    n_query: int,
+) -> Episode:
+    """Episode `number` of a seed and a split, as row numbers.
+
+    `sample_episode` with the key of `episode_key`.
+
+    Args:
+        table: of the data set.
+        seed: of the run.
+        split: its name.
+        number: of the episode; may be traced.
+        way: classes an episode.
+        shot: support examples a class.
+        n_query: queries a class.
+
+    Example:
+        >>> table = class_table(np.repeat(np.arange(10), 20), num_classes=10)
+        >>> rows = numbered_episode(table, 0, "test", 7, way=5, shot=1, n_query=15)
+        >>> rows.support.shape
+        (5, 1)
+    """
+    key = episode_key(seed, split, number)
+    return sample_episode(key, table, way=way, shot=shot, n_query=n_query)
+
+
 def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
     """The episode with its row numbers replaced by those rows of an array.
 

@@ -210,7 +210,7 @@ class Run:
 
     @property
     def rate(self) -> float | None:
-        """Examples or episodes a second, compilation left out."""
+        """Examples or episodes a second, without compilation; see `RunLog.rate`."""
         return self._position["rate"] if self._position else None
 
     def _bests(self) -> Iterator[tuple[int, int]]:
@@ -231,8 +231,8 @@ class Run:
                         f"found {self._fingerprint}; choose another --workdir, or the "
                         "data it was begun on"
                     )
-                latest = self._checkpoints.latest_step()
-                self._checkpoints.drop_best_after(latest or 0)
+            # Also where a kill came between the first best state and the first last.
+            self._checkpoints.drop_best_after(self._checkpoints.latest_step() or 0)
         return self._restored
 
     def __enter__(self) -> "Run":
@@ -306,6 +306,9 @@ def fit(
             known = {**meta(), "log": log.position()}
             checkpoints.save(first + done, train_state, known, kind=kind)
 
+    def ended() -> bool:
+        return done >= num_steps or bool(best and best.exhausted(done))
+
     def evaluated() -> bool:
         """Whether the state is the best by now."""
         if evaluate is None or not eval_every or done % eval_every:
@@ -317,7 +320,7 @@ def fit(
         return best is not None and best.improved(done, metrics)
 
     with _stop_requests() as stop_requested:
-        while done < num_steps and not (best and best.exhausted(done)):
+        while not ended():
             due = [_next(every, done) for every in (save_every, eval_every) if every]
             count = min(steps_per_call, num_steps - done, *(at - done for at in due))
             train_state, metrics = step(train_state, next(batches), count=count)
@@ -325,9 +328,13 @@ def fit(
             done += count
             land(_IN_FLIGHT)
             is_best = evaluated()
+            if ended():
+                # Before the save, whose position must say that the line is written.
+                land(0)
+                log.end(done)
             if is_best:
                 save("best")
-            if is_best or done == num_steps or (save_every and done % save_every == 0):
+            if is_best or ended() or (save_every and done % save_every == 0):
                 save()
             if stop_requested():
                 save()

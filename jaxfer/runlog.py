@@ -103,8 +103,14 @@ class RunLog:
         )
         self._bar.update(self._per_step)
         if step % self._every == 0 or step == self._num_steps:
-            self.write(step, {f"{self._phase}/{name}": x for name, x in means.items()})
-            self._window = {}
+            self.end(step)
+
+    def end(self, step: int) -> None:
+        """Write what has been averaged by a step, if anything."""
+        means = {f"{self._phase}/{k}": float(x.value) for k, x in self._window.items()}
+        self._window = {}
+        if means:
+            self.write(step, means)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Numbers at a step, as they are.
@@ -129,7 +135,8 @@ class RunLog:
     def rate(self) -> float | None:
         """Examples or episodes a second, compilation left out; None before 2 calls.
 
-        Where there is nothing left to do, the rate of the part before.
+        Validation and saving between the calls are counted in. Where there is nothing
+        left to do, the rate of the part before.
         """
         first, began = self._first or self._last
         last, ended = self._last

@@ -185,7 +185,7 @@ def test_a_gradient_that_is_not_finite_is_found_before_its_step_is_saved(tmp_pat
         assert checkpoints.latest_step() == 5
 
 
-def _run(workdir, schedule, *, stop=None, patience=2, num_steps=100):
+def _run(workdir, schedule, *, stop=None, patience=2, num_steps=100, log_every=1):
     """Two phases: validation losses as scheduled, then a fresh start."""
     step = steps.compile_step(steps.make_train_step(_loss, OPTIMIZER))
     seen = []
@@ -196,7 +196,7 @@ def _run(workdir, schedule, *, stop=None, patience=2, num_steps=100):
             os.kill(os.getpid(), signal.SIGTERM)
         return {"val/loss": schedule[int(state.step) // 4 - 1]}
 
-    with loop.Run(workdir, fingerprint="f", save_every=3, log_every=1) as run:
+    with loop.Run(workdir, fingerprint="f", save_every=3, log_every=log_every) as run:
         phase = functools.partial(run.phase, data=jnp.asarray(0.5))
         best = loop.Best(every=4, patience=patience)
         searched = phase(
@@ -260,6 +260,31 @@ def test_a_run_of_phases_resumes_where_it_stopped(tmp_path, stop):
         ]
 
     assert logged("parts") == logged("whole")
+
+
+@pytest.mark.parametrize("stop", [None, 20, 28])
+def test_lines_average_the_steps_of_one_phase_alone(tmp_path, stop):
+    """A phase that patience ends between two lines writes what it has."""
+    _run(tmp_path / "each", SCHEDULE)
+    if stop:
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path / "fives", SCHEDULE, log_every=5, stop=stop)
+    _run(tmp_path / "fives", SCHEDULE, log_every=5)
+    each = {
+        line["step"]: line.get("train/loss", line.get("retrain/loss"))
+        for line in read_metrics(tmp_path / "each")
+        if "val/loss" not in line
+    }
+    lines = [
+        line for line in read_metrics(tmp_path / "fives") if "val/loss" not in line
+    ]
+    # Of steps 1 to 28 of the first phase, and of 17 more.
+    ends = [5, 10, 15, 20, 25, 28, 33, 38, 43, 45]
+    assert [line["step"] for line in lines] == ends
+    for line, start, end in zip(lines, [0, *ends], ends, strict=False):
+        name = "train/loss" if end <= 28 else "retrain/loss"
+        mean = np.mean([each[step] for step in range(start + 1, end + 1)])
+        assert line[name] == pytest.approx(mean, rel=1e-6), end
 
 
 def test_a_validation_loss_that_is_not_finite_stops(tmp_path):

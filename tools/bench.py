@@ -5,8 +5,9 @@
 
 times the Conv4 prototypical network of the presets on 28x28 images. All contenders for
 one piece of work take turns, so that a machine's moods hit them alike; a row gives the
-median time and, against a peer, the median of the ratios within a turn. Peers run in a
-process of their own (tools/bench_torch.py), with as many threads.
+median time and, against a peer that does the same in the same precision, the median of
+the ratios within a turn. Peers run eagerly, on the same kind of device, in a process of
+their own (tools/bench_torch.py) with a thread for every core that JAX may use.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -35,6 +37,7 @@ from experiments.prototypes import make_measure
 from experiments.prototypes_config import Config, Data, Embedding, Task
 from experiments.prototypes_step import make_loss, make_net, prototype_logits
 from jaxfer import runlog, sharding, steps
+from jaxfer.config import clean_errors
 from jaxfer.data import Images, load
 from jaxfer.types import Episode
 
@@ -44,6 +47,9 @@ TASKS = {
 }
 TESTS = [*itertools.product((5, 20), (1, 5))]
 TEST_QUERY, TEST_EPISODES = 15, 1000
+THREADS = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +99,26 @@ class Peer:
     def __init__(self, name: str, python: str) -> None:
         """Start it; a ValueError where it does not come up."""
         self.name = name
-        self._python = python
-        self._process: Any = subprocess.Popen(
-            [python, str(Path(__file__).with_name("bench_torch.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.about = self._ask({"threads": os.cpu_count()})
+        command = [python, str(Path(__file__).with_name("bench_torch.py")), name]
+        try:
+            self._process: Any = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        except OSError as e:
+            raise ValueError(f"found no Python at {python} for {name} ({e})") from e
+        try:
+            self.about = self._ask({"threads": THREADS})
+        except ChildProcessError as e:
+            raise ValueError(
+                f"{python} cannot import {name} ({e}), needed an environment that can: "
+                "see --torch-python, --easyfsl-python"
+            ) from e
 
     def contender(self, what: str, task: Task, classes: int, layout: str) -> Contender:
         """A kind of work there, as a contender here."""
-        request = {"what": what, "as": self.name, "layout": layout, "classes": classes}
-        request |= dataclasses.asdict(task)
+        request = {"what": what, "layout": layout, "classes": classes}
+        request |= {"way": task.way, "shot": task.shot, "query": task.query}
+        request |= {"device": "cpu" if jax.default_backend() == "cpu" else "cuda"}
         return Contender(lambda n: self._ask({**request, "episodes": n})["seconds"])
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,10 +130,8 @@ class Peer:
             answer = ""
         if not answer:
             self.close()
-            raise ValueError(
-                f"found no {self.name} in {self._python}, needed an "
-                "environment that can import it: see --torch-python, --easyfsl-python"
-            )
+            code = self._process.returncode
+            raise ChildProcessError(f"the process of {self.name} ended with {code}")
         return json.loads(answer)
 
     def close(self) -> None:
@@ -146,7 +157,7 @@ class Ours:
         self.net = make_net(self.config)
         self.params, self.state = self.net.init(jax.random.key(0), (28, 28, 1))
 
-    def feed(self, path: str, per_step: int = 1) -> Callable[[], Any]:
+    def feed(self, path: str, per_step: int) -> Callable[[], Any]:
         """What gives the next call's data."""
         if path == "resident":
             return lambda: self.data
@@ -171,7 +182,7 @@ class Ours:
         copied = jax.tree.map(lambda x: x.copy(), (self.params, self.state))
         started = steps.init_train_state(*copied, optimizer)
         train_state = sharding.place(started, self.mesh)
-        following = self.feed(path)
+        following = self.feed(path, 1)
         call, about = _compiled(call, train_state, following(), count=1)
 
         def run(n: int) -> float:
@@ -198,30 +209,31 @@ class Ours:
 
         return Contender(run, block, about)
 
-    def embed_anew(self, path: str) -> Contender:
-        """Episodes of images, each embedded for itself."""
+    def embed_anew(self, path: str, block: int = 1) -> Contender:
+        """Episodes of images, each embedded for itself, so many a call."""
 
         def classify(episode: Episode) -> jax.Array:
-            flat = [x.reshape(-1, *x.shape[2:]) for x in episode[:2]]
-            z = [self.net.apply(self.params, self.state, x)[0] for x in flat]
-            shaped = [
-                a.reshape(*x.shape[:2], -1) for a, x in zip(z, episode, strict=False)
-            ]
-            return _classify(Episode(*shaped, episode.classes))
+            images = jnp.concatenate([episode.support, episode.query], axis=1)
+            flat = images.reshape(-1, *images.shape[2:])
+            z, _ = self.net.apply(self.params, self.state, flat)
+            z = z.reshape(*images.shape[:2], -1)
+            shot = self.config.task.shot
+            return _classify(Episode(z[:, :shot], z[:, shot:], episode.classes))
 
         measure = make_measure(self.config, "test", classify, **self.shape)
-        following = self.feed(path)
-        measure, about = _compiled(measure, following(), np.zeros(1, np.uint32))
+        following = self.feed(path, block)
+        numbers = np.arange(block, dtype=np.uint32)
+        measure, about = _compiled(measure, following(), numbers)
 
         def run(n: int) -> float:
             began = time.perf_counter()
-            for number in range(n):
-                at = number if path == "resident" else 0
-                measured = measure(following(), np.array([at], np.uint32))
-                jax.device_get(measured)
+            for first in range(0, n, block):
+                # A streamed batch is drawn from by place.
+                at = numbers + np.uint32(first) if path == "resident" else numbers
+                jax.device_get(measure(following(), at))
             return time.perf_counter() - began
 
-        return Contender(run, about=about)
+        return Contender(run, block, about)
 
 
 def _classify(episode: Episode) -> jax.Array:
@@ -257,6 +269,10 @@ def race(
     return times
 
 
+# What peers do too: float32, and every test episode embedded for itself.
+_SAME_WORK = ("jaxfer resident float32", "jaxfer streamed float32")
+
+
 def rows_of(
     work: str, contenders: Mapping[str, Contender], times: Mapping[str, list[float]]
 ) -> Iterator[dict[str, Any]]:
@@ -275,7 +291,7 @@ def rows_of(
                     b / a for a, b in zip(ours, theirs, strict=True)
                 )
                 for peer, theirs in times.items()
-                if name.startswith("jaxfer") and not peer.startswith("jaxfer")
+                if name in _SAME_WORK and not peer.startswith("jaxfer")
             },
         }
         yield row
@@ -337,13 +353,13 @@ def whole_test(images: Images, options: Options) -> dict[str, Any]:
 
     Anew is timed on fewer episodes of each setting, in proportion to the whole.
     """
-    share = 20
+    share, block = 20, 10
     tasks = [Task(way=w, shot=s, query=TEST_QUERY) for w, s in TESTS]
     ours = [Ours(images, task, "float32") for task in tasks]
     first = ours[0]
     embed = parts.make_embed(first.net, first.data)
     measures = [make_measure(o.config, "test", _classify, **o.shape) for o in ours]
-    anew = [o.embed_anew("resident").run for o in ours]
+    anew = [o.embed_anew("resident", block).run for o in ours]
 
     def once() -> float:
         began = time.perf_counter()
@@ -357,7 +373,7 @@ def whole_test(images: Images, options: Options) -> dict[str, Any]:
 
     once()
     for run in anew:
-        run(1)
+        run(block)
     pairs = [
         (once(), each()) for _ in tqdm(range(options.turns), "4 x 1000 test episodes")
     ]
@@ -370,25 +386,25 @@ def whole_test(images: Images, options: Options) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """The command line; the exit code."""
     options = tyro.cli(Options, description=__doc__)
+    with clean_errors(), contextlib.ExitStack() as stack:
+        measure(options, stack)
+    return 0
+
+
+def measure(options: Options, stack: contextlib.ExitStack) -> None:
+    """Measure, print, and write; peers are ended with the stack."""
     splits = {"train": "trainval", "eval": "test"}
     loaded = load(options.data, [*splits.values()], options.dir)
     images = {what: loaded[split] for what, split in splits.items()}
-    peers = [
-        Peer(
-            name,
-            options.easyfsl_python or options.torch_python
-            if name == "easyfsl"
-            else options.torch_python,
-        )
-        for name in options.against
-    ]
-    try:
-        rows = episodes_a_second(images, peers, options)
-    finally:
-        for peer in peers:
-            peer.close()
+    pythons = {"torch": options.torch_python}
+    pythons["easyfsl"] = options.easyfsl_python or options.torch_python
+    peers = []
+    for name in options.against:
+        peers.append(Peer(name, pythons[name]))
+        stack.callback(peers[-1].close)
+    rows = episodes_a_second(images, peers, options)
     test = whole_test(images["eval"], options)
     print(table(rows))
     print(
@@ -398,12 +414,11 @@ def main() -> int:
     )
     if options.json:
         about = runlog.environment(jax.devices()[:1])
-        about |= {"threads": os.cpu_count(), "options": dataclasses.asdict(options)}
+        about |= {"threads": THREADS, "options": dataclasses.asdict(options)}
         about |= {"peers": {peer.name: peer.about for peer in peers}}
         content = {**about, "rows": rows, "test": test}
         runlog.write_json(options.json, content)
         print(f"written to {options.json}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The work of tools/bench.py in PyTorch: a process that stays, asked line by line.
 
-    python tools/bench_torch.py
+    python tools/bench_torch.py torch|easyfsl
 
 reads requests from its input, one JSON object a line, and answers each with one. It
-needs torch alone, and easyfsl for what is asked of that; it runs in an environment of
-its own. Images are random bytes, `classes` x 20 of 28x28: their content costs no time.
+needs torch, and easyfsl where that is to do it; it runs in an environment of its own.
+Images are random bytes, `classes` x 20 of 28x28: their content costs no time.
 """
 
 import json
@@ -43,14 +43,16 @@ def conv4() -> nn.Sequential:
 class Snell:
     """One episode a step: one pass over support and query, distances by broadcast."""
 
-    def __init__(self, net: nn.Module) -> None:
-        """Take the embedding."""
+    def __init__(self, net: nn.Module, layout: torch.memory_format) -> None:
+        """Take the embedding, and how its images lie in memory."""
         self.net = net
+        self.layout = layout
 
     def logits(self, support, query):
         """Minus squared distances `[way * n_query, way]`."""
         way, shot = support.shape[:2]
-        z = self.net(torch.cat([support.flatten(0, 1), query.flatten(0, 1)]))
+        images = torch.cat([support.flatten(0, 1), query.flatten(0, 1)])
+        z = self.net(images.contiguous(memory_format=self.layout))
         prototypes = z[: way * shot].view(way, shot, -1).mean(1)
         queries = z[way * shot :]
         return -torch.pow(queries.unsqueeze(1) - prototypes.unsqueeze(0), 2).sum(2)
@@ -59,35 +61,42 @@ class Snell:
 class EasyFsl:
     """The same through easyfsl, whose distances are not squared."""
 
-    def __init__(self, net: nn.Module) -> None:
-        """Take the embedding."""
+    def __init__(self, net: nn.Module, layout: torch.memory_format) -> None:
+        """Take the embedding, and how its images lie in memory."""
         from easyfsl.methods import PrototypicalNetworks
 
         self.net = PrototypicalNetworks(net)
+        self.layout = layout
 
     def logits(self, support, query):
         """Minus distances `[way * n_query, way]`."""
-        labels = torch.arange(support.shape[0]).repeat_interleave(support.shape[1])
-        self.net.process_support_set(support.flatten(0, 1), labels)
-        return self.net(query.flatten(0, 1))
+        labels = torch.arange(support.shape[0], device=support.device)
+        labels = labels.repeat_interleave(support.shape[1])
+        flat = [
+            x.flatten(0, 1).contiguous(memory_format=self.layout)
+            for x in (support, query)
+        ]
+        self.net.process_support_set(flat[0], labels)
+        return self.net(flat[1])
 
 
 class Work:
     """One kind of work, ready to be timed."""
 
-    def __init__(self, request: dict) -> None:
+    def __init__(self, name: str, request: dict) -> None:
         """Make images, network and optimizer."""
         torch.manual_seed(0)
+        self.device = torch.device(request["device"])
         self.way, self.shot, self.query = (request[k] for k in ("way", "shot", "query"))
         shape = (request["classes"], PER_CLASS, 1, 28, 28)
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        self.images = images.to(self.device)
         self.training = request["what"] == "train"
-        self.format = torch.contiguous_format
-        net = conv4()
-        if request["layout"] == "channels_last":
-            self.format = torch.channels_last
-            net = net.to(memory_format=torch.channels_last)
-        self.model = (EasyFsl if request["as"] == "easyfsl" else Snell)(net)
+        layouts = {"nchw": torch.contiguous_format}
+        layouts["channels_last"] = torch.channels_last
+        layout = layouts[request["layout"]]
+        net = conv4().to(self.device, memory_format=layout)
+        self.model = (EasyFsl if name == "easyfsl" else Snell)(net, layout)
         self.model.net.train(self.training)
         self.optimizer = torch.optim.Adam(self.model.net.parameters(), lr=1e-3)
 
@@ -97,17 +106,11 @@ class Work:
         chosen = torch.randperm(len(self.images))[: self.way]
         rows = torch.stack([torch.randperm(PER_CLASS)[:n] for _ in range(self.way)])
         images = self.images[chosen[:, None], rows].float() / 255
-        flat = images.flatten(0, 1).contiguous(memory_format=self.format)
-        images = (
-            flat.view_as(images)
-            if self.format is torch.contiguous_format
-            else (flat.unflatten(0, (self.way, n)))
-        )
         return images[:, : self.shot], images[:, self.shot :]
 
     def __call__(self, episodes: int) -> float:
         """Seconds for so many episodes."""
-        labels = torch.arange(self.way).repeat_interleave(self.query)
+        labels = torch.arange(self.way).repeat_interleave(self.query).to(self.device)
         began = time.perf_counter()
         for _ in range(episodes):
             support, query = self.episode()
@@ -126,6 +129,9 @@ class Work:
 
 def main() -> None:
     """Answer requests until there are no more."""
+    name = sys.argv[1]
+    if name == "easyfsl":
+        import easyfsl  # noqa: F401  # Missing, it is missed at once.
     works: dict[str, Work] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -135,7 +141,7 @@ def main() -> None:
         else:
             episodes = request.pop("episodes")
             key = json.dumps(request)
-            works[key] = works.get(key) or Work(request)
+            works[key] = works.get(key) or Work(name, request)
             answer = {"seconds": works[key](episodes)}
         print(json.dumps(answer), flush=True)
 

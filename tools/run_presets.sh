@@ -9,8 +9,13 @@
 # failed or a value is outside its tolerance.
 set -uo pipefail
 
-[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-data=$1 runs=$2
+usage() {
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+}
+
+[ $# -ge 3 ] || usage
+data=$(realpath -m "$1") runs=$(realpath -m "$2")
 shift 2
 presets=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -18,6 +23,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
     shift
 done
 [ $# -gt 0 ] && shift
+[ ${#presets[@]} -gt 0 ] || usage
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 python=${PYTHON:-python3}
@@ -26,7 +32,10 @@ for preset in "${presets[@]}"; do
     # Many steps a call: a step of so small a network is shorter than its launch.
     "$python" -m experiments.prototypes --config "configs/$preset.py" \
         --workdir "$runs/$preset" --data.dir "$data" --steps-per-call 50 \
-        --save-every 2000 --log-every 100 "$@" &&
-        "$python" tools/check_result.py "$runs/$preset" || failed=1
+        --save-every 2000 --log-every 100 "$@"
+    code=$?
+    # Stopped by Ctrl-C: it saved, and what comes after it is not wanted either.
+    [ "$code" -ne 130 ] || exit 130
+    [ "$code" -eq 0 ] && "$python" tools/check_result.py "$runs/$preset" || failed=1
 done
 exit "$failed"

@@ -1,3 +1,4 @@
+from .augment import Affine, random_affine
 from .cache import read_cache, write_cache
 from .glyphs import glyphs
 from .images import Images, rotations
@@ -9,6 +10,7 @@ from .streamed import stream
 from .view import View
 
 __all__ = [
+    "Affine",
     "Images",
     "Resident",
     "View",
@@ -22,6 +24,7 @@ __all__ = [
     "load_all",
     "omniglot",
     "omniglot_split",
+    "random_affine",
     "read_cache",
     "resident",
     "rotations",

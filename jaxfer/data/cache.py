@@ -43,8 +43,21 @@ def write_cache(data: Images, directory: str | Path) -> Path:
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
     aside = directory.with_name(f"{directory.name}.{os.getpid()}.old")
     partial.mkdir(parents=True)
+    try:
+        _write(data, partial)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    if directory.exists():
+        directory.rename(aside)
+    partial.rename(directory)
+    shutil.rmtree(aside, ignore_errors=True)
+    return directory
+
+
+def _write(data: Images, folder: Path) -> None:
     shape: Any = data.images.shape
-    file = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
+    file = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
     done = 0
     for block in data.blocks():
         file[done : done + len(block)] = block
@@ -52,7 +65,7 @@ def write_cache(data: Images, directory: str | Path) -> Path:
     file.flush()
     # Of what was written, which is read again faster than decoded again.
     fingerprint = replace(data, images=file).fingerprint
-    np.save(partial / "labels.npy", data.labels)
+    np.save(folder / "labels.npy", data.labels)
     meta = {
         "format": FORMAT,
         "name": data.name,
@@ -61,12 +74,7 @@ def write_cache(data: Images, directory: str | Path) -> Path:
         "fingerprint": fingerprint,
         "class_names": data.class_names,
     }
-    (partial / "meta.json").write_text(json.dumps(meta))
-    if directory.exists():
-        directory.rename(aside)
-    partial.rename(directory)
-    shutil.rmtree(aside, ignore_errors=True)
-    return directory
+    (folder / "meta.json").write_text(json.dumps(meta))
 
 
 def read_cache(directory: str | Path) -> Images:

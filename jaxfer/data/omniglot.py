@@ -63,11 +63,12 @@ class Drawings:
         return found
 
     def _at(self, row: int) -> tuple[int, int, Records]:
+        first = 0
         for half, part in enumerate(self._parts):
-            if row < len(part.source):
-                return half, row, part
-            row -= len(part.source)
-        raise IndexError(f"found {self.shape[0]} records, needed more than {row}")
+            if first <= row < first + len(part.source):
+                return half, row - first, part
+            first += len(part.source)
+        raise IndexError(f"found row {row}, needed 0 to {first - 1}")
 
     def _record(self, row: int) -> dict[str, Any]:
         _, within, part = self._at(row)
@@ -77,9 +78,9 @@ class Drawings:
     def _damage(self, row: int) -> Iterator[None]:
         try:
             yield
-        except (RuntimeError, OSError, ValueError) as e:
+        except (RuntimeError, OSError, SyntaxError, ValueError) as e:
             _, within, part = self._at(row)
-            why = str(e).splitlines()[0]
+            why = (str(e).splitlines() or [type(e).__name__])[0]
             raise ValueError(
                 f"record {within} of {part.files} is damaged ({why}): copy or prepare "
                 "the data set again"

@@ -11,9 +11,8 @@ from jaxfer.data.images import Images
 from jaxfer.episodes import (
     ClassTable,
     class_table,
-    episode_key,
     gather,
-    sample_episode,
+    numbered_episode,
 )
 from jaxfer.types import AnyArray, Episode
 
@@ -73,9 +72,8 @@ def draw(
         shot: support examples a class.
         n_query: queries a class.
     """
-    key = episode_key(seed, split, number)
-    rows = sample_episode(key, data.table, way=way, shot=shot, n_query=n_query)
-    return fetch(data, rows)
+    shape = dict(way=way, shot=shot, n_query=n_query)
+    return fetch(data, numbered_episode(data.table, seed, split, number, **shape))
 
 
 def fetch(data: Resident, rows: Episode) -> Episode:

@@ -1,13 +1,14 @@
 """The streamed pipeline: what does not fit a device is read ahead of the step.
 
 The numbers of an episode's rows come from the same sampler as in the resident pipeline,
-a block of steps at a time, on the CPU; Grain's threads then read those rows and nothing
-else, and what they run needs no JAX.
+a block of episodes at a time, on the CPU and in a thread of its own; Grain's threads
+read those rows and do nothing else, and what they run needs no JAX.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import jax
@@ -16,13 +17,14 @@ from jaxtyping import Array, Integer
 
 from jaxfer.data.images import Images
 from jaxfer.data.view import View
-from jaxfer.episodes import ClassTable, class_table, episode_key, sample_episode
+from jaxfer.episodes import ClassTable, check_episode, class_table, numbered_episode
 from jaxfer.types import Episode
 
-# Steps whose rows are drawn in one call, and steps read and put ahead of their use.
-_DRAWN = 64
+# Episodes whose rows are drawn in one call; steps read and put ahead of their use.
+_DRAWN = 256
 _READ = 8
 _PUT = 2
+_DRAWER = "episodes"
 
 
 def stream(
@@ -61,7 +63,8 @@ def stream(
         leading axis of `per_step`, uint8 as stored (see `floats`), on the device.
 
     Raises:
-        ValueError: no Grain, or a share that is none; on reading, what the source says.
+        ValueError: no Grain, a share that is none, or episodes that the data cannot
+            give; on reading, what the source says.
 
     Example:
         >>> from jaxfer.data import from_arrays
@@ -77,6 +80,15 @@ def stream(
             "equal shares, counted from 0"
         )
     grain = _grain()
+    table = class_table(data.labels, num_classes=data.num_classes)
+    check_episode(
+        table,
+        data.class_names,
+        way=way,
+        shot=shot,
+        n_query=n_query,
+        where=data.name,
+    )
     mine = per_step // count
     images = View.of(data.images)
 
@@ -85,54 +97,69 @@ def stream(
             index * mine, (index + 1) * mine, dtype=np.uint32
         )
 
-        def rows(number: Integer[Array, ""]) -> Episode:
-            key = episode_key(seed, split, number)
-            return sample_episode(key, table, way=way, shot=shot, n_query=n_query)
-
-        return jax.vmap(rows)(numbers)
+        shape = dict(way=way, shot=shot, n_query=n_query)
+        return jax.vmap(lambda k: numbered_episode(table, seed, split, k, **shape))(
+            numbers
+        )
 
     def read(rows: Episode) -> Episode:
         return Episode(images[rows.support], images[rows.query], rows.classes)
 
-    drawn = _Drawn(draw, data, (2**32 - 1) // per_step)
+    block = max(1, _DRAWN // mine)
+    drawn = _Drawn(draw, table, (2**32 - 1) // per_step, block)
 
     def at(step: int) -> Iterator[Episode]:
         batches = grain.MapDataset.source(drawn)[step:].map(read)
-        options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=_READ)
+        options = grain.ReadOptions(
+            num_threads=workers, prefetch_buffer_size=max(_READ, workers)
+        )
         return _ahead(iter(batches.to_iter_dataset(options)), put)
 
     return at
 
 
 class _Drawn:
-    """The rows of each step's episodes, drawn block by block: a source for Grain."""
+    """The rows of each step's episodes, drawn block by block: a source for Grain.
+
+    A thread of its own draws, a block ahead; whoever asks only waits for it.
+    """
 
     def __init__(
         self,
         draw: Callable[[ClassTable, Array], Episode],
-        data: Images,
+        table: ClassTable,
         num_steps: int,
+        block: int,
     ) -> None:
-        cpu = _cpu()
-        table = class_table(data.labels, num_classes=data.num_classes)
-        table = jax.device_put(table, cpu)
-        call = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
-
-        # Two, since threads cross from one block to the next at different times.
-        @lru_cache(maxsize=2)
-        def block(number: int) -> Episode:
-            steps = np.arange(number * _DRAWN, (number + 1) * _DRAWN, dtype=np.uint32)
-            return jax.device_get(call(table, jax.device_put(steps, cpu)))
-
-        self._block = block
+        self._draw = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
+        self._cpu = _cpu()
+        self._table = jax.device_put(table, self._cpu)
         self._num_steps = num_steps
+        self._size = block
+        self._thread = ThreadPoolExecutor(1, _DRAWER)
+        self._lock = Lock()
+        self._blocks: dict[int, Future[Episode]] = {}
+
+    def _block(self, number: int) -> Episode:
+        first = number * self._size
+        steps = np.arange(first, first + self._size, dtype=np.uint32)
+        return jax.device_get(self._draw(self._table, jax.device_put(steps, self._cpu)))
 
     def __len__(self) -> int:
         return self._num_steps
 
     def __getitem__(self, step: int) -> Episode:
-        block, within = divmod(int(step), _DRAWN)
-        return Episode(*(x[within] for x in self._block(block)))
+        block, within = divmod(int(step), self._size)
+        with self._lock:
+            # The one before too, since readers cross a border at different times.
+            kept = range(block - 1, block + 2)
+            self._blocks = {k: x for k, x in self._blocks.items() if k in kept}
+            for number in (block, block + 1):
+                if number not in self._blocks:
+                    drawing = self._thread.submit(self._block, number)
+                    self._blocks[number] = drawing
+            drawn = self._blocks[block]
+        return Episode(*(x[within] for x in drawn.result()))
 
 
 def _ahead(batches: Iterator[Episode], put: Callable[[Any], Any]) -> Iterator[Episode]:
@@ -147,7 +174,7 @@ def _ahead(batches: Iterator[Episode], put: Callable[[Any], Any]) -> Iterator[Ep
 
 def _cpu() -> Any:
     try:
-        return jax.devices("cpu")[0]
+        return jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS names an accelerator alone.
         return jax.local_devices()[0]
 
@@ -158,7 +185,7 @@ def _grain() -> Any:
         import grain
     except ImportError as e:
         raise ValueError(
-            "found no grain to stream a data set with: pip install 'jaxfer[data]', or "
-            "raise the limit up to which it is kept on the device"
+            f"found no grain to stream a data set with ({e}): pip install "
+            "'jaxfer[data]', or raise the limit up to which it is kept on the device"
         ) from e
     return grain

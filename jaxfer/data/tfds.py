@@ -31,8 +31,9 @@ def import_tfds(what: str) -> Any:
         import tensorflow_datasets
     except ImportError as e:
         raise ValueError(
-            f"found no tensorflow-datasets to {what} with: pip install 'jaxfer[data]', "
-            "or bring an array cache that tools/prepare_data.py made elsewhere"
+            f"found no tensorflow-datasets to {what} with ({e}): pip install "
+            "'jaxfer[data]', or bring an array cache that tools/prepare_data.py made "
+            "elsewhere"
         ) from e
     return tensorflow_datasets
 
@@ -55,10 +56,11 @@ def open_records(name: str, directory: Path, split: str) -> Records:
             split=split, decoders={"image": tfds.decode.SkipDecoding()}
         )
     except (AssertionError, NotImplementedError, OSError, ValueError) as e:
+        why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
             f"found {name} in {directory} in a form that cannot be read at random, "
             "needed ArrayRecord files: prepare it with `python tools/prepare_data.py "
-            f"{name} --to DIR` ({str(e).splitlines()[0]})"
+            f"{name} --to DIR` ({why})"
         ) from e
     files = ", ".join(str(path) for path in builder.info.splits[split].filepaths)
     return Records(source, builder.info.features, files)

@@ -82,7 +82,16 @@ class View:
         return replace(self, rows=self.rows[chosen], turns=self.turns[chosen])
 
     def turned(self, quarters: Integer[np.ndarray, " n"]) -> "View":
-        """Each turned by so many right angles more, counter-clockwise."""
+        """Each turned by so many right angles more, counter-clockwise.
+
+        Raises:
+            ValueError: images that are not square.
+        """
+        _, height, width, _ = self.shape
+        if height != width:
+            raise ValueError(
+                f"found {height}x{width} images, needed square ones to turn"
+            )
         # Seen through a transpose, a store's image turns the other way.
         more = -quarters if self.transposed else quarters
         return replace(self, turns=((self.turns + more) % 4).astype(np.uint8))

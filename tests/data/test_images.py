@@ -88,7 +88,7 @@ def test_rotations_turn_anticlockwise_and_are_classes():
         )
     # np.rot90(x, 1) brings the right column to the top.
     np.testing.assert_array_equal(np.rot90(image)[0], image[:, -1])
-    with pytest.raises(ValueError, match="1x9 images in pair, needed square"):
+    with pytest.raises(ValueError, match="found 1x9 images, needed square"):
         rotations(_images(images=_images().images.reshape(2, 1, 9, 1)))
 
 

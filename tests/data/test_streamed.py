@@ -5,9 +5,9 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,7 +32,7 @@ def _assert_streams_what_is_drawn(images, in_memory):
     at = stream(images, 7, "train", **SHAPE, per_step=2)
     data = jax.device_put(resident(in_memory))
     one = jax.jit(lambda k: draw(data, 7, "train", k, **SHAPE))
-    for first in (0, 62):
+    for first in (0, 126):
         for step, batch in enumerate(_take(4, at(first)), first):
             assert batch.support.dtype == np.uint8
             for i in range(2):
@@ -65,7 +65,7 @@ def test_a_memory_mapped_cache_is_read_where_it_lies(tmp_path, blobs):
     _assert_streams_what_is_drawn(images, blobs)
 
 
-@pytest.mark.parametrize("first", [0, 1, 63, 64, 200])
+@pytest.mark.parametrize("first", [0, 1, 255, 256, 300])
 def test_it_goes_on_wherever_it_stopped(blobs, first):
     at = stream(blobs, 0, "train", **SHAPE)
     whole = _take(first + 3, at(0))
@@ -163,10 +163,40 @@ def test_without_grain_the_extra_is_named(blobs, monkeypatch):
         stream(blobs, 0, "train", **SHAPE)
 
 
-def test_rows_are_drawn_on_the_cpu_and_batches_land_where_they_are_put(blobs):
+def test_rows_are_drawn_in_a_thread_of_their_own(blobs, monkeypatch):
+    """Grain's threads only read: nothing of JAX runs in them."""
+    streamed = sys.modules["jaxfer.data.streamed"]
+    drew, read = set(), set()
+    real = streamed.numbered_episode
+
+    def drawing(*args, **kwargs):
+        drew.add(threading.current_thread().name)
+        return real(*args, **kwargs)
+
+    class Watched:
+        shape = blobs.images.shape
+
+        def __getitem__(self, rows):
+            read.add(threading.current_thread().name)
+            return blobs.images[rows]
+
+    monkeypatch.setattr(streamed, "numbered_episode", drawing)
+    images = Images("watched", View.of(Watched()), blobs.labels, blobs.class_names)
+    _take(600, stream(images, 0, "train", **SHAPE, workers=3)(0))
+    assert {name.rsplit("_", 1)[0] for name in drew} == {"episodes"}
+    assert len(read) >= 2 and not drew & read
+
+
+def test_batches_land_where_they_are_put(blobs):
     device = jax.devices()[5]
     batches = stream(
         blobs, 0, "train", **SHAPE, put=lambda x: jax.device_put(x, device)
     )(0)
     assert next(batches).query.devices() == {device}
-    assert jnp.asarray(next(batches).classes).shape == (1, 5)
+
+
+def test_episodes_that_the_data_cannot_give_are_refused(blobs):
+    with pytest.raises(ValueError, match="30 classes in blobs, needed way = 31"):
+        stream(blobs, 0, "train", way=31, shot=1, n_query=1)
+    with pytest.raises(ValueError, match=r"has 12 images, needed shot \+ query = 13"):
+        stream(blobs, 0, "train", way=5, shot=10, n_query=3)

@@ -63,6 +63,14 @@ def test_the_store_is_read_when_indexed_and_never_written(store):
     view[np.array([2, 0])][:] = 0
     view[0:1][:] = 0
     assert counted.asked == [[2, 5], [5]]
+
+    class Whole:
+        shape = store.shape
+
+        def __getitem__(self, rows):
+            return store[:]
+
+    View.of(Whole()).turned(np.arange(6) % 4)[:][:] = 0
     np.testing.assert_array_equal(store, before)
     whole = View.of(store)
     assert View.of(whole) is whole

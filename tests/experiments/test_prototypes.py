@@ -241,9 +241,30 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
         (["--episodes-per-step", "3"], "episodes = 40, needed a multiple of .* = 3"),
         (["--val.every", "0"], "found val.every = 0, needed at least 1"),
         (["--data.retrain", "val"], "found data.retrain = 'val' without data.val"),
-        (["--data.val", "vla"], "found split 'vla' of glyphs, needed one of"),
         (
-            ["--data.val", "val", "--val.way", "999"],
+            ["--data.val", "val", "--episodes", "40", "--val.every", "50"],
+            "episodes = 40 with data.val, needed at least val.every = 50",
+        ),
+        (["--data.workers", "0"], "found data.workers = 0, needed at least 1"),
+        (["--data.limit", "-1"], "found data.limit = -1.0, needed at least 0"),
+        (
+            ["--optim.schedule", "cosine", "--data.val", "val", "--val.every", "10"],
+            "optim.schedule = 'cosine' with data.val, needed one or the other",
+        ),
+        (
+            ["--optim.schedule", "cosine", "--optim.warmup", "40"],
+            "optim.warmup = 40, needed 0 to the number of steps less one, 39",
+        ),
+        (
+            ["--data.train", "test", "--task.query", "90"],
+            r"needed shot \+ query = ",
+        ),
+        (
+            ["--data.val", "vla", "--val.every", "10"],
+            "found split 'vla' of glyphs, needed one of",
+        ),
+        (
+            ["--data.val", "val", "--val.every", "10", "--val.way", "999"],
             "classes in glyphs val, needed way = 999",
         ),
         (
@@ -377,8 +398,6 @@ def test_a_part_above_the_limit_is_streamed_to_the_same_result(
     assert "GB of pixels, above data.limit = 0\n" in printed
     whole = finished[1]
     assert result["dataset_fingerprint"] == whole["dataset_fingerprint"]
-    for name, metric in whole["metrics"].items():
-        assert result["metrics"][name]["mean"] == pytest.approx(metric["mean"], abs=6)
     name = "val/5way_1shot/pixel_nearest_neighbour/accuracy"
     assert result["metrics"][name] == whole["metrics"][name]
     losses = [

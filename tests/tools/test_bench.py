@@ -42,8 +42,11 @@ def test_rows_have_medians_and_ratios_within_a_turn():
     ours, theirs = bench.rows_of("train", contenders, times)
     assert ours["episodes_per_s"] == pytest.approx(5)
     assert ours["ms_lowest"] == pytest.approx(100)
-    # 3, 1 and 1 within their turns; the ratio of the medians would be 1.5.
+    # Ratios are 3, 1 and 1 within their turns; the ratio of the medians would be 1.5.
     assert ours["faster_than"] == {"torch nchw": pytest.approx(1)}
+    cached = {"jaxfer cached float32": [0.1] * 3, "torch nchw": times["torch nchw"]}
+    contenders["jaxfer cached float32"] = bench.Contender(len)
+    assert not next(bench.rows_of("eval", contenders, cached))["faster_than"]
     assert theirs["faster_than"] == {} and ours["compile_s"] == 2.0
     head, first, second = bench.table([ours, theirs]).splitlines()
     assert head.split()[-3:] == ["x", "torch", "nchw"] and first.endswith("1.00")
@@ -64,11 +67,38 @@ def test_every_kind_of_work_runs(images, precision):
 
 
 def test_a_python_without_the_peer_is_refused():
-    with pytest.raises(ValueError, match="found no torch in .*see --torch-python"):
+    with pytest.raises(ValueError, match="/bin/true cannot import torch .*--torch-pyt"):
         bench.Peer("torch", "/bin/true")
+    with pytest.raises(ValueError, match="found no Python at /no/where for easyfsl"):
+        bench.Peer("easyfsl", "/no/where")
 
 
-def test_the_peer_does_the_same_work():
+def test_the_whole_test_is_timed_in_proportion(monkeypatch, images):
+    """Of 200 episodes a setting, ten are embedded anew and count twenty times."""
+    monkeypatch.setattr(bench, "TESTS", [(3, 1)])
+    monkeypatch.setattr(bench, "TEST_QUERY", 2)
+    monkeypatch.setattr(bench, "TEST_EPISODES", 200)
+    asked = []
+    real = bench.Ours.embed_anew
+
+    def watched(self, *args):
+        contender = real(self, *args)
+
+        def run(n):
+            asked.append(n)
+            contender.run(n)
+            return 0.5
+
+        return contender._replace(run=run)
+
+    monkeypatch.setattr(bench.Ours, "embed_anew", watched)
+    measured = bench.whole_test(images, bench.Options(turns=3))
+    assert asked == [10] * 4 and measured["images"] == 60
+    assert measured["anew_s"] == pytest.approx(10)
+    assert measured["ratio"] == pytest.approx(10 / measured["once_s"], rel=0.5)
+
+
+def test_the_peer_answers():
     pytest.importorskip("torch")
     peer = bench.Peer("torch", sys.executable)
     try:

@@ -1,0 +1,91 @@
+"""Augmentation inside the compiled step: each image moved a little, by its own key."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+@dataclass(frozen=True)
+class Affine:
+    """How far a random affine map goes, at most and to either side.
+
+    Attributes:
+        rotate: degrees.
+        scale: of the logarithm of the size, in height and width apart: 0.1 for about a
+            tenth smaller or larger.
+        shear: columns moved a row.
+        shift: pixels, in height and width apart.
+    """
+
+    rotate: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether it moves anything."""
+        return any((self.rotate, self.scale, self.shear, self.shift))
+
+
+def random_affine(
+    key: PRNGKeyArray,
+    images: Float[Array, "*batch height width channels"],
+    limits: Affine,
+) -> Float[Array, "*batch height width channels"]:
+    """Each image under its own affine map about its centre, drawn uniformly.
+
+    Pixel x of the result is that of `A (x - c) + c + t` in the image, interpolated
+    linearly, and 0 outside of it, where `A = R(angle) [[s1, shear], [0, s2]]`.
+
+    Args:
+        key: of all draws.
+        images: background 0.
+        limits: see `Affine`.
+
+    Example:
+        >>> image = jnp.eye(3)[..., None]
+        >>> same = random_affine(jax.random.key(0), image, Affine())
+        >>> bool(jnp.allclose(same, image))
+        True
+    """
+    *batch, height, width, channels = images.shape
+    flat = images.reshape(-1, height, width, channels)
+    shape = (len(flat), 6)
+    draws = jax.random.uniform(key, shape, jnp.float32, minval=-1.0, maxval=1.0)
+    moved = jax.vmap(lambda image, draw: affine(image, draw, limits))(flat, draws)
+    return moved.reshape(images.shape)
+
+
+def affine(
+    image: Float[Array, "height width channels"],
+    draw: Float[Array, "6"],
+    limits: Affine,
+) -> Float[Array, "height width channels"]:
+    """One image under the map of six numbers from -1 to 1, times the limits.
+
+    Args:
+        image: background 0.
+        draw: angle, two of size, shear, two of shift.
+        limits: see `Affine`.
+    """
+    angle = draw[0] * jnp.deg2rad(limits.rotate)
+    size = jnp.exp(draw[1:3] * limits.scale)
+    shear, shift = draw[3] * limits.shear, draw[4:6] * limits.shift
+    turn = jnp.array(
+        [[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]]
+    )
+    matrix = turn @ jnp.array([[size[0], shear], [jnp.zeros(()), size[1]]])
+    height, width, _ = image.shape
+    centre = jnp.array([height - 1, width - 1], jnp.float32)[:, None] / 2
+    rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    places = jnp.stack([rows.ravel(), columns.ravel()]).astype(jnp.float32)
+    places = matrix @ (places - centre) + centre + shift[:, None]
+
+    def one_channel(pixels: Float[Array, "height width"]) -> Float[Array, "n"]:
+        return map_coordinates(pixels, list(places), order=1, mode="constant", cval=0.0)
+
+    moved = jax.vmap(one_channel, in_axes=-1, out_axes=-1)(image)
+    return moved.reshape(image.shape)

@@ -1,0 +1,77 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from jaxfer.data import Affine, random_affine
+from jaxfer.data.augment import affine
+
+
+@pytest.fixture
+def image(rng):
+    return jnp.asarray(rng.random((9, 7, 2)), jnp.float32)
+
+
+def _by_scipy(image, matrix, shift):
+    image = np.asarray(image)
+    centre = (np.array(image.shape[:2]) - 1) / 2
+    offset = centre + shift - matrix @ centre
+    return np.stack(
+        [
+            scipy.ndimage.affine_transform(
+                np.pad(channel, 20), matrix, offset + 20 - matrix @ [20, 20], order=1
+            )[20:-20, 20:-20]
+            for channel in np.moveaxis(image, -1, 0)
+        ],
+        axis=-1,
+    )
+
+
+def test_it_is_the_affine_map_of_the_definition(image):
+    limits = Affine(rotate=30.0, scale=0.4, shear=0.3, shift=2.0)
+    draw = jnp.array([0.5, -0.7, 0.9, 1.0, 0.25, -0.6])
+    angle = np.deg2rad(15)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    sizes = np.exp(0.4 * np.array([-0.7, 0.9]))
+    matrix = turn @ np.array([[sizes[0], 0.3], [0, sizes[1]]])
+    expected = _by_scipy(image, matrix, np.array([0.5, -1.2]))
+    np.testing.assert_allclose(affine(image, draw, limits), expected, atol=1e-4)
+
+
+def test_whole_shifts_and_right_angles_move_pixels_as_they_are(image):
+    shifted = affine(image, jnp.array([0, 0, 0, 0, 1.0, -1.0]), Affine(shift=2.0))
+    np.testing.assert_allclose(shifted[:7, 2:], image[2:, :5], atol=1e-6)
+    assert (shifted[7:] == 0).all() and (shifted[:, :2] == 0).all()
+    square = image[:7]
+    turned = affine(square, jnp.array([1.0, 0, 0, 0, 0, 0]), Affine(rotate=90.0))
+    same = [np.allclose(turned, np.rot90(square, k), atol=1e-4) for k in (1, 3)]
+    assert sum(same) == 1
+
+
+def test_every_image_has_its_own_map_and_the_key_decides(image, key):
+    images = jnp.broadcast_to(image, (3, 4, *image.shape))
+    limits = Affine(rotate=20.0, scale=0.2, shear=0.2, shift=1.0)
+    moved = jax.jit(lambda key: random_affine(key, images, limits))(key)
+    assert moved.shape == images.shape
+    assert len({np.asarray(x).tobytes() for x in moved.reshape(12, -1)}) == 12
+    np.testing.assert_allclose(moved, random_affine(key, images, limits), atol=1e-5)
+    other = random_affine(jax.random.key(1), images, limits)
+    assert not np.allclose(moved, other, atol=0.1)
+
+
+def test_limits_are_reached_and_not_passed(key):
+    """A bright pixel in the middle, shifted only: it stays within the limit."""
+    spot = jnp.zeros((400, 11, 11, 1)).at[:, 5, 5].set(1.0)
+    moved = np.asarray(random_affine(key, spot, Affine(shift=3.0)))[..., 0]
+    weights = moved.sum(axis=(1, 2))
+    np.testing.assert_allclose(weights, 1, atol=1e-5)
+    rows = (moved.sum(axis=2) * np.arange(11)).sum(axis=1) - 5
+    assert 2.9 < np.abs(rows).max() <= 3.001 and abs(rows.mean()) < 0.4
+
+
+@pytest.mark.parametrize("name", ["rotate", "scale", "shear", "shift"])
+def test_any_limit_makes_it_true(name):
+    assert not Affine() and dataclasses.replace(Affine(), **{name: 0.1})
