@@ -28,7 +28,7 @@ config = Config(
     test=Evaluation(ways=(5, 20), shots=(1, 5), query=15, episodes=1000),
     optim=Optim(learning_rate=3e-3, schedule="cosine", warmup=100),
     augment=Affine(rotate=12.0, scale=0.15, shear=0.2, shift=2.0),
-    episodes=6000,
+    episodes=5000,
 )
 published = published_accuracies(
     "Snell et al. 2017, Table 1",

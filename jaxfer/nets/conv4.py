@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer.nets.chain import chain
+from jaxfer.nets.pool import BatchNormPool
 from jaxfer.types import Mode, Net
 
 ScaleInit = Literal["ones", "uniform"]
@@ -83,37 +84,14 @@ class _Block(nn.Module):
             kernel_init=_symmetric_uniform(bound),
             bias_init=_symmetric_uniform(bound),
         )(x)
-        x = nn.BatchNorm(
-            use_running_average=mode.batch_norm == "running",
-            momentum=mode.momentum,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            scale_init=(
-                nn.initializers.ones
-                if self.bn_scale_init == "ones"
-                else nn.initializers.uniform(1.0)
-            ),
-        )(x)
-        # max(pool) and ReLU commute, and a quarter of the map is cheaper to clip.
-        x = nn.relu(max_pool2(x))
+        ones = self.bn_scale_init == "ones"
+        x = BatchNormPool(
+            nn.initializers.ones if ones else nn.initializers.uniform(1.0),
+            self.dtype,
+            # Where checkpoints look for its parameters.
+            name="BatchNorm_0",
+        )(x, mode)
         return x.reshape(x.shape[0], -1) if self.flatten else x
-
-
-def max_pool2(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """2x2 max-pooling with stride 2, an odd last row or column dropped.
-
-    By maxima of slices of a reshaped map, whose gradient is much faster than that of a
-    reduce-window on CPU.
-
-    Example:
-        >>> max_pool2(jnp.arange(9.0).reshape(1, 3, 3, 1)).item()
-        4.0
-    """
-    n, height, width, channels = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2]
-    x = x.reshape(n, height // 2, 2, width // 2, 2, channels)
-    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
-    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
 def _symmetric_uniform(bound: float) -> nn.initializers.Initializer:

@@ -5,7 +5,6 @@ import pytest
 
 from jaxfer import EVAL, TRAIN, Mode
 from jaxfer.nets import conv4
-from jaxfer.nets.conv4 import max_pool2
 
 WIDTH = 6
 NET = conv4(width=WIDTH)
@@ -193,12 +192,6 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(variables, x):
                 eager,
                 other,
             )
-
-
-@pytest.mark.parametrize("side", [2, 3, 6, 7])
-def test_max_pool_is_the_pool_of_the_definition(rng, side):
-    x = rng.normal(size=(2, side, side, 3)).astype(np.float32)
-    np.testing.assert_array_equal(max_pool2(jnp.asarray(x)), np.float32(_pool(x)))
 
 
 def test_bfloat16_activations_keep_float32_parameters_and_statistics(key):
