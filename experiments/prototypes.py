@@ -136,6 +136,11 @@ def run(
         KeyboardInterrupt: stopped on request, after saving.
         ValueError: data or a folder that do not fit the config.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"found {jax.process_count()} processes, needed one: this experiment "
+            "spreads over the devices of one host"
+        )
     configs.check_workdir(workdir, config)
     if (workdir / "result.json").exists():
         print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")

@@ -52,7 +52,12 @@ def omniglot_images(real_data: Path) -> Images:
     pytest.importorskip("tensorflow_datasets")
     from jaxfer.data import omniglot
 
-    return omniglot(real_data / "tfds").in_memory()
+    # 32460 drawings, each with its annotations checked, would take twice as long.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        return omniglot(real_data / "tfds").in_memory()
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

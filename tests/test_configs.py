@@ -54,7 +54,13 @@ def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
         val=dataclasses.replace(
             config.val, every=config.episodes_per_step, episodes=3, query=2, patience=2
         ),
-        test=dataclasses.replace(config.test, query=2, episodes=3),
+        test=dataclasses.replace(
+            config.test,
+            ways=config.test.ways[:1],
+            shots=config.test.shots[:1],
+            query=2,
+            episodes=3,
+        ),
         optim=dataclasses.replace(config.optim, warmup=0),
         episodes=2 * config.episodes_per_step,
         devices=1,

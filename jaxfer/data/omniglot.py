@@ -1,7 +1,7 @@
 """Omniglot from TFDS, prepared as Snell et al. 2017 released it, without TensorFlow."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from tqdm.auto import tqdm
 
 from jaxfer.data.images import Images
-from jaxfer.data.tfds import Records, open_records
+from jaxfer.data.tfds import open_records
 from jaxfer.data.view import View
 
 SIDE = 28
@@ -40,50 +40,47 @@ class Drawings:
             open_records("omniglot", Path(directory), split)
             for split in ("train", "test")
         ]
+        self._in_train = len(self._parts[0].source)
         n = sum(len(part.source) for part in self._parts)
         self.shape = (n, SIDE, SIDE, 1)
 
     def __getitem__(self, rows: np.ndarray) -> UInt8[np.ndarray, "m 28 28 1"]:
         """The drawings of some rows."""
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        for image, row in zip(images, np.asarray(rows).tolist(), strict=True):
-            with self._damage(row):
-                image[..., 0] = prepare(_decode(self._record(row)["image"]))
+        row = 0
+        with self._damage(lambda: row):
+            for i, row in enumerate(np.asarray(rows).tolist()):
+                images[i, ..., 0] = prepare(_decode(self._record(row)["image"]))
         return images
 
     def characters(self) -> list[tuple[int, str, int]]:
         """Of each row: its half of the alphabets, its alphabet, its character."""
-        found = []
-        for row in tqdm(range(self.shape[0]), "omniglot", unit="record", leave=False):
-            with self._damage(row):
-                record = self._record(row)
-            half, _, part = self._at(row)
-            name = part.features["alphabet"].names[int(record["alphabet"])]
-            found.append((half, name, int(record["alphabet_char_id"]) + 1))
+        found, row = [], 0
+        names = [part.features["alphabet"].names for part in self._parts]
+        with self._damage(lambda: row):
+            for row in tqdm(range(self.shape[0]), "omniglot", leave=False):
+                record, half = self._record(row), int(row >= self._in_train)
+                alphabet = names[half][int(record["alphabet"])]
+                found.append((half, alphabet, int(record["alphabet_char_id"]) + 1))
         return found
 
-    def _at(self, row: int) -> tuple[int, int, Records]:
-        first = 0
-        for half, part in enumerate(self._parts):
-            if first <= row < first + len(part.source):
-                return half, row - first, part
-            first += len(part.source)
-        raise IndexError(f"found row {row}, needed 0 to {first - 1}")
-
     def _record(self, row: int) -> dict[str, Any]:
-        _, within, part = self._at(row)
-        return part.source[within]
+        if row < self._in_train:
+            return self._parts[0].source[row]
+        return self._parts[1].source[row - self._in_train]
 
     @contextmanager
-    def _damage(self, row: int) -> Iterator[None]:
+    def _damage(self, at: Callable[[], int]) -> Iterator[None]:
+        """Name the record at which reading failed."""
         try:
             yield
         except (RuntimeError, OSError, SyntaxError, ValueError) as e:
-            _, within, part = self._at(row)
+            half = int(at() >= self._in_train)
+            within = at() - half * self._in_train
             why = (str(e).splitlines() or [type(e).__name__])[0]
             raise ValueError(
-                f"record {within} of {part.files} is damaged ({why}): copy or prepare "
-                "the data set again"
+                f"record {within} of {self._parts[half].files} is damaged ({why}): "
+                "copy or prepare the data set again"
             ) from e
 
 

@@ -43,6 +43,8 @@ def test_what_is_not_labelled_images_is_refused(changes, message):
 
 
 def test_fingerprint_hangs_on_pixels_labels_and_names_alone():
+    """Versions of a set that others mix up, inverted or of another shape, say so
+    (pitfall 12 of the protocols: results are comparable where fingerprints agree)."""
     one = _images()
     assert one.fingerprint == _images(name="other").fingerprint
     other_pixels = one.images.copy()

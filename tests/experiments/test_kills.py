@@ -121,9 +121,10 @@ def whole(tmp_path_factory, data_dir):
     return left
 
 
-def _check(tmp_path, data_dir, whole, event, number, delay):
-    killed = _run(tmp_path / "run", data_dir, event, number, delay)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+def _check(tmp_path, data_dir, whole, *kills):
+    for kill in kills:
+        killed = _run(tmp_path / "run", data_dir, *kill)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     again = _run(tmp_path / "run", data_dir)
     assert again.returncode == 0, again.stderr
     found = _left(tmp_path / "run")
@@ -133,14 +134,9 @@ def _check(tmp_path, data_dir, whole, event, number, delay):
     jax.tree.map(np.testing.assert_array_equal, found, whole)
 
 
-@pytest.mark.parametrize(
-    ("event", "number", "delay"),
-    [("train", 7, 0), ("validate", 3, 0), ("save", 4, 0.004), ("retrain", 5, 0)],
-)
-def test_a_killed_run_ends_at_the_same_bits(
-    tmp_path, data_dir, whole, event, number, delay
-):
-    _check(tmp_path, data_dir, whole, event, number, delay)
+def test_a_run_killed_again_and_again_ends_at_the_same_bits(tmp_path, data_dir, whole):
+    kills = [("train", 7, 0), ("save", 4, 0.004), ("validate", 3, 0), ("retrain", 5, 0)]
+    _check(tmp_path, data_dir, whole, *kills)
 
 
 def _moments():
@@ -155,4 +151,4 @@ def _moments():
 @pytest.mark.slow
 @pytest.mark.parametrize(("event", "number", "delay"), [*_moments()])
 def test_kills_at_random_moments(tmp_path, data_dir, whole, event, number, delay):
-    _check(tmp_path, data_dir, whole, event, number, delay)
+    _check(tmp_path, data_dir, whole, (event, number, delay))

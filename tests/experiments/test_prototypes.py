@@ -24,7 +24,7 @@ from experiments.prototypes_config import (
     published_accuracies,
 )
 from jaxfer import steps
-from jaxfer.data import write_cache
+from jaxfer.data import load, write_cache
 from jaxfer.runlog import read_json, read_metrics, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,10 @@ def test_a_run_leaves_what_it_promises(finished):
         assert (metric["n"], metric["over"], metric["unit"]) == (6, "episodes", "%")
         assert 0 <= metric["mean"] <= 100 and metric["ci95"] >= 0
     assert result["reference"][0]["within"] is True
-    assert len(result["dataset_fingerprint"]["train"]) == 16
+    parts = load("glyphs", ["train", "val"])
+    assert result["dataset_fingerprint"] == {
+        split: part.fingerprint for split, part in parts.items()
+    }
     with np.load(workdir / "episodes.npz") as episodes:
         for name, metric in result["metrics"].items():
             assert episodes[name].mean() == pytest.approx(metric["mean"])
@@ -312,6 +315,12 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
     write_cache(dataclasses.replace(blobs, images=images), cache)
     with pytest.raises(ValueError, match="begun on data of fingerprint .*, found"):
         prototypes.run(config, tmp_path / "run")
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="found 2 processes, needed one"):
+        prototypes.run(TINY, tmp_path)
 
 
 def test_the_transductive_mode_is_labelled_and_another_result(tmp_path, finished):

@@ -53,10 +53,9 @@ def test_rows_have_medians_and_ratios_within_a_turn():
     assert "torch nchw" in second
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_every_kind_of_work_runs(images, precision):
+def test_every_kind_of_work_runs(images):
     pytest.importorskip("grain")
-    ours = bench.Ours(images, Task(way=3, shot=1, query=2), precision)
+    ours = bench.Ours(images, Task(way=3, shot=1, query=2), "bfloat16")
     for path in ("resident", "streamed"):
         for contender in (ours.train(path), ours.embed_anew(path)):
             assert contender.run(2) > 0
