@@ -96,7 +96,6 @@ def stream(
         numbers = step * np.uint32(per_step) + np.arange(
             index * mine, (index + 1) * mine, dtype=np.uint32
         )
-
         shape = dict(way=way, shot=shot, n_query=n_query)
         return jax.vmap(lambda k: numbered_episode(table, seed, split, k, **shape))(
             numbers

@@ -11,7 +11,7 @@ import pytest
 from experiments import prototypes_step as ours
 from experiments.prototypes_config import Config, Embedding, Optim, Task
 from jaxfer import sharding, steps
-from jaxfer.data import draw, resident, stream
+from jaxfer.data import Affine, draw, resident, stream
 from jaxfer.losses import episode_nll
 from jaxfer.types import TRAIN, Episode
 
@@ -194,6 +194,26 @@ def test_every_example_is_support_in_turn(pieces, blobs):
         )
     assert float(value) == pytest.approx(np.mean(values), rel=1e-4)
     assert float(metrics["accuracy"]) == pytest.approx(np.mean(accuracies), abs=1e-6)
+
+
+def test_images_are_moved_by_the_number_of_their_episode(pieces, blobs):
+    """The loss is that of the episode moved by hand, and each number moves its own."""
+    config = _with(augment=Affine(rotate=20.0, shift=1.0))
+    loss, _, started, data, _ = pieces(augment=config.augment)
+    plain, *_ = pieces()
+    net, values = ours.make_net(config), []
+    for number in (3, 4):
+        value, _ = loss(started.trainable, started.state, number, data)
+        episode = draw(data, 0, "train", number, way=5, shot=2, n_query=3)
+        moved = ours.moved(config, episode, jnp.asarray(number))
+        z, _ = ours.embed_together(net, started.trainable, started.state, moved)
+        expected = episode_nll(ours.prototype_logits(z, "sqeuclidean"))
+        assert float(value) == pytest.approx(float(expected), rel=1e-4)
+        still, _ = plain(started.trainable, started.state, number, data)
+        assert abs(float(value) - float(still)) > 1e-3
+        again = ours.moved(config, episode, jnp.asarray(7))
+        values.append(float(jnp.abs(again.query - moved.query).max()))
+    assert min(values) > 0.05
 
 
 @pytest.mark.parametrize("devices", [1, 4])
