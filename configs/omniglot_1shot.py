@@ -14,10 +14,7 @@ Expect: 5-way 98.8, 20-way 96.0, less what users of the released code fall short
     --data.train trainval --data.val None --data.retrain None --episodes 6000
 """
 
-from experiments.prototypes_config import (
-    omniglot_published,
-    omniglot_snell2017,
-)
+from experiments.prototypes_config import omniglot_published, omniglot_snell2017
 
 config = omniglot_snell2017(way=60, shot=1, query=5, test_shots=(1,))
 published = omniglot_published(1, {(5, 1): 98.8, (20, 1): 96.0})

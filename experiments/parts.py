@@ -17,7 +17,8 @@ from jaxfer.data import (
     stream,
     to_float,
 )
-from jaxfer.episodes import class_table, numbered_episode
+from jaxfer.data.resident import table_of
+from jaxfer.episodes import numbered_episode
 from jaxfer.types import Episode, Net, Params, State
 
 
@@ -68,8 +69,7 @@ def look_at(
     """One numbered episode, outside of jit."""
     if isinstance(data, Resident):
         return draw(data, seed, split, number, **shape)
-    table = class_table(data.labels, num_classes=data.num_classes)
-    rows = numbered_episode(table, seed, split, number, **shape)
+    rows = numbered_episode(table_of(data), seed, split, number, **shape)
     rows = jax.tree.map(np.asarray, rows)
     return floats(Episode(data.images[rows.support], data.images[rows.query], rows[2]))
 
@@ -81,5 +81,5 @@ def make_embed(
     embed = steps.make_embed(net, to_float)
     if isinstance(data, Resident):
         return lambda *trained: data._replace(items=embed(*trained, data.items))
-    table = class_table(data.labels, num_classes=data.num_classes)
+    table = table_of(data)
     return lambda *trained: Resident(embed(*trained, data.images), table)

@@ -34,7 +34,8 @@ from experiments.prototypes_step import (
 from jaxfer import config as configs
 from jaxfer import heads, loop, runlog, sharding, stats, steps
 from jaxfer.data import Images, Resident, load
-from jaxfer.episodes import check_episode, class_table
+from jaxfer.data.resident import table_of
+from jaxfer.episodes import check_episode
 from jaxfer.types import Episode, Net, Params, State, TrainState
 
 # The method whose BatchNorm statistics are those of the test episode.
@@ -54,15 +55,15 @@ def load_parts(config: Config) -> dict[str, Images]:
     asked = [(split, shape) for split, shape in asked if split]
     splits = list(dict.fromkeys(split for split, _ in asked))
     loaded = load(data.name, splits, data.dir, limit=data.limit * 1e9)
+    tables = {split: table_of(images) for split, images in loaded.items()}
     for split, (way, shot, query) in asked:
-        images = loaded[split]
         check_episode(
-            class_table(images.labels, num_classes=images.num_classes),
-            images.class_names,
+            tables[split],
+            loaded[split].class_names,
             way=way,
             shot=shot,
             n_query=query,
-            where=images.name,
+            where=loaded[split].name,
         )
     return loaded
 

@@ -97,9 +97,9 @@ class RunLog:
         for name, value in metrics.items():
             before = self._window.get(name, Mean(0.0, 0.0))
             self._window[name] = before.merge(Mean(float(value), 1.0))
-        means = {name: float(mean.value) for name, mean in self._window.items()}
         self._bar.set_postfix(
-            {name: f"{value:.3f}" for name, value in means.items()}, refresh=False
+            {name: f"{float(x.value):.3f}" for name, x in self._window.items()},
+            refresh=False,
         )
         self._bar.update(self._per_step)
         if step % self._every == 0 or step == self._num_steps:

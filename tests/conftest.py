@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfer.data import Images, glyphs
+from jaxfer.data import Images, glyphs, write_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -71,6 +71,14 @@ def unchecked() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def _few_glyphs() -> Images:
     return glyphs(alphabets=20, characters=10, drawers=20)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory, _few_glyphs: Images) -> Path:
+    """A data directory with those few, for processes of their own."""
+    directory = tmp_path_factory.mktemp("data")
+    write_cache(_few_glyphs, directory / "glyphs.cache")
+    return directory
 
 
 @pytest.fixture(scope="module")

@@ -86,13 +86,17 @@ class Images:
     def in_memory(self) -> "Images":
         """The same data set with its images read, once, into one array."""
         images = np.empty(self.images.shape, np.uint8)
+        self.read_into(images)
+        return replace(self, images=images)
+
+    def read_into(self, array: np.ndarray) -> None:
+        """All images, read once, into an array of their shape."""
         done = 0
-        with tqdm(desc=f"reading {self.name}", total=len(images), leave=False) as bar:
+        with tqdm(desc=f"reading {self.name}", total=len(array), leave=False) as bar:
             for block in self.blocks():
-                images[done : done + len(block)] = block
+                array[done : done + len(block)] = block
                 done += len(block)
                 bar.update(len(block))
-        return replace(self, images=images)
 
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
         """The images of some classes, renumbered in the order they are named.

@@ -35,8 +35,12 @@ def resident(data: Images) -> Resident:
         >>> resident(data).table.counts.tolist()
         [1, 1]
     """
-    table = class_table(data.labels, num_classes=data.num_classes)
-    return Resident(np.asarray(data.images), table)
+    return Resident(np.asarray(data.images), table_of(data))
+
+
+def table_of(data: Images) -> ClassTable:
+    """The class table of a data set."""
+    return class_table(data.labels, num_classes=data.num_classes)
 
 
 def to_float(images: UInt8[AnyArray, "*shape"]) -> Float[Array, "*shape"]:

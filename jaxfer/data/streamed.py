@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Integer
 
 from jaxfer.data.images import Images
+from jaxfer.data.resident import table_of
 from jaxfer.data.view import View
-from jaxfer.episodes import ClassTable, check_episode, class_table, numbered_episode
+from jaxfer.episodes import ClassTable, check_episode, numbered_episode
 from jaxfer.types import Episode
 
 # Episodes whose rows are drawn in one call; steps read and put ahead of their use.
@@ -80,7 +81,7 @@ def stream(
             "equal shares, counted from 0"
         )
     grain = _grain()
-    table = class_table(data.labels, num_classes=data.num_classes)
+    table = table_of(data)
     check_episode(
         table,
         data.class_names,

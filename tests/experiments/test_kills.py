@@ -20,7 +20,6 @@ from experiments import prototypes
 from experiments.prototypes_config import Config, Embedding
 from jaxfer import steps
 from jaxfer.checkpoint import Checkpoints
-from jaxfer.data import write_cache
 from jaxfer.runlog import read_json, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,13 +55,6 @@ def watched(*args, **kwargs):
 setattr(owner, name, watched)
 sys.exit(prototypes.main(argv))
 """
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory, _few_glyphs):
-    directory = tmp_path_factory.mktemp("data")
-    write_cache(_few_glyphs, directory / "glyphs.cache")
-    return directory
 
 
 def _run(workdir, data_dir, *killer):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxfer.data import load_all, read_cache, write_cache
+from jaxfer.data import load_all, read_cache
 from jaxfer.runlog import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,8 +90,7 @@ def test_prepare_data_says_what_it_needs(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_presets_run_one_after_another_and_failures_count(tmp_path, _few_glyphs):
-    write_cache(_few_glyphs, tmp_path / "data" / "glyphs.cache")
+def test_presets_run_one_after_another_and_failures_count(tmp_path, data_dir):
     few = ("--episodes", "2", "--test.episodes", "2", "--test.ways", "2")
     few = (*few, "--no-figures", "--net.width", "4", "--steps-per-call", "1")
 
@@ -104,7 +103,7 @@ def test_presets_run_one_after_another_and_failures_count(tmp_path, _few_glyphs)
             env={**os.environ, "PYTHON": sys.executable},
         )
 
-    folders = (str(tmp_path / "data"), str(tmp_path / "runs"))
+    folders = (str(data_dir), str(tmp_path / "runs"))
     done = run(*folders, "absent", "quickstart", "--", *few)
     assert done.returncode == 1, done.stderr
     assert "absent.py" in done.stderr
