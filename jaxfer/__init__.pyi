@@ -33,7 +33,19 @@ from .heads import (
     support_memory,
 )
 from .losses import episode_accuracy, episode_nll, softmax_cross_entropy
-from .stats import Mean, Summary, over_seeds, paired, summarize
+from .stats import Mean, Summary, over_seeds, paired, summarize, unpaired
+from .transfer import (
+    Decoupling,
+    Treatment,
+    begin,
+    cached_prefix,
+    check_layers,
+    decouple,
+    freeze_modes,
+    freeze_rules,
+    stages,
+    treatments,
+)
 from .trees import Graft, graft, match, merge, partition
 from .types import EVAL, TRAIN, Episode, Head, Memory, Mode, Net, TrainState
 
@@ -41,6 +53,7 @@ __all__ = [
     "EVAL",
     "TRAIN",
     "ClassTable",
+    "Decoupling",
     "Episode",
     "Graft",
     "Head",
@@ -50,16 +63,23 @@ __all__ = [
     "Net",
     "Summary",
     "TrainState",
+    "Treatment",
+    "begin",
+    "cached_prefix",
     "check_episode",
+    "check_layers",
     "checkpoint",
     "class_means",
     "class_table",
     "config",
     "cosine_distance",
     "data",
+    "decouple",
     "episode_accuracy",
     "episode_key",
     "episode_nll",
+    "freeze_modes",
+    "freeze_rules",
     "gather",
     "graft",
     "head_logits",
@@ -84,7 +104,10 @@ __all__ = [
     "sharding",
     "softmax_cross_entropy",
     "squared_euclidean",
+    "stages",
     "steps",
     "summarize",
     "support_memory",
+    "treatments",
+    "unpaired",
 ]

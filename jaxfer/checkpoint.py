@@ -74,6 +74,11 @@ class Checkpoints:
             ),
         )
 
+    def meta(self) -> dict[str, Any] | None:
+        """What was saved beside the newest state, or None where nothing is saved."""
+        step = self.latest_step()
+        return None if step is None else self._meta("last", step)["run"]
+
     def restore(
         self, like: TrainState, *, kind: Kind = "last", step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
@@ -91,9 +96,7 @@ class Checkpoints:
         step = manager.latest_step() if step is None else step
         if step is None:
             return None
-        meta = manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        )["meta"]
+        meta = self._meta(kind, step)
         _check_shapes(meta["is"], _shapes(like), f"{self._root / kind / str(step)}")
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
@@ -103,6 +106,10 @@ class Checkpoints:
             args=ocp.args.Composite(train_state=ocp.args.StandardRestore(abstract)),
         )
         return restored["train_state"], meta["run"]
+
+    def _meta(self, kind: Kind, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._managers[kind].restore(step, args=args)["meta"]
 
     def drop_best_after(self, step: int) -> None:
         """Remove best states of a future that is about to be made again."""

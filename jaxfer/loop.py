@@ -113,7 +113,7 @@ class Run:
         self._past: dict[str, list[int]] = {}
         self._position: dict[str, Any] | None = None
         self._looked = False
-        self._restored: tuple[TrainState, dict[str, Any]] | None = None
+        self._found: dict[str, Any] | None = None
 
     def phase(
         self,
@@ -131,7 +131,8 @@ class Run:
         Args:
             name: goes before its metrics' names; unlike those of the other phases.
             step: of `steps.compile_step`.
-            train_state: its first state; a restored one is placed as it is.
+            train_state: its first state; a restored one is placed as it is. Its number
+                of steps may go on from the phase before.
             data: see `fit`.
             num_steps: the step to end at, at the latest.
             evaluate: called every `best.every` steps.
@@ -142,21 +143,22 @@ class Run:
             ValueError: a checkpoint of a run on other data or of another network, or a
                 metric that is not finite.
         """
-        restored = self._restore(train_state)
-        past, position = self._past, self._position
-        if restored:
-            there, meta = restored
-            if name in meta["past"]:
-                past[name] = meta["past"][name]
+        found, past, position = self._look(), self._past, self._position
+        begun = int(train_state.step)
+        if found:
+            if name in found["past"]:
+                past[name] = found["past"][name]
                 return Ended(None, *past[name])
-            self._restored, position = None, meta["log"]
-            if meta["phase"] == name:
-                train_state = there
-                if best is not None and meta["best"]:
-                    best.loss, best.step = meta["best"]
+            self._found, position = None, found["log"]
+            if found["phase"] == name:
+                restored = self._checkpoints.restore(train_state)
+                assert restored is not None  # noqa: S101
+                train_state = restored[0]
+                if best is not None and found["best"]:
+                    best.loss, best.step = found["best"]
                 done = int(train_state.step)
                 print(f"{name}: going on from step {done} of {num_steps}")
-        first = sum(steps for steps, _ in past.values())
+        first = sum(steps for steps, _ in past.values()) - begun
 
         def meta_now() -> dict[str, Any]:
             return {
@@ -189,7 +191,7 @@ class Run:
                 **self._fit_options,
             )
         self._position = log.position()
-        past[name] = [int(train_state.step), best.step if best else 0]
+        past[name] = [int(train_state.step) - begun, best.step if best else 0]
         return Ended(train_state, *past[name])
 
     def best(self, like: TrainState) -> TrainState:
@@ -219,21 +221,20 @@ class Run:
             yield before, best_step
             before += steps
 
-    def _restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def _look(self) -> dict[str, Any] | None:
+        """What is known of the newest checkpoint, until its phase is gone on with."""
         if not self._looked:
             self._looked = True
-            self._restored = self._checkpoints.restore(like)
-            if self._restored:
-                theirs = self._restored[1]["fingerprint"]
-                if theirs != self._fingerprint:
-                    raise ValueError(
-                        f"{self._workdir} was begun on data of fingerprint {theirs}, "
-                        f"found {self._fingerprint}; choose another --workdir, or the "
-                        "data it was begun on"
-                    )
+            self._found = self._checkpoints.meta()
+            if self._found and self._found["fingerprint"] != self._fingerprint:
+                raise ValueError(
+                    f"{self._workdir} was begun on data of fingerprint "
+                    f"{self._found['fingerprint']}, found {self._fingerprint}; choose "
+                    "another --workdir, or the data it was begun on"
+                )
             # Also where a kill came between the first best state and the first last.
             self._checkpoints.drop_best_after(self._checkpoints.latest_step() or 0)
-        return self._restored
+        return self._found
 
     def __enter__(self) -> "Run":
         """Itself."""
@@ -350,7 +351,11 @@ def _next(every: int, done: int) -> int:
 def _log_call(
     log: RunLog, checkpoints: Checkpoints | None, before: int, metrics: dict[str, Any]
 ) -> None:
-    fetched = {k: np.ravel(x).tolist() for k, x in jax.device_get(metrics).items()}
+    # Of a population, the mean over its networks.
+    fetched = {
+        name: np.reshape(x, (np.size(x, 0), -1)).mean(axis=1).tolist()
+        for name, x in jax.device_get(metrics).items()
+    }
     values = zip(*fetched.values(), strict=True)
     rows = [dict(zip(fetched, row, strict=True)) for row in values]
     for number, row in enumerate(rows, before + 1):

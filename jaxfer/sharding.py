@@ -5,6 +5,7 @@ and "model", over which wide parameters are; one device is a mesh of one. Arrays
 placed with shardings and `jax.jit` does the rest (what pjit became).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,6 +65,39 @@ def spread(tree: PyTree, mesh: Mesh) -> PyTree:
     """
     tree = jax.lax.with_sharding_constraint(tree, replicated(mesh))
     return jax.lax.with_sharding_constraint(tree, over_data(mesh))
+
+
+def spread_members(
+    function: Callable[..., Any], mesh: Mesh, in_axes: PyTree, out_axes: PyTree
+) -> Callable[..., Any]:
+    """A function of many members, each device's share of them computed there alone.
+
+    By `jax.shard_map`: left to itself, XLA gathers the weights and activations of all
+    members of a vmapped convolution onto every device.
+
+    Args:
+        function: vmapped over members.
+        mesh: whose "data" axis divides their number.
+        in_axes: as of `jax.vmap`: 0 where members are stacked, None where arguments are
+            common to all.
+        out_axes: likewise.
+    """
+
+    def specs(axes: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda axis: PartitionSpec() if axis is None else PartitionSpec("data"),
+            axes,
+            is_leaf=lambda axis: axis is None,
+        )
+
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes)
+    )
+
+
+def place_members(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Host arrays of which each device of the mesh is given its share of the rows."""
+    return jax.device_put(tree, over_data(mesh))
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -101,6 +101,33 @@ def paired(values: Values, baseline: Values) -> Summary:
     return summarize(one - other)
 
 
+def unpaired(values: Values, baseline: Values) -> Summary:
+    """The difference of two means, and its 95% interval by Welch's t-test.
+
+    `t(v) sqrt(s1^2/n1 + s2^2/n2)`, v by Welch and Satterthwaite: for samples that have
+    nothing in common. Those that have are better compared by `paired`.
+
+    Returns:
+        The summary, `n` of which is the size of the smaller sample.
+
+    Example:
+        >>> print(unpaired([98.0, 99.0, 100.0], [97.0, 98.0, 99.0]))
+        1.00 ± 2.27
+    """
+    one, other = summarize(values), summarize(baseline)
+    difference, n = one.mean - other.mean, min(one.n, other.n)
+    if n == 1:
+        return Summary(difference, None, 1)
+    parts = [np.asarray(x, np.float64).var(ddof=1) / len(x) for x in (values, baseline)]
+    if not sum(parts):
+        return Summary(difference, 0.0, n)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (size - 1) for part, size in zip(parts, (one.n, other.n), strict=True)
+    )
+    half = stdtrit(freedom, 0.975) * np.sqrt(sum(parts))
+    return Summary(difference, float(half), n)
+
+
 def over_seeds(runs: Sequence[Values]) -> Summary:
     """Mean over runs of each run's mean; the interval is that over the runs.
 

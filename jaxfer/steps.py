@@ -12,6 +12,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Integer, PyTree
 
+from jaxfer import sharding
 from jaxfer.losses import episode_accuracy, episode_nll
 from jaxfer.trees import Rules, merge, partition
 from jaxfer.types import EVAL, Episode, Net, Params, State, TrainState
@@ -72,6 +73,77 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
         return advanced, {"loss": value, "grad_norm": norm, **metrics}
 
     return step
+
+
+def repartition(
+    train_state: TrainState, optimizer: optax.GradientTransformation, rules: Rules
+) -> TrainState:
+    """The same training with another part of the parameters trainable.
+
+    What trained before and trains on keeps its place in the optimizer's state, and the
+    optimizer its count of steps; what begins to train has a fresh one.
+
+    Args:
+        train_state: so far.
+        optimizer: of both parts.
+        rules: (pattern, trains) pairs, see `trees.partition`.
+    """
+    number, trainable, frozen, state, opt_state = train_state
+    params = merge(trainable, frozen)
+    fresh = init_train_state(params, state, optimizer, rules=rules)
+    before = dict(jax.tree_util.tree_flatten_with_path(opt_state)[0])
+    kept = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: before.get(path, leaf), fresh.opt_state
+    )
+    return fresh._replace(step=number, opt_state=kept)
+
+
+# Every network of a population has its own of all but the number of the step.
+POPULATION: Any = TrainState(*(None, 0, 0, 0, 0))  # type: ignore[arg-type]
+
+
+def make_population_step(
+    step: Step, *, mesh: Any = None, unrolled: bool | None = None
+) -> Step:
+    """The step of many networks at once, each on its own data, not yet compiled.
+
+    Networks that share a partition share a program: their states are stacked, with the
+    number of the step in common. On a mesh each device has its share of them, and
+    nothing to say to the others.
+
+    Args:
+        step: of `make_train_step`, on data that are a pair: what all networks share,
+            and what is a network's own.
+        mesh: of `sharding.make_mesh`, whose "data" axis divides the population.
+        unrolled: whether a device takes its networks one after another in place of
+            `jax.vmap`; on CPUs, unless told: a convolution vmapped over kernels is a
+            grouped one, which XLA:CPU differentiates naively.
+
+    Returns:
+        The step of stacked states on (shared, stacked own data), with metrics
+        `[networks]`.
+    """
+    if unrolled is None:
+        unrolled = jax.default_backend() == "cpu"
+
+    def one(train_state: TrainState, shared: PyTree, own: PyTree) -> Any:
+        return step(train_state, (shared, own))
+
+    def in_turn(train_state: TrainState, shared: PyTree, own: PyTree) -> Any:
+        number, stacked = train_state[0], tuple(train_state[1:])
+        done = []
+        for i in range(jax.tree.leaves(own)[0].shape[0]):
+            mine, data = jax.tree.map(lambda x, i=i: x[i], (stacked, own))
+            done.append(one(TrainState(number, *mine), shared, data))
+        after = [(tuple(state[1:]), metrics) for state, metrics in done]
+        stacked, metrics = jax.tree.map(lambda *x: jnp.stack(x), *after)
+        return TrainState(done[0][0].step, *stacked), metrics
+
+    ins, outs = (POPULATION, None, 0), (POPULATION, 0)
+    together = in_turn if unrolled else jax.vmap(one, in_axes=ins, out_axes=outs)
+    if mesh is not None:
+        together = sharding.spread_members(together, mesh, ins, outs)
+    return lambda train_state, data: together(train_state, *data)
 
 
 def compile_step(step: Step) -> CompiledStep:

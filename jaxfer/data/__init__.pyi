@@ -1,33 +1,52 @@
-from .augment import Affine, random_affine
+from .augment import Affine, Crop, random_affine, random_crop
 from .cache import read_cache, write_cache
+from .cifar import cifar100
 from .glyphs import glyphs
-from .images import Images, rotations
+from .halves import Halves, halve, random_halves, read_halves
+from .images import Images, rotations, shrunk
 from .omniglot import omniglot
+from .order import shuffled
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sources import from_arrays, load, load_all
-from .splits import glyphs_split, omniglot_split
+from .splits import (
+    cifar100_examples,
+    drawer_examples,
+    glyphs_split,
+    omniglot_split,
+)
 from .streamed import stream
 from .view import View
 
 __all__ = [
     "Affine",
+    "Crop",
+    "Halves",
     "Images",
     "Resident",
     "View",
+    "cifar100",
+    "cifar100_examples",
     "draw",
+    "drawer_examples",
     "fetch",
     "floats",
     "from_arrays",
     "glyphs",
     "glyphs_split",
+    "halve",
     "load",
     "load_all",
     "omniglot",
     "omniglot_split",
     "random_affine",
+    "random_crop",
+    "random_halves",
     "read_cache",
+    "read_halves",
     "resident",
     "rotations",
+    "shrunk",
+    "shuffled",
     "stream",
     "to_float",
     "write_cache",

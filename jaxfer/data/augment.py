@@ -30,6 +30,56 @@ class Affine:
         return any((self.rotate, self.scale, self.shear, self.shift))
 
 
+@dataclass(frozen=True)
+class Crop:
+    """How images are shifted and mirrored at random.
+
+    Attributes:
+        shift: whole pixels, at most and to either side, in height and width apart.
+        mirror: whether every other one, on average, is flipped from left to right.
+    """
+
+    shift: int = 0
+    mirror: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether it changes anything."""
+        return bool(self.shift or self.mirror)
+
+
+def random_crop(
+    keys: PRNGKeyArray, images: Float[Array, "n height width channels"], limits: Crop
+) -> Float[Array, "n height width channels"]:
+    """Each image shifted and mirrored by its own key, 0 where it was not.
+
+    Args:
+        keys: `[n]`, one an image.
+        images: of which 0 is the background (or the mean).
+        limits: see `Crop`.
+
+    Example:
+        >>> keys = jax.random.split(jax.random.key(0), 1)
+        >>> image = jnp.arange(9.0).reshape(1, 3, 3, 1)
+        >>> bool((random_crop(keys, image, Crop()) == image).all())
+        True
+    """
+    shift = limits.shift
+    _, height, width, channels = images.shape
+
+    def one(key: PRNGKeyArray, image: Float[Array, "h w c"]):
+        where, side = jax.random.split(key)
+        at = jax.random.randint(where, (2,), 0, 2 * shift + 1, dtype=jnp.int32)
+        wide = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)))
+        zero = jnp.zeros((), jnp.int32)
+        cut = jax.lax.dynamic_slice(
+            wide, (at[0], at[1], zero), (height, width, channels)
+        )
+        flip = limits.mirror & (jax.random.bits(side, dtype=jnp.uint32) >> 31 == 1)
+        return jnp.where(flip, cut[:, ::-1], cut)
+
+    return jax.vmap(one)(keys, images)
+
+
 def random_affine(
     key: PRNGKeyArray,
     images: Float[Array, "*batch height width channels"],

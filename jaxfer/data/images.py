@@ -98,6 +98,11 @@ class Images:
                 done += len(block)
                 bar.update(len(block))
 
+    def take(self, rows: np.ndarray, *, name: str) -> "Images":
+        """Some of the images, of all classes as they were."""
+        images = View.of(self.images).take(rows)
+        return replace(self, name=name, images=images, labels=self.labels[rows])
+
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
         """The images of some classes, renumbered in the order they are named.
 
@@ -150,3 +155,36 @@ def rotations(data: Images) -> Images:
             f"{c}/rot{90 * k:03d}" for c in data.class_names for k in range(4)
         ),
     )
+
+
+def shrunk(data: Images, side: int) -> Images:
+    """Every image at another size, each new pixel the mean of those it covers.
+
+    Args:
+        data: square images.
+        side: of the new ones, a divisor of the old ones'.
+
+    Returns:
+        The data set, read into memory.
+
+    Raises:
+        ValueError: a side that does not divide.
+
+    Example:
+        >>> image = np.full((1, 4, 4, 1), 8, np.uint8)
+        >>> data = Images("grey", image, np.zeros(1, np.int32), ("a",))
+        >>> shrunk(data, 2).images.ravel().tolist()
+        [8, 8, 8, 8]
+    """
+    n, height, width, channels = data.images.shape
+    if side < 1 or height % side or width % side:
+        raise ValueError(
+            f"found {height}x{width} images in {data.name} and side {side}, needed a "
+            "divisor of both"
+        )
+    cells = (side, height // side, side, width // side, channels)
+    small = [
+        np.rint(block.reshape(len(block), *cells).mean((2, 4))).astype(np.uint8)
+        for block in data.blocks()
+    ]
+    return replace(data, images=np.concatenate(small))

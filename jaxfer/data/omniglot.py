@@ -1,8 +1,6 @@
 """Omniglot from TFDS, prepared as Snell et al. 2017 released it, without TensorFlow."""
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from jaxtyping import UInt8
 from tqdm.auto import tqdm
 
 from jaxfer.data.images import Images
-from jaxfer.data.tfds import open_records
+from jaxfer.data.tfds import naming, open_records
 from jaxfer.data.view import View
 
 SIDE = 28
@@ -48,7 +46,7 @@ class Drawings:
         """The drawings of some rows."""
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         row = 0
-        with self._damage(lambda: row):
+        with naming(lambda: self._place(row)):
             for i, row in enumerate(np.asarray(rows).tolist()):
                 images[i, ..., 0] = prepare(_decode(self._record(row)["image"]))
         return images
@@ -57,7 +55,7 @@ class Drawings:
         """Of each row: its half of the alphabets, its alphabet, its character."""
         found, row = [], 0
         names = [part.features["alphabet"].names for part in self._parts]
-        with self._damage(lambda: row):
+        with naming(lambda: self._place(row)):
             for row in tqdm(range(self.shape[0]), "omniglot", leave=False):
                 record, half = self._record(row), int(row >= self._in_train)
                 alphabet = names[half][int(record["alphabet"])]
@@ -69,19 +67,9 @@ class Drawings:
             return self._parts[0].source[row]
         return self._parts[1].source[row - self._in_train]
 
-    @contextmanager
-    def _damage(self, at: Callable[[], int]) -> Iterator[None]:
-        """Name the record at which reading failed."""
-        try:
-            yield
-        except (RuntimeError, OSError, SyntaxError, ValueError) as e:
-            half = int(at() >= self._in_train)
-            within = at() - half * self._in_train
-            why = (str(e).splitlines() or [type(e).__name__])[0]
-            raise ValueError(
-                f"record {within} of {self._parts[half].files} is damaged ({why}): "
-                "copy or prepare the data set again"
-            ) from e
+    def _place(self, row: int) -> tuple[int, str]:
+        half = int(row >= self._in_train)
+        return row - half * self._in_train, self._parts[half].files
 
 
 def omniglot(directory: str | Path) -> Images:

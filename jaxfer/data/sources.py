@@ -3,24 +3,22 @@
 import difflib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Integer, Num
 
 from jaxfer.data.cache import read_cache
+from jaxfer.data.cifar import cifar100
 from jaxfer.data.glyphs import glyphs
 from jaxfer.data.images import Images
 from jaxfer.data.omniglot import omniglot
-from jaxfer.data.splits import glyphs_split, omniglot_split
+from jaxfer.data.splits import BY_CLASS, BY_EXAMPLE
 from jaxfer.data.view import View
 
-_SPLIT: dict[str, Callable[[Images, str], Images]] = {
-    "glyphs": glyphs_split,
-    "omniglot": omniglot_split,
-}
-NAMES = tuple(_SPLIT)
+NAMES = ("cifar100", "glyphs", "omniglot")
 
 
 def data_directory(directory: str | Path | None = None) -> Path:
@@ -48,7 +46,7 @@ def load_all(name: str, directory: str | Path | None = None) -> Images:
     """A whole data set: from its array cache where there is one, else from its source.
 
     Args:
-        name: 'glyphs', which is drawn on the spot, or 'omniglot'.
+        name: 'glyphs', which is drawn on the spot, 'omniglot' or 'cifar100'.
         directory: see `data_directory`.
 
     Raises:
@@ -79,7 +77,7 @@ def load_source(name: str, directory: str | Path | None = None) -> Images:
             " needed one of them: say where it is with --data.dir or $JAXFER_DATA, or "
             f"prepare it with `python tools/prepare_data.py {name} --to DIR`"
         )
-    return omniglot(directory)
+    return {"cifar100": cifar100, "omniglot": omniglot}[name](directory)
 
 
 def load(
@@ -87,24 +85,31 @@ def load(
     splits: Sequence[str],
     directory: str | Path | None = None,
     *,
+    by: Literal["class", "example"] = "class",
     limit: float = math.inf,
 ) -> dict[str, Images]:
-    """Parts of a data set, by class.
+    """Parts of a data set.
 
     Args:
         name: of the data set (see `load_all`).
         splits: of 'train', 'val', 'trainval' and 'test'.
         directory: see `data_directory`.
+        by: whether parts have other classes, or other examples of the same.
         limit: bytes of pixels up to which a data set that has to be decoded is decoded
             once, into memory; a larger one is when it is asked for.
 
     Raises:
-        ValueError: as `load_all`, or an unknown split.
+        ValueError: as `load_all`, an unknown split, or a data set that has no such
+            parts.
     """
+    _check_name(name)
+    rules = BY_CLASS if by == "class" else BY_EXAMPLE
+    if name not in rules:
+        raise ValueError(f"{name} has no parts by {by}, needed one of {[*rules]}")
     data = load_all(name, directory)
     if isinstance(data.images, View) and data.images.nbytes <= limit:
         data = data.in_memory()
-    return {split: _SPLIT[name](data, split) for split in splits}
+    return {split: rules[name](data, split) for split in splits}
 
 
 def from_arrays(
@@ -169,7 +174,7 @@ def _quantize(images: np.ndarray) -> np.ndarray:
 
 
 def _check_name(name: str) -> None:
-    if name not in _SPLIT:
+    if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"found data set {name!r}, needed one of {NAMES}{hint}")

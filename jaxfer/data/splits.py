@@ -1,11 +1,16 @@
-"""Which classes train, validate and test, as rules.
+"""Which images train, validate and test, as rules.
 
-Splits are by class: no class of one part is in another, and model selection sees the
-validation part only.
+Few-shot splits are by class: no class of one part is in another. Splits by example have
+every class in every part. Model selection sees the validation part only.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxfer.data.cifar import SIZES
 from jaxfer.data.images import Images, rotations
 from jaxfer.data.view import View
 
@@ -76,6 +81,76 @@ def glyphs_split(data: Images, split: str) -> Images:
 
 
 _GLYPHS_PARTS = ("train",) * 7 + ("val",) + ("test",) * 2
+
+
+def cifar100_examples(data: Images, split: str) -> Images:
+    """A part of CIFAR-100 by example: trainval and test are those of the data set.
+
+    Validation is the last 50 of the 500 examples that a class has in trainval.
+
+    Args:
+        data: all of CIFAR-100 (see `cifar100`).
+        split: 'train', 'val', 'trainval' or 'test'.
+
+    Raises:
+        ValueError: another split's name.
+    """
+    is_test = np.arange(len(data.labels)) >= SIZES["train"]
+    # Those of the test part come after all of trainval.
+    place = _place_in_class(data.labels)
+    return _by_example(data, split, is_test, ~is_test & (place >= 450))
+
+
+def drawer_examples(data: Images, split: str) -> Images:
+    """A part of handwriting by drawer: 20 of each character, the last 5 of them test.
+
+    The 3 before them validate.
+
+    Args:
+        data: 20 examples of each class, such as `glyphs` or `omniglot`.
+        split: 'train', 'val', 'trainval' or 'test'.
+
+    Raises:
+        ValueError: another split's name.
+    """
+    place = _place_in_class(data.labels)
+    return _by_example(data, split, place >= 15, (place >= 12) & (place < 15))
+
+
+def _by_example(
+    data: Images,
+    split: str,
+    is_test: Bool[np.ndarray, " n"],
+    is_val: Bool[np.ndarray, " n"],
+) -> Images:
+    _check_split(split, data.name)
+    chosen = {
+        "train": ~is_test & ~is_val,
+        "val": is_val,
+        "trainval": ~is_test,
+        "test": is_test,
+    }[split]
+    return data.take(np.flatnonzero(chosen), name=f"{data.name} {split}")
+
+
+def _place_in_class(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Of each example, how many of its class are before it."""
+    order = np.argsort(labels, kind="stable")
+    _, count = np.unique(labels, return_counts=True)
+    starts = np.repeat(np.cumsum(count) - count, count)
+    place = np.empty(len(labels), int)
+    place[order] = np.arange(len(labels)) - starts
+    return place
+
+
+# A rule for each data set.
+Split = Callable[[Images, str], Images]
+BY_CLASS: dict[str, Split] = {"glyphs": glyphs_split, "omniglot": omniglot_split}
+BY_EXAMPLE: dict[str, Split] = {
+    "cifar100": cifar100_examples,
+    "glyphs": drawer_examples,
+    "omniglot": drawer_examples,
+}
 
 
 def _check_split(split: str, where: str) -> None:

@@ -1,5 +1,7 @@
 """Records that TFDS has prepared, read at random and without TensorFlow."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,3 +66,24 @@ def open_records(name: str, directory: Path, split: str) -> Records:
         ) from e
     files = ", ".join(str(path) for path in builder.info.splits[split].filepaths)
     return Records(source, builder.info.features, files)
+
+
+@contextmanager
+def naming(record: Callable[[], tuple[int, str]]) -> Iterator[None]:
+    """Name the record at which reading failed.
+
+    Args:
+        record: that is being read: its number, and the files it is in.
+
+    Raises:
+        ValueError: in place of what a decoder or a reader raised.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, SyntaxError, ValueError) as e:
+        number, files = record()
+        why = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(
+            f"record {number} of {files} is damaged ({why}): copy or prepare the data "
+            "set again"
+        ) from e

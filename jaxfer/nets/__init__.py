@@ -2,5 +2,8 @@
 
 from jaxfer.nets.chain import chain
 from jaxfer.nets.conv4 import conv4
+from jaxfer.nets.eight import eight_layers
+from jaxfer.nets.linear import linear
+from jaxfer.nets.resnet import resnet20
 
-__all__ = ["chain", "conv4"]
+__all__ = ["chain", "conv4", "eight_layers", "linear", "resnet20"]

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.errors import ScopeParamShapeError
+from flax.errors import InvalidRngError, ScopeParamShapeError
 from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State, layer_mode
@@ -115,6 +115,8 @@ def _run(
             f"found an input of shape {x.shape} before {name}, needed one that fits "
             f"its parameters: {e}"
         ) from e
+    except InvalidRngError as e:
+        raise ValueError(f"found no rng, needed one: {name} drops at random") from e
     y, updated = out
     return y, updated.get(_STATE, variables[_STATE])
 

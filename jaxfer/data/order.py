@@ -1,0 +1,69 @@
+"""The order of a shuffled epoch as a function: which example stands at which place.
+
+No list of a whole epoch is made, sorted or kept: a step asks for the places of its own
+batch, inside its compiled step, and a resumed run for any other.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Integer, PRNGKeyArray
+
+_ROUNDS = 6
+
+
+def shuffled(
+    key: PRNGKeyArray,
+    epoch: int | Integer[Array, ""],
+    places: Integer[Array, " m"],
+    *,
+    n: int,
+) -> Integer[Array, " m"]:
+    """The examples at some places of an epoch, every example at one place of it.
+
+    A Feistel network over the next power of four permutes more numbers than n; those
+    that fall outside are sent through it again until they are inside (Black & Rogaway
+    2002), which leaves a permutation of n.
+
+    Args:
+        key: of the run.
+        epoch: another one, another order.
+        places: 0 to n - 1; may be traced.
+        n: examples, at most 2^30.
+
+    Raises:
+        ValueError: an n out of range.
+
+    Example:
+        >>> order = shuffled(jax.random.key(0), 0, jnp.arange(5), n=5)
+        >>> sorted(order.tolist())
+        [0, 1, 2, 3, 4]
+    """
+    if not 1 <= n <= 2**30:
+        raise ValueError(f"found {n} examples, needed 1 to 2^30")
+    bits = max(1, -(-(n - 1).bit_length() // 2))
+    mask = jnp.uint32(2**bits - 1)
+    # Explicit, so that no default of JAX changes an order.
+    round_keys = jax.random.bits(
+        jax.random.fold_in(key, epoch), (_ROUNDS,), dtype=jnp.uint32
+    )
+
+    def scramble(x: Array) -> Array:
+        left, right = x >> bits, x & mask
+        for i in range(_ROUNDS):
+            left, right = right, left ^ (_mix(right, round_keys[i]) & mask)
+        return left << bits | right
+
+    def again(x: Array) -> Array:
+        return jnp.where(x < n, x, scramble(x))
+
+    first = scramble(jnp.asarray(places).astype(jnp.uint32))
+    inside = jax.lax.while_loop(lambda x: (x >= n).any(), again, first)
+    return inside.astype(jnp.int32)
+
+
+def _mix(x: Array, key: Array) -> Array:
+    """A hash of a word under a key, all bits of which depend on all of both."""
+    x = (x ^ key) * jnp.uint32(0x9E3779B1)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x85EBCA77)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE3D)
+    return x ^ (x >> 16)
