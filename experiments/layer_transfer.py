@@ -8,6 +8,7 @@ and measures on test images what that costs, paired by target task. The same lin
 on after any stop: networks that are done are not trained again.
 """
 
+import dataclasses
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from experiments import layer_transfer_cache as cache
 from experiments import layer_transfer_result as results
 from experiments.layer_transfer_config import Config, check
 from experiments.layer_transfer_members import (
@@ -38,20 +40,12 @@ from experiments.layer_transfer_step import (
     make_optimizer,
     make_piece,
     make_step,
-    pieces,
     test_network,
 )
 from jaxfer import config as configs
 from jaxfer import loop, runlog, sharding, steps
 from jaxfer.data import Images, load, shrunk
-from jaxfer.transfer import (
-    begin,
-    cached_prefix,
-    check_layers,
-    freeze_modes,
-    freeze_rules,
-    stages,
-)
+from jaxfer.transfer import begin, check_layers, freeze_rules, stages
 from jaxfer.trees import flatten, merge
 from jaxfer.types import Params, State, TrainState
 
@@ -100,10 +94,11 @@ def run(
     queue = members(config, train.class_names)
     for member in queue:
         if member.treatment is not None:
-            check_layers(make_net(config, 2), member.treatment)
+            check_layers(make_net(config.net, 2), member.treatment)
     with configs.open_workdir(workdir, config):
         Study(config, workdir, train, test).train(queue)
         result = results.make_result(config, workdir, queue, train, test, published)
+        print(results.table(result))
         if config.figures:
             results.draw(workdir, result)
         # Last: a study is finished where it stands.
@@ -150,58 +145,47 @@ class Study:
 
     def _train_group(self, group: Sequence[Member]) -> None:
         """Train members that share a program, and write down what they came to."""
-        config, one = self.config, group[0]
-        outputs = config.net.outputs or len(one.target.classes)
-        linear = one.treatment is None
-        net = make_net(config, outputs, linear)
+        one, folder = group[0], self.folder / group[0].name
         tasks = [self._task(member) for member in group]
-        begun = [self._begin(member, outputs) for member in group]
-        n = len(tasks[0].labels)
-        per_epoch = n // config.batch
-        if not per_epoch:
-            raise ValueError(
-                f"found {n} examples of {one.target.name}, needed at least a batch, "
-                f"{config.batch}"
-            )
-        length = one.treatment.length if one.treatment else 1
-        num_steps = length * config.epochs * per_epoch
-        plan = [(num_steps, ())]
-        if one.treatment:
-            plan = stages(net, one.treatment, num_steps)
-        program = Program(
-            config, outputs, linear, n, num_steps, plan[0][1], devices=self.devices
-        )
-        cached = self._cache(program, net, one, len(plan), begun, tasks)
-        if cached:
-            program, tasks = cached
-        folder = self.folder / one.name
+        program, plan = self._plan(one, len(tasks[0].labels))
+        begun = [self._begin(member, program.outputs) for member in group]
         optimizer = make_optimizer(program)
-        train_state = _stack(
+        rules = freeze_rules(program.frozen)
+        train_state = self._spread(
             [
-                steps.init_train_state(
-                    *x[:2], optimizer, rules=freeze_rules(plan[0][1])
-                )
-                for x in begun
+                steps.init_train_state(params, state, optimizer, rules=rules)
+                for params, state, _ in begun
             ]
         )
-        shared = None if program.first else self.images
-        data = (shared, jax.tree.map(lambda *x: jnp.stack(x), *tasks))
-        fingerprint = f"{self.train_set.fingerprint} {' '.join(m.name for m in group)}"
+        data: cache.Feed = (self.images, cache.stack(tasks))
+        if len(plan) == 1:
+            program, data = cache.feed(
+                self.config,
+                program,
+                one.name,
+                begun,
+                tasks,
+                self.images,
+                folder / "prefix",
+            )
+        if not callable(data):
+            data = data[0], sharding.place_members(data[1], self.mesh)
+        names = " ".join(member.name for member in group)
         with loop.Run(
             folder,
-            fingerprint=fingerprint,
-            per_step=config.batch * len(group),
+            fingerprint=f"{self.train_set.fingerprint} {names}",
+            per_step=self.config.batch * len(group),
             unit="image",
-            steps_per_call=config.steps_per_call,
-            save_every=config.save_every,
-            log_every=config.log_every,
+            steps_per_call=self.config.steps_per_call,
+            save_every=self.config.save_every,
+            log_every=self.config.log_every,
         ) as going:
-            for i, (until, frozen) in enumerate(plan):
-                program = _with_frozen(program, frozen)
-                if i:
+            for number, (until, frozen) in enumerate(plan):
+                program = dataclasses.replace(program, frozen=frozen)
+                if number:
                     train_state = _repartition(train_state, optimizer, frozen)
                 ended = going.phase(
-                    "train" if len(plan) == 1 else f"train{i + 1}",
+                    f"train{number + 1}" if len(plan) > 1 else "train",
                     make_step(program),
                     train_state,
                     data,
@@ -209,34 +193,81 @@ class Study:
                 )
                 train_state = ended.train_state or train_state
             rate, wall_s = going.rate, going.wall_s
-        lines = runlog.read_metrics(folder)
-        (seen,) = [v for k, v in lines[-1].items() if k.endswith("/accuracy")]
-        for i, (member, (_, _, report)) in enumerate(zip(group, begun, strict=True)):
+        (seen,) = [
+            value
+            for name, value in runlog.read_metrics(folder)[-1].items()
+            if name.endswith("/accuracy")
+        ]
+        for i, (member, task) in enumerate(zip(group, tasks, strict=True)):
             params, state = jax.tree.map(
                 lambda x, i=i: x[i],
                 (merge(train_state.trainable, train_state.frozen), train_state.state),
             )
-            task = self._task(member)
             record = {
                 "accuracy": self._test(member, program, params, state, task),
                 "train_accuracy": 100 * seen,
-                "steps": num_steps,
+                "steps": program.num_steps,
                 "examples_per_s": rate,
                 "wall_s": wall_s / len(group),
                 "cached": program.first is not None,
-                "taken": report.taken if report else (),
-                "with": [m.name for m in group],
+                "taken": begun[i][2],
+                "trained_with": [m.name for m in group],
             }
             keep = member.kind in ("base", "random")
-            net_arrays = _net_arrays(params, state, task) if keep else None
-            results.write_member(self.folder, member, record, net_arrays)
-        shutil.rmtree(folder / "checkpoints")
+            arrays = _net_arrays(params, state, task) if keep else None
+            results.write_member(self.folder, member, record, arrays)
+        for scratch in ("checkpoints", "prefix"):
+            shutil.rmtree(folder / scratch, ignore_errors=True)
+
+    def _spread(self, states: Sequence[TrainState]) -> TrainState:
+        """One state of many networks, each device with its share of them."""
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *[s[1:] for s in states])
+        number = sharding.place(states[0].step, self.mesh)
+        return TrainState(number, *sharding.place_members(stacked, self.mesh))
+
+    def _plan(
+        self, member: Member, n: int
+    ) -> tuple[Program, list[tuple[int, tuple[str, ...]]]]:
+        """The program a member begins with, and what is frozen until which step."""
+        config, treatment = self.config, member.treatment
+        per_epoch = n // config.batch
+        if not per_epoch:
+            raise ValueError(
+                f"found {n} examples of {member.target.name}, needed at least a batch, "
+                f"{config.batch}"
+            )
+        outputs = config.net.outputs or len(member.target.classes)
+        if outputs < len(member.target.classes):
+            raise ValueError(
+                f"found net.outputs = {outputs}, needed at least the "
+                f"{len(member.target.classes)} classes of {member.target.name}"
+            )
+        plan: list[tuple[int, tuple[str, ...]]]
+        if treatment is None:
+            num_steps = config.epochs * per_epoch
+            plan = [(num_steps, ())]
+        else:
+            num_steps = treatment.length * config.epochs * per_epoch
+            plan = stages(make_net(config.net, outputs), treatment, num_steps)
+        program = Program(
+            config.net,
+            config.optim,
+            config.augment,
+            config.batch,
+            outputs,
+            linear=treatment is None,
+            n=n,
+            num_steps=num_steps,
+            frozen=plan[0][1],
+            devices=self.devices,
+        )
+        return program, plan
 
     def _test(
         self, member: Member, program: Program, params: Params, state: State, task: Task
     ) -> float:
         rows, labels = _rows(self.test_set, member.target)
-        piece = make_piece(self.config, program.outputs, program.linear, None)
+        piece = make_piece(self.config.net, program.outputs, program.linear, None)
         return test_network(piece, params, state, task, self.test_images, rows, labels)
 
     def _task(self, member: Member) -> Task:
@@ -257,75 +288,26 @@ class Study:
             member.key(),
         )
 
-    def _begin(self, member: Member, outputs: int) -> tuple[Params, State, Any]:
+    def _begin(self, member: Member, outputs: int) -> cache.Begun:
         """The parameters and statistics a member begins with, and what it copied."""
         config, linear = self.config, member.treatment is None
-        init = make_init(config, outputs, linear, self.images.shape[1:])
+        init = make_init(config.net, outputs, linear, self.images.shape[1:])
         fresh = init(jax.random.fold_in(member.key(), INIT))
         if member.treatment is None:
-            return *fresh, None
+            return *fresh, ()
         source = None
         if member.source is not None:
             arrays = self._source(member.source)
             params, state = arrays["params"], arrays["state"]
             # A network without statistics has no arrays of them.
             source = params, {name: state.get(name, {}) for name in fresh[1]}
-        net = make_net(config, outputs)
-        return begin(net, member.treatment, fresh, source)
+        net = make_net(config.net, outputs)
+        params, state, report = begin(net, member.treatment, fresh, source)
+        params, state = jax.tree.map(jnp.asarray, (params, state))
+        return params, state, report.taken
 
     def _source(self, target: Target) -> dict[str, Any]:
         return results.read_net(self.folder / f"{base_name(target)}.npz")
-
-    def _cache(
-        self,
-        program: Program,
-        net: Any,
-        member: Member,
-        num_stages: int,
-        begun: Sequence[tuple[Params, State, Any]],
-        tasks: Sequence[Task],
-    ) -> tuple[Program, list[Task]] | None:
-        """The activations of the frozen layers, where they are worth it and exact."""
-        config = self.config
-        if not config.cache or not program.frozen or num_stages > 1:
-            return None
-        params, state, _ = begun[0]
-        dropout = config.net.frozen_dropout
-        modes = freeze_modes(params, program.frozen, dropout=dropout)
-        try:
-            last = cached_prefix(
-                net,
-                params,
-                state,
-                self.images.shape[1:],
-                modes,
-                program.frozen,
-                augmented=bool(config.augment),
-            )
-        except ValueError as e:
-            print(f"{member.name}: {e}")
-            return None
-        piece = make_piece(config, program.outputs, False, last)
-        filled = []
-        for (params, state, _), task in zip(begun, tasks, strict=True):
-            blocks = pieces(
-                piece, params, state, task, self.images, np.asarray(task.rows)
-            )
-            inputs = jnp.concatenate([*blocks])
-            filled.append(task._replace(rows=None, inputs=inputs))
-        names = [*params]
-        first = names[names.index(last) + 1]
-        return Program(**{**vars(program), "first": first}), filled
-
-
-def _with_frozen(program: Program, frozen: tuple[str, ...]) -> Program:
-    return Program(**{**vars(program), "frozen": frozen})
-
-
-def _stack(train_states: Sequence[TrainState]) -> TrainState:
-    """One state of many networks, the number of the step in common."""
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[s[1:] for s in train_states])
-    return TrainState(train_states[0].step, *stacked)
 
 
 def _repartition(

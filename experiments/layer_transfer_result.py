@@ -151,19 +151,16 @@ def findings(cells: Cells) -> dict[str, dict[str, Any]]:
     """The five findings of the paper as differences, each with whether it is seen.
 
     Seen means that the 95% interval over targets leaves out 0 on the paper's side,
-    and None that the study has not the networks to say.
+    and None that there is no interval.
     """
     layers = sorted({n for _, _, n in cells if n})
     similar = {kind: _levels(cells, "similar", kind, layers) for _, kind, _ in cells}
     base = cells.get(("similar", "base", 0), {})
     found: dict[str, dict[str, Any]] = {}
 
-    def say(name: str, values: Summary | None, sign: int, what: str) -> None:
-        seen = None
-        if values is not None and values.ci95 is not None:
-            seen = bool(sign * values.mean > values.ci95)
-        metric = None if values is None else _metric(values)
-        found[name] = {"what": what, "difference": metric, "seen": seen}
+    def say(name: str, value: Summary, sign: int, what: str) -> None:
+        seen = None if value.ci95 is None else bool(sign * value.mean > value.ci95)
+        found[name] = {"what": what, "difference": _metric(value), "seen": seen}
 
     middle = [n for n in layers if layers[0] < n < layers[-1]]
     first, last = layers[0], layers[-1]
@@ -241,6 +238,17 @@ def _metric(summary: Summary) -> dict[str, Any]:
 
 def _place(grid: str, n: int) -> str:
     return f"{grid}/n{n}"
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The findings as Markdown."""
+    lines = ["| finding | what | difference | seen |", "| --- | --- | --- | --- |"]
+    for name, found in result["findings"].items():
+        metric = found["difference"]
+        value = str(Summary(metric["mean"], metric["ci95"], metric["n"]))
+        seen = {True: "yes", False: "no", None: "no interval"}[found["seen"]]
+        lines.append(f"| {name} | {found['what']} | {value} | {seen} |")
+    return "\n".join(lines)
 
 
 def draw(workdir: Path, result: Mapping[str, Any]) -> None:

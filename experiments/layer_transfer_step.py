@@ -12,9 +12,9 @@ import optax
 from jax import Array
 from jaxtyping import PyTree
 
-from experiments.layer_transfer_config import Config
+from experiments.layer_transfer_config import Network, Optim
 from jaxfer import losses, nets, sharding, steps
-from jaxfer.data import random_crop, shuffled
+from jaxfer.data import Crop, random_crop, shuffled
 from jaxfer.transfer import freeze_modes
 from jaxfer.types import EVAL, Net, Params, State
 
@@ -50,7 +50,10 @@ class Program:
     """What the compiled functions of a network hang on, and nothing else.
 
     Attributes:
-        config: of the study.
+        net: the network, as the config has it.
+        optim: how it trains.
+        augment: how images are moved.
+        batch: examples a step.
         outputs: of the classifier.
         linear: whether the network is logistic regression.
         n: examples it trains on.
@@ -61,7 +64,10 @@ class Program:
         devices: that a population is spread over.
     """
 
-    config: Config
+    net: Network
+    optim: Optim
+    augment: Crop
+    batch: int
     outputs: int
     linear: bool
     n: int
@@ -73,9 +79,9 @@ class Program:
 
 
 @lru_cache
-def make_net(config: Config, outputs: int, linear: bool = False) -> Net:
-    """The network with so many outputs."""
-    net, dtype = config.net, jnp.dtype(config.net.precision)
+def make_net(net: Network, outputs: int, linear: bool = False) -> Net:
+    """The network with so many outputs, or logistic regression."""
+    dtype = jnp.dtype(net.precision)
     if linear:
         return nets.linear(outputs)
     if net.kind == "resnet20":
@@ -92,18 +98,17 @@ def make_net(config: Config, outputs: int, linear: bool = False) -> Net:
 
 @lru_cache
 def make_init(
-    config: Config, outputs: int, linear: bool, image_shape: tuple[int, ...]
+    net: Network, outputs: int, linear: bool, image_shape: tuple[int, ...]
 ) -> Callable[[Array], tuple[Params, State]]:
     """What draws a network, compiled."""
-    net = make_net(config, outputs, linear)
-    return jax.jit(lambda key: net.init(key, image_shape))
+    made = make_net(net, outputs, linear)
+    return jax.jit(lambda key: made.init(key, image_shape))
 
 
 @lru_cache
 def make_optimizer(program: Program) -> optax.GradientTransformation:
     """SGD with momentum and coupled decay, or AdamW, along a cosine to 0."""
-    optim = program.config.optim
-    per_epoch = program.n // program.config.batch
+    optim, per_epoch = program.optim, program.n // program.batch
     rate = optax.schedules.warmup_cosine_decay_schedule(
         0.0, optim.learning_rate, int(optim.warmup * per_epoch), program.num_steps
     )
@@ -130,8 +135,7 @@ def batch_of(program: Program, task: Task, step: Array) -> tuple[Array, Array]:
     Every epoch has an order of its own; what is left of it after whole batches is left
     out.
     """
-    batch = program.config.batch
-    per_epoch = program.n // batch
+    batch, per_epoch = program.batch, program.n // program.batch
     epoch, place = step // per_epoch, step % per_epoch
     places = place * batch + jnp.arange(batch, dtype=jnp.int32)
     order = jax.random.fold_in(task.key, _ORDER)
@@ -144,8 +148,7 @@ def make_loss(program: Program) -> steps.Loss:
 
     Data are a pair: the images that all networks share, and a `Task`.
     """
-    config = program.config
-    net = make_net(config, program.outputs, program.linear)
+    net = make_net(program.net, program.outputs, program.linear)
 
     def loss(params: Params, state: State, step: Array, data: tuple[Array, Task]):
         images, task = data
@@ -159,10 +162,11 @@ def make_loss(program: Program) -> steps.Loss:
                 x = task.inputs[at]
             else:
                 x = normalized(images[task.rows[at]], task.centre, task.scale)
-                if config.augment:
+                if program.augment:
                     keys = jax.vmap(lambda i: jax.random.fold_in(draws, i))(number)
-                    x = random_crop(keys, x, config.augment)
-        modes = freeze_modes(params, program.frozen, dropout=config.net.frozen_dropout)
+                    x = random_crop(keys, x, program.augment)
+        dropout = program.net.frozen_dropout
+        modes = freeze_modes(params, program.frozen, dropout=dropout)
         logits, state = net.apply(
             params, state, x, mode=modes, rng=draws, first=program.first
         )
@@ -183,15 +187,15 @@ def make_step(program: Program) -> steps.CompiledStep:
 
 @lru_cache
 def make_piece(
-    config: Config, outputs: int, linear: bool, last: str | None
+    net: Network, outputs: int, linear: bool, last: str | None
 ) -> Callable[..., Array]:
     """What runs a network on a block of stored images, up to a layer, compiled."""
-    net = make_net(config, outputs, linear)
+    made = make_net(net, outputs, linear)
 
     @jax.jit
     def piece(params: Params, state: State, task: Task, images: Array, rows: Array):
         x = normalized(images[rows], task.centre, task.scale)
-        return net.apply(params, state, x, mode=EVAL, last=last)[0]
+        return made.apply(params, state, x, mode=EVAL, last=last)[0]
 
     return piece
 

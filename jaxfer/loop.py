@@ -153,7 +153,7 @@ class Run:
             if found["phase"] == name:
                 restored = self._checkpoints.restore(train_state)
                 assert restored is not None  # noqa: S101
-                train_state = restored[0]
+                train_state, begun = restored[0], found["begun"]
                 if best is not None and found["best"]:
                     best.loss, best.step = found["best"]
                 done = int(train_state.step)
@@ -164,6 +164,7 @@ class Run:
             return {
                 "fingerprint": self._fingerprint,
                 "phase": name,
+                "begun": begun,
                 "past": past,
                 "best": [best.loss, best.step] if best and best.step else None,
             }

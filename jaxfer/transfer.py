@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxfer.stats import Summary, Values, paired
 from jaxfer.trees import Graft, Rules, graft
-from jaxfer.types import TRAIN, AnyArray, Mode, Net, Params, State
+from jaxfer.types import TRAIN, Mode, Net, Params, State
 
 Source = Literal["self", "other", "none"]
 # Of each kind: where its layers are copied from, whether they are frozen, and how many
@@ -131,6 +131,10 @@ def check_layers(net: Net, treatment: Treatment) -> None:
 
     Raises:
         ValueError: with the layers it has.
+
+    Example:
+        >>> from jaxfer.nets import conv4
+        >>> check_layers(conv4(), Treatment("AnB", 4))
     """
     most = len(net.layers)
     if treatment.n + treatment.keep > most:
@@ -169,7 +173,7 @@ def begin(
         >>> one, other = (net.init(jax.random.key(i), (8, 8, 1)) for i in (0, 1))
         >>> _, _, report = begin(net, Treatment("AnB", 1), one, other)
         >>> report.taken
-        ('conv1/Conv_0/bias', 'conv1/Conv_0/kernel')
+        ('conv1/Conv_0/kernel', 'conv1/Conv_0/bias')
     """
     check_layers(net, treatment)
     params, state = fresh
@@ -310,14 +314,14 @@ def cached_prefix(
     return last
 
 
-def _after(net: Net, params: Params, state: State, x: AnyArray, name: str):
+def _after(net: Net, params: Params, state: State, x: Any, name: str):
     return jax.eval_shape(
         lambda x: net.apply(params, state, x, first=name, last=name)[0], x
     )
 
 
 def _draws(
-    net: Net, params: Params, state: State, x: AnyArray, name: str, mode: Mode
+    net: Net, params: Params, state: State, x: Any, name: str, mode: Mode
 ) -> bool:
     """Whether a layer that runs without drawing cannot run so without a key."""
     if not mode.dropout:

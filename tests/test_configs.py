@@ -44,7 +44,7 @@ def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
             return data.take_classes(data.class_names, name=f"blobs {name}")
 
         sources = sys.modules["jaxfer.data.sources"]
-        monkeypatch.setitem(sources._SPLIT, "omniglot", split)
+        monkeypatch.setitem(sources.BY_CLASS, "omniglot", split)
         write_cache(blobs, tmp_path / "omniglot.cache")
     config = dataclasses.replace(
         config,

@@ -24,6 +24,7 @@ LEVELS = {
     "sharding": 1,
     "data.resident": 2,
     "data.streamed": 2,
+    "transfer": 2,
     "steps": 2,
     "checkpoint": 2,
     "runlog": 2,

@@ -292,3 +292,42 @@ def test_a_validation_loss_that_is_not_finite_stops(tmp_path):
         _run(tmp_path, [1.0, np.nan])
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 6
+
+
+def test_phases_go_on_with_another_partition_and_a_resume_finds_its_own(tmp_path):
+    """Gradual unfreezing: the state of each phase has another shape."""
+    params = {"a": {"w": jnp.ones(3)}, "b": {"w": jnp.ones(2)}}
+
+    def loss(params, state, step, data):
+        value = sum(((p["w"] - data - step) ** 2).sum() for p in params.values())
+        return value, (state, {})
+
+    plan = [(6, [("a", False), ("**", True)]), (12, [("**", True)])]
+    step = steps.compile_step(steps.make_train_step(loss, OPTIMIZER))
+
+    def run(workdir, until=99):
+        state = steps.init_train_state(
+            jax.tree.map(jnp.copy, params), {}, OPTIMIZER, rules=plan[0][1]
+        )
+        with loop.Run(workdir, fingerprint="x", save_every=2, log_every=1) as going:
+            for i, (end, rules) in enumerate(plan):
+                if i:
+                    state = steps.repartition(state, OPTIMIZER, rules)
+                end = min(end, until)
+                data = jnp.asarray(0.5)
+                ended = going.phase(f"p{i}", step, state, data, num_steps=end)
+                state = ended.train_state or state
+                if end == until:
+                    return None
+        return state
+
+    whole = run(tmp_path / "whole")
+    assert int(whole.step) == 12
+    lines = read_metrics(tmp_path / "whole")
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    for until in (4, 8):
+        run(tmp_path / "parts", until)
+    resumed = run(tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    again = [line["step"] for line in read_metrics(tmp_path / "parts")]
+    assert again == list(range(1, 13))

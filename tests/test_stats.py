@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import scipy.stats
 
-from jaxfer import Mean, over_seeds, paired, summarize
+from jaxfer import Mean, over_seeds, paired, summarize, unpaired
 
 # Two-sided 95% quantiles of Student's t, from printed tables.
 T = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 999: 1.962}
@@ -63,3 +64,18 @@ def test_interval_over_seeds_is_of_the_seeds():
 def test_metric_has_what_a_result_file_needs():
     metric = summarize([1.0, 2.0]).metric(over="episodes", unit="%")
     assert set(metric) == {"mean", "ci95", "n", "over", "unit"}
+
+
+def test_unpaired_is_welchs_test(rng):
+    one, other = rng.normal(1, 2, 5), rng.normal(0, 0.5, 9)
+    found = unpaired(one, other)
+    expected = scipy.stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert found.mean == pytest.approx(one.mean() - other.mean())
+    assert found.mean - found.ci95 == pytest.approx(expected.low)
+    assert found.mean + found.ci95 == pytest.approx(expected.high)
+    assert found.n == 5
+
+
+def test_unpaired_of_one_value_or_of_the_same_has_no_spread():
+    assert unpaired([3.0], [1.0, 2.0]) == (1.5, None, 1)
+    assert unpaired([2.0, 2.0], [1.0, 1.0]) == (1.0, 0.0, 2)

@@ -5,8 +5,16 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxfer import TRAIN, Episode, steps
-from jaxfer.nets import chain, conv4
+from jaxfer import (
+    TRAIN,
+    Episode,
+    TrainState,
+    freeze_modes,
+    sharding,
+    softmax_cross_entropy,
+    steps,
+)
+from jaxfer.nets import chain, conv4, eight_layers
 
 PARAMS = {"a": {"w": jnp.array([1.0, 2.0])}, "b": {"w": jnp.array([3.0])}}
 FREEZE_A = [("a", False), ("**", True)]
@@ -163,3 +171,111 @@ def test_episodes_are_evaluated_each_once_whatever_the_block(episodes, block, fi
     )
     np.testing.assert_array_equal(values["accuracy"], data[first : first + episodes])
     assert len(sizes) == 1
+
+
+def test_what_trains_on_keeps_its_moments_and_what_begins_has_fresh_ones():
+    optimizer = optax.adam(optax.schedules.linear_schedule(0.1, 0.0, 10))
+    step = jax.jit(steps.make_train_step(_loss, optimizer))
+    state = _start(optimizer, FREEZE_A)
+    for _ in range(3):
+        state, _ = step(state, jnp.asarray(0.5))
+    thawed = steps.repartition(state, optimizer, steps.ALL_TRAIN)
+    before, after = (
+        {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        for leaves, _ in map(
+            jax.tree_util.tree_flatten_with_path, (state.opt_state, thawed.opt_state)
+        )
+    )
+    assert int(thawed.step) == 3 and not thawed.frozen
+    assert len(after) == len(before) + 2
+    for path, leaf in after.items():
+        expected = before.get(path, jnp.zeros_like(leaf))
+        np.testing.assert_array_equal(leaf, expected, path)
+    assert any(int(leaf) == 3 for path, leaf in after.items() if "count" in path)
+    moved, _ = step(thawed, jnp.asarray(0.5))
+    assert (moved.trainable["a"]["w"] != PARAMS["a"]["w"]).all()
+    again = steps.repartition(moved, optimizer, FREEZE_A)
+    np.testing.assert_array_equal(again.frozen["a"]["w"], moved.trainable["a"]["w"])
+
+
+NET = eight_layers(3, width=2, dense=4)
+
+
+def _population(size):
+    """Small networks with frozen layers, each with data of its own."""
+    # Not Adam, which makes a step of the sign of what is zero but for rounding.
+    optimizer = optax.sgd(0.05, 0.9)
+
+    def loss(params, state, step, data):
+        shared, (x, key) = data
+        key = jax.random.fold_in(key, step)
+        modes = freeze_modes(params, ["conv1"])
+        logits, state = NET.apply(params, state, x + shared, mode=modes, rng=key)
+        labels = jnp.arange(4, dtype=jnp.int32) % 3
+        return softmax_cross_entropy(logits, labels), (state, {})
+
+    rules = [("conv1", False), ("**", True)]
+    begun = [
+        steps.init_train_state(
+            *NET.init(jax.random.key(i), (8, 8, 1)), optimizer, rules=rules
+        )
+        for i in range(size)
+    ]
+    own = (
+        jax.random.normal(jax.random.key(99), (size, 4, 8, 8, 1)),
+        jax.random.split(jax.random.key(98), size),
+    )
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[tuple(s[1:]) for s in begun])
+    together = TrainState(begun[0].step, *stacked)
+    return steps.make_train_step(loss, optimizer), begun, together, (jnp.ones(()), own)
+
+
+def _close(one, other):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, other
+    )
+
+
+@pytest.mark.parametrize("unrolled", [True, False], ids=["in turn", "vmap"])
+def test_a_population_is_its_members_one_by_one(unrolled):
+    step, begun, together, (shared, own) = _population(3)
+    population = jax.jit(steps.make_population_step(step, unrolled=unrolled))
+    for _ in range(2):
+        together, metrics = population(together, (shared, own))
+    assert metrics["loss"].shape == (3,) and int(together.step) == 2
+    for i, state in enumerate(begun):
+        mine = jax.tree.map(lambda x, i=i: x[i], own)
+        for _ in range(2):
+            state, alone = jax.jit(step)(state, (shared, mine))
+        at = jax.tree.map(lambda x, i=i: x[i], tuple(together[1:]))
+        _close(at, tuple(state[1:]))
+        np.testing.assert_allclose(metrics["loss"][i], alone["loss"], rtol=1e-4)
+        np.testing.assert_array_equal(
+            at[1]["conv1"]["Conv_0"]["kernel"],
+            begun[i].frozen["conv1"]["Conv_0"]["kernel"],
+        )
+
+
+@pytest.mark.parametrize("unrolled", [True, False], ids=["in turn", "vmap"])
+def test_a_population_over_devices_has_nothing_to_say(unrolled):
+    """No collective in the compiled step, and the members of one device."""
+    step, _, together, data = _population(8)
+    mesh = sharding.make_mesh(8)
+    single = jax.jit(steps.make_population_step(step, unrolled=unrolled))
+    spread = jax.jit(steps.make_population_step(step, mesh=mesh, unrolled=unrolled))
+    number, rest = together[0], tuple(together[1:])
+    placed = TrainState(
+        sharding.place(number, mesh), *sharding.place_members(rest, mesh)
+    )
+    own = sharding.place_members(data[1], mesh)
+    shared = sharding.place(data[0], mesh)
+    compiled = spread.lower(placed, (shared, own)).compile()
+    words = ("all-reduce", "all-gather", "all-to-all", "collective", "reduce-scatter")
+    assert not [word for word in words if word in compiled.as_text()]
+    after, metrics = compiled(placed, (shared, own))
+    expected, alone = single(together, data)
+    _close(after, expected)
+    np.testing.assert_allclose(metrics["loss"], alone["loss"], rtol=1e-4)
+    kernel = after.trainable["fc6"]["Dense_0"]["kernel"]
+    assert len(kernel.addressable_shards) == 8
+    assert kernel.addressable_shards[0].data.shape[0] == 1

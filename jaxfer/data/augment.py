@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,14 @@ class Crop:
 
 
 def random_crop(
-    keys: PRNGKeyArray, images: Float[Array, "n height width channels"], limits: Crop
+    keys: Shaped[Array, " n"],
+    images: Float[Array, "n height width channels"],
+    limits: Crop,
 ) -> Float[Array, "n height width channels"]:
     """Each image shifted and mirrored by its own key, 0 where it was not.
 
     Args:
-        keys: `[n]`, one an image.
+        keys: `[n]` typed keys, one an image.
         images: of which 0 is the background (or the mean).
         limits: see `Crop`.
 

@@ -47,9 +47,12 @@ def cifar100(directory: str | Path) -> Images:
     features = parts[0].features
     fine, coarse = features["label"].names, features["coarse_label"].names
     # One example of a class says which superclass it is of.
-    _, first = np.unique(labels, return_index=True)
-    names = tuple(f"{coarse[above[i]]}/{fine[labels[i]]}" for i in first)
-    return Images("cifar100", images, labels, names)
+    present, first, labels = np.unique(labels, return_index=True, return_inverse=True)
+    superclasses = above[first]
+    names = tuple(
+        f"{coarse[s]}/{fine[c]}" for c, s in zip(present, superclasses, strict=True)
+    )
+    return Images("cifar100", images, labels.astype(np.int32), names)
 
 
 def _decode(png: bytes) -> np.ndarray:

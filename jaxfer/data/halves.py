@@ -59,7 +59,7 @@ def halve(class_names: Sequence[str], by: str, split: int = 0) -> Halves:
 
     Example:
         >>> halve(["a", "b", "c", "d"], "random", 0)
-        Halves(a=('c', 'd'), b=('a', 'b'))
+        Halves(a=('a', 'd'), b=('b', 'c'))
     """
     if by == "random":
         return random_halves(class_names, split)

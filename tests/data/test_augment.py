@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jaxfer.data import Affine, random_affine
+from jaxfer.data import Affine, Crop, random_affine, random_crop
 from jaxfer.data.augment import affine
 
 
@@ -75,3 +75,34 @@ def test_limits_are_reached_and_not_passed(key):
 @pytest.mark.parametrize("name", ["rotate", "scale", "shear", "shift"])
 def test_any_limit_makes_it_true(name):
     assert not Affine() and dataclasses.replace(Affine(), **{name: 0.1})
+
+
+def test_a_crop_shifts_by_whole_pixels_and_mirrors_half(rng):
+    image = rng.random((5, 6, 2)).astype(np.float32)
+    n = 400
+    keys = jax.random.split(jax.random.key(0), n)
+    same = jnp.broadcast_to(jnp.asarray(image)[None], (n, *image.shape))
+    moved = np.asarray(random_crop(keys, same, Crop(shift=2, mirror=True)))
+    wide = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    found = []
+    for one in moved:
+        (at,) = [
+            (y, x, flip)
+            for y, x, flip in np.ndindex(5, 5, 2)
+            if (one == wide[y : y + 5, x : x + 6][:, :: -1 if flip else 1]).all()
+        ]
+        found.append(at)
+    ys, xs, flips = np.transpose(found)
+    # 25 shifts, 16 of each expected; chi-square with 24 degrees of freedom.
+    counts = np.bincount(5 * ys + xs, minlength=25)
+    assert ((counts - n / 25) ** 2 / (n / 25)).sum() < 52
+    assert 160 < flips.sum() < 240
+
+
+def test_an_image_is_moved_by_its_own_key_alone(rng):
+    images = jnp.asarray(rng.random((4, 5, 5, 1)), jnp.float32)
+    keys = jax.random.split(jax.random.key(1), 4)
+    whole = random_crop(keys, images, Crop(2, True))
+    alone = random_crop(keys[2:3], images[2:3], Crop(2, True))
+    np.testing.assert_array_equal(whole[2:3], alone)
+    assert not Crop() and Crop(1) and Crop(mirror=True)

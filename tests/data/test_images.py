@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.data import Images, from_arrays, rotations
+from jaxfer.data import Images, from_arrays, rotations, shrunk
 
 
 def _images(**changes) -> Images:
@@ -131,3 +131,14 @@ _NAN[2, 1, 1] = np.nan
 def test_arrays_that_are_no_images_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         from_arrays(images, np.array([0, 1, 0]))
+
+
+def test_shrunk_images_are_means_of_cells(rng):
+    images = rng.integers(0, 256, (3, 6, 6, 2)).astype(np.uint8)
+    data = Images("x", images, np.zeros(3, np.int32), ("a",))
+    small = shrunk(data, 2).images
+    for i, y, x, c in np.ndindex(3, 2, 2, 2):
+        cell = images[i, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3, c]
+        assert abs(float(small[i, y, x, c]) - cell.mean()) <= 0.5
+    with pytest.raises(ValueError, match="6x6 images in x and side 4, needed a div"):
+        shrunk(data, 4)

@@ -43,3 +43,10 @@ def test_missing_data_are_refused_with_the_way_to_get_them(tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         load_all("omniglot", tmp_path)
+
+
+def test_parts_are_by_class_or_by_example(tmp_path):
+    by_example = load("glyphs", ["train", "test"], by="example")
+    assert len({part.num_classes for part in by_example.values()}) == 1
+    with pytest.raises(ValueError, match="cifar100 has no parts by class, needed one"):
+        load("cifar100", ["train"], tmp_path)

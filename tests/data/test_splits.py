@@ -1,6 +1,13 @@
+import numpy as np
 import pytest
 
-from jaxfer.data import glyphs, glyphs_split
+from jaxfer.data import (
+    Images,
+    cifar100_examples,
+    drawer_examples,
+    glyphs,
+    glyphs_split,
+)
 
 PARTS = ("train", "val", "trainval", "test")
 
@@ -33,3 +40,45 @@ def test_too_few_alphabets_and_unknown_splits_are_refused():
         glyphs_split(few, "train")
     with pytest.raises(ValueError, match="split 'tset' of glyphs, needed one of"):
         glyphs_split(few, "tset")
+
+
+def test_drawers_are_parted_and_every_class_is_in_every_part():
+    data = glyphs(alphabets=2, characters=3, drawers=20)
+    parts = {name: drawer_examples(data, name) for name in PARTS}
+    counts = {k: np.bincount(part.labels).tolist() for k, part in parts.items()}
+    sizes = {"train": 12, "val": 3, "trainval": 15, "test": 5}
+    assert counts == {name: [size] * 6 for name, size in sizes.items()}
+    # The last five drawings of each character, and no other.
+    pixels = data.images.reshape(6, 20, *data.images.shape[1:])
+    np.testing.assert_array_equal(
+        parts["test"].in_memory().images, pixels[:, 15:].reshape(30, 28, 28, 1)
+    )
+    np.testing.assert_array_equal(
+        parts["val"].in_memory().images, pixels[:, 12:15].reshape(18, 28, 28, 1)
+    )
+    with pytest.raises(ValueError, match="split 'x' of glyphs, needed one of"):
+        drawer_examples(data, "x")
+
+
+def test_cifar_validates_on_the_last_fifty_of_each_class(rng):
+    sizes = (500, 100)
+    labels = [rng.permutation(np.repeat(range(100), size)) for size in sizes]
+    labels = np.concatenate(labels)
+    images = np.arange(60_000, dtype=np.uint32).view(np.uint8).reshape(-1, 2, 2, 1)
+    names = tuple(f"above/{c}" for c in range(100))
+    data = Images("cifar100", images, labels.astype(np.int32), names)
+    rows = {
+        name: part.in_memory().images.reshape(-1, 4).view(np.uint32).ravel()
+        for name in PARTS
+        for part in [cifar100_examples(data, name)]
+    }
+    np.testing.assert_array_equal(rows["trainval"], np.arange(50_000))
+    np.testing.assert_array_equal(rows["test"], np.arange(50_000, 60_000))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([rows["train"], rows["val"]])), np.arange(50_000)
+    )
+    for c in (0, 57):
+        of_class = np.flatnonzero(labels[:50_000] == c)
+        np.testing.assert_array_equal(
+            rows["val"][labels[rows["val"]] == c], of_class[-50:]
+        )

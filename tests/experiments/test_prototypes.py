@@ -177,7 +177,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, capsys)
 def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
     """Where data lie may change on resume, what they are may not."""
     sources = sys.modules["jaxfer.data.sources"]
-    monkeypatch.setitem(sources._SPLIT, "omniglot", lambda data, split: data)
+    monkeypatch.setitem(sources.BY_CLASS, "omniglot", lambda data, split: data)
     config = _with(data=Data("omniglot", dir=str(tmp_path)), figures=False)
     cache = tmp_path / "omniglot.cache"
     write_cache(blobs, cache)

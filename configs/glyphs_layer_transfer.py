@@ -1,0 +1,25 @@
+"""Which layers carry over, on embedded handwriting, in minutes and with no download.
+
+Reproduces: nothing published; the story of Yosinski et al. 2014 on `glyphs`: 200
+    characters of ten alphabets, 15 drawers to train on and 5 to test, halves at random
+    and halves of angular against curved alphabets.
+Run: python -m experiments.layer_transfer --config configs/glyphs_layer_transfer.py
+    --workdir runs/glyphs_layer_transfer
+Expect: nothing published has these values.
+"""
+
+from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
+
+config = Config(
+    data=Data("glyphs", classes=200, side=14),
+    net=Network("eight_batch_norm", width=8, dense=64, dropout=0.2),
+    optim=Optim(learning_rate=0.1, weight_decay=5e-4),
+    similar=Grid("random", splits=(0, 1)),
+    dissimilar=Grid("family", splits=(0,), seeds=(0, 1), treatments=("base", "AnB")),
+    untrained=Grid("whole", splits=(0,), seeds=(0, 1), treatments=("base", "random")),
+    layers=(1, 3, 5, 7),
+    epochs=20,
+    batch=50,
+    save_every=10_000,
+    log_every=10,
+)

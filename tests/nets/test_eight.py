@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxfer import EVAL, TRAIN
+from jaxfer.nets import eight_layers, linear
+from jaxfer.trees import flatten
+
+
+def test_layers_and_parameters_are_those_of_the_paper(key):
+    net = eight_layers(50, width=24, dense=512)
+    params, state = net.init(key, (16, 16, 3))
+    assert list(params) == [*net.layers, "fc8"]
+    assert net.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+    kernels = {k: v.shape for k, v in flatten(params).items() if "kernel" in k}
+    assert [*kernels.values()] == [
+        (3, 3, 3, 24),
+        (3, 3, 24, 48),
+        (3, 3, 48, 72),
+        (3, 3, 72, 72),
+        (3, 3, 72, 72),
+        (2 * 2 * 72, 512),
+        (512, 512),
+        (512, 50),
+    ]
+    assert not jax.tree.leaves(state)
+
+
+def test_it_computes_what_its_layers_say(key, rng):
+    """Against the same operations in plain jax.lax, in the usual order."""
+    net = eight_layers(3, width=2, dense=4)
+    params, state = net.init(key, (9, 8, 1))
+    x = jnp.asarray(rng.normal(size=(2, 9, 8, 1)), jnp.float32)
+    y = x
+    for i in range(1, 6):
+        conv = params[f"conv{i}"]["Conv_0"]
+        y = jax.lax.conv_general_dilated(
+            y,
+            conv["kernel"],
+            (1, 1),
+            ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        y = nn.relu(y + conv["bias"][None, None, None])
+        if i in (1, 2, 5):
+            y = nn.max_pool(y, (2, 2), (2, 2))
+    y = y.reshape(2, -1)
+    for name in ("fc6", "fc7", "fc8"):
+        dense = params[name]["Dense_0"]
+        y = y @ dense["kernel"] + dense["bias"][None]
+        y = y if name == "fc8" else nn.relu(y)
+    found, _ = net.apply(params, state, x)
+    np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_in_the_first_two_dense_layers_alone(key):
+    net = eight_layers(3, width=2, dense=256, dropout=0.25)
+    params, state = net.init(key, (8, 8, 1))
+    x = jnp.ones((1, 8, 8, 1))
+    for name in net.layers:
+        h = jnp.ones((4, 6 if name == "fc6" else 256)) if "fc" in name else None
+        first = name if h is not None else None
+        before, after = (
+            net.apply(
+                params,
+                state,
+                x if h is None else h,
+                mode=mode,
+                rng=key,
+                first=first,
+                last=name,
+            )[0]
+            for mode in (EVAL, TRAIN)
+        )
+        alive = before != 0
+        dropped = float(((after == 0) & alive).sum() / alive.sum())
+        assert (0.15 < dropped < 0.35) if "fc" in name else dropped == 0, name
+
+
+def test_a_layer_that_drops_asks_for_a_key(key):
+    net = eight_layers(3, width=2, dense=4)
+    params, state = net.init(key, (8, 8, 1))
+    with pytest.raises(ValueError, match="no rng, needed one: fc6 drops at random"):
+        net.apply(params, state, jnp.ones((1, 8, 8, 1)), mode=TRAIN)
+
+
+def test_the_normalized_one_has_statistics_in_every_layer(key, rng):
+    net = eight_layers(3, width=4, dense=6, normalize=True)
+    params, state = net.init(key, (8, 8, 2))
+    assert all(state[name] for name in net.layers) and not state["fc8"]
+    x = jnp.asarray(rng.normal(size=(64, 8, 8, 2)), jnp.float32)
+    _, after = net.apply(params, state, x, mode=TRAIN, rng=key)
+    for name in net.layers:
+        mean = after[name]["BatchNorm_0"]["mean"]
+        assert (mean != 0).any() and bool(jnp.isfinite(mean).all()), name
+
+
+def test_small_images_are_refused(key):
+    with pytest.raises(ValueError, match="map of 1x1 .* at least 8x8"):
+        eight_layers(3).init(key, (4, 4, 3))
+
+
+def test_logistic_regression_is_a_matrix(key, rng):
+    net = linear(3)
+    params, state = net.init(key, (4, 4, 2))
+    x = jnp.asarray(rng.normal(size=(5, 4, 4, 2)), jnp.float32)
+    dense = params["fc"]["Dense_0"]
+    np.testing.assert_allclose(
+        net.apply(params, state, x)[0],
+        x.reshape(5, -1) @ dense["kernel"] + dense["bias"][None],
+        rtol=1e-4,
+        atol=1e-5,
+    )
