@@ -91,10 +91,11 @@ def run(
         return runlog.read_json(workdir / "result.json")
     check(config)
     train, test = load_parts(config)
-    queue = members(config, train.class_names)
+    net = make_net(config.net, 2)
+    queue = members(config, train.class_names, len(net.layers))
     for member in queue:
         if member.treatment is not None:
-            check_layers(make_net(config.net, 2), member.treatment)
+            check_layers(net, member.treatment)
     with configs.open_workdir(workdir, config):
         Study(config, workdir, train, test).train(queue)
         result = results.make_result(config, workdir, queue, train, test, published)

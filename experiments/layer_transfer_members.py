@@ -83,12 +83,16 @@ def base_name(target: Target) -> str:
     return f"{target.name}-base"
 
 
-def members(config: Config, class_names: Sequence[str]) -> list[Member]:
+def members(
+    config: Config, class_names: Sequence[str], num_layers: int
+) -> list[Member]:
     """All networks of a study, each after the one it is copied from.
 
     Args:
         config: the study.
         class_names: of the data set.
+        num_layers: of the net. Treatments that keep more layers than are left at an n
+            are left out there.
 
     Raises:
         ValueError: halves that do not part the classes.
@@ -96,7 +100,11 @@ def members(config: Config, class_names: Sequence[str]) -> list[Member]:
     found = []
     for grid_name, grid in config.grids().items():
         kinds = [name for name in grid.treatments if name != PIXELS]
-        asked: list[Treatment | None] = [*treatments(kinds, config.layers)]
+        asked: list[Treatment | None] = [
+            treatment
+            for treatment in treatments(kinds, config.layers)
+            if not treatment.keep or treatment.n + treatment.keep <= num_layers
+        ]
         asked += [None] * (PIXELS in grid.treatments)
         for split, seed in itertools.product(grid.splits, grid.seeds):
             if grid.by == "whole":

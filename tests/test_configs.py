@@ -1,12 +1,15 @@
 """Every config file is loaded, and runs end to end once its numbers are shrunk."""
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments import prototypes
+from experiments import layer_transfer, prototypes
+from experiments.layer_transfer_config import Config as TransferConfig
 from experiments.prototypes_config import Config
 from jaxfer import config as configs
 from jaxfer.config import to_json
@@ -15,6 +18,7 @@ from jaxfer.data.images import Images
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
+EXPERIMENTS = {"prototypes": Config, "layer_transfer": TransferConfig}
 
 
 @pytest.fixture(autouse=True)
@@ -22,19 +26,84 @@ def _configs_import_experiments(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
 
 
+def _experiment(path):
+    """Of the line that the file says to run it by."""
+    return path.read_text().split("python -m experiments.")[1].split()[0]
+
+
+def _of(experiment):
+    return [path for path in FILES if _experiment(path) == experiment]
+
+
 def _load(path):
+    name = _experiment(path)
     argv = ["--config", str(path), "--workdir", "unused"]
-    return configs.parse("experiments.prototypes", Config, argv)
+    return configs.parse(f"experiments.{name}", EXPERIMENTS[name], argv)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_a_config_loads_and_is_json(path):
-    command = _load(path)
-    assert to_json(command.config)["episodes"] == command.config.episodes
+def test_a_config_loads_is_json_and_makes_a_run(path):
+    config = _load(path).config
+    assert to_json(config)["data.name"] == config.data.name
+    checked = importlib.import_module(f"experiments.{_experiment(path)}_config")
+    refuse = getattr(checked, "check_numbers", None) or checked.check
+    refuse(config)
 
 
 @pytest.mark.usefixtures("small_glyphs")
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", _of("layer_transfer"), ids=lambda p: p.stem)
+def test_a_shrunk_study_has_a_pulse(path, tmp_path, blobs, monkeypatch):
+    command = _load(path)
+    config = command.config
+    if config.data.name == "cifar100":
+        # Half of the stand-ins are called animals; the last four of each are tested.
+        names = [f"{'fish' if i < 15 else 'trees'}/{i}" for i in range(30)]
+        write_cache(
+            dataclasses.replace(blobs, class_names=tuple(names)),
+            tmp_path / "cifar100.cache",
+        )
+
+        def split(data: Images, name: str) -> Images:
+            is_test = np.arange(len(data.labels)) % 12 >= 8
+            return data.take(np.flatnonzero(is_test == (name == "test")), name=name)
+
+        sources = sys.modules["jaxfer.data.sources"]
+        monkeypatch.setitem(sources.BY_EXAMPLE, "cifar100", split)
+    grids = {
+        name: dataclasses.replace(
+            grid,
+            splits=grid.splits[:1],
+            seeds=grid.seeds[:1],
+            treatments=("base", "AnB"),
+        )
+        for name, grid in config.grids().items()
+        if grid.by != "whole"
+    }
+    classes = None if config.data.name == "cifar100" else 20
+    config = dataclasses.replace(
+        config,
+        **grids,
+        untrained=dataclasses.replace(config.untrained, splits=()),
+        data=dataclasses.replace(
+            config.data, dir=str(tmp_path), classes=classes, side=None
+        ),
+        net=dataclasses.replace(config.net, width=2, dense=4),
+        optim=dataclasses.replace(config.optim, warmup=0.0),
+        layers=config.layers[:1],
+        epochs=1,
+        batch=20,
+        population=None,
+        steps_per_call=1,
+        figures=False,
+    )
+    result = layer_transfer.run(config, tmp_path / "run", command.published)
+    n = config.layers[0]
+    for name in grids:
+        assert f"{name}/n{n}/AnB/accuracy" in result["metrics"]
+
+
+@pytest.mark.usefixtures("small_glyphs")
+@pytest.mark.parametrize("path", _of("prototypes"), ids=lambda p: p.stem)
 def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
     command = _load(path)
     config = command.config

@@ -168,8 +168,16 @@ CLIPPED_ADAMW = optax.chain(
 MOMENTUM = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.05, 0.9))
 
 
-@pytest.mark.parametrize("optimizer", [CLIPPED_ADAMW, MOMENTUM], ids=["adamw", "sgd"])
-@pytest.mark.parametrize("net", NETS, ids=IDS)
+@pytest.mark.parametrize(
+    ("net", "optimizer"),
+    [
+        (PLAIN, CLIPPED_ADAMW),
+        (NORMALIZED, CLIPPED_ADAMW),
+        (NORMALIZED, MOMENTUM),
+        (RESIDUAL, CLIPPED_ADAMW),
+    ],
+    ids=["plain adamw", "normalized adamw", "normalized sgd", "resnet20 adamw"],
+)
 def test_frozen_layers_do_not_move_by_a_bit(net, optimizer):
     """Pitfall 9: decoupled decay, momentum, clipping, BatchNorm statistics."""
     (params, state), _ = _two(net)
@@ -230,8 +238,9 @@ def test_flops_fall_as_n_grows_with_the_gradients_norm_on():
         step = jax.jit(steps.make_train_step(loss, optimizer))
         return step.lower(begun, None).compile().cost_analysis()["flops"]
 
-    counted = [flops(n) for n in range(8)]
-    assert counted == sorted(counted, reverse=True)
+    counted = {n: flops(n) for n in (0, 1, 3, 5, 7)}
+    assert [*counted.values()] == sorted(counted.values(), reverse=True)
+    assert len(set(counted.values())) == 5
     assert counted[5] < 0.5 * counted[0], counted
 
 

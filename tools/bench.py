@@ -1,13 +1,16 @@
-"""How many episodes a second, side by side: resident, streamed, float32, bf16, PyTorch.
+"""How many episodes a second, side by side; and what a step costs that is part frozen.
 
     python tools/bench.py
     python tools/bench.py --against torch easyfsl --torch-python PATH --json bench.json
+    python tools/bench.py --work transfer
 
-times the Conv4 prototypical network of the presets on 28x28 images. All contenders for
-one piece of work take turns, so that a machine's moods hit them alike; a row gives the
-median time and, against a peer that does the same in the same precision, the median of
-the ratios within a turn. Peers run eagerly, on the same kind of device, in a process of
-their own (tools/bench_torch.py) with a thread for every core that JAX may use.
+The first two time the Conv4 prototypical network of the presets on 28x28 images. All
+contenders for one piece of work take turns, so that a machine's moods hit them alike; a
+row gives the median time and, against a peer that does the same in the same precision,
+the median of the ratios within a turn. Peers run eagerly, on the same kind of device,
+in a process of their own (tools/bench_torch.py) with a thread for every core that JAX
+may use. The last times the steps of the layer-transfer study (tools/bench_transfer.py),
+full, frozen, on cached activations, and with a masked optimizer.
 """
 
 import contextlib
@@ -29,6 +32,7 @@ from experiments.prototypes_config import Task
 from jaxfer import runlog, steps
 from jaxfer.config import clean_errors
 from jaxfer.data import Images, load
+from tools import bench_transfer
 from tools.bench_contenders import (
     THREADS,
     Contender,
@@ -50,6 +54,7 @@ class Options:
     """What is measured.
 
     Attributes:
+        work: episodes of prototypical networks, or steps of layer transfer.
         data: the data set; its test classes are tested, its training classes trained.
         dir: where it lies (see the README).
         against: peers, where their Python can import them.
@@ -61,6 +66,7 @@ class Options:
         json: where the figures are written.
     """
 
+    work: Literal["episodes", "transfer"] = "episodes"
     data: Literal["glyphs", "omniglot"] = "glyphs"
     dir: str | None = None
     against: tuple[Literal["torch", "easyfsl"], ...] = ()
@@ -212,12 +218,43 @@ def main() -> int:
     """The command line; the exit code."""
     options = tyro.cli(Options, description=__doc__)
     with clean_errors(), contextlib.ExitStack() as stack:
-        measure(options, stack)
+        if options.work == "transfer":
+            content = transfer(options)
+        else:
+            content = measure(options, stack)
+        if options.json:
+            about = runlog.environment(jax.devices()[:1])
+            about |= {"threads": THREADS, "options": dataclasses.asdict(options)}
+            runlog.write_json(options.json, {**about, **content})
+            print(f"written to {options.json}")
     return 0
 
 
-def measure(options: Options, stack: contextlib.ExitStack) -> None:
-    """Measure, print, and write; peers are ended with the stack."""
+def transfer(options: Options) -> dict[str, Any]:
+    """Measure and print the steps of layer transfer, against that of all layers."""
+    config = bench_transfer.preset()
+    content = {}
+    for name, contenders, against in (
+        ("step", bench_transfer.contenders(config), "full"),
+        ("population", bench_transfer.populations(config), "one"),
+    ):
+        times = race(name, contenders, options)
+        content[name] = {
+            who: {
+                "ms": 1e3 * statistics.median(took),
+                "ratio": statistics.median(
+                    a / b for a, b in zip(took, times[against], strict=True)
+                ),
+            }
+            for who, took in times.items()
+        }
+        for who, row in content[name].items():
+            print(f"{name} {who}: {row['ms']:.2f} ms, {row['ratio']:.2f} of {against}")
+    return content
+
+
+def measure(options: Options, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Measure and print episodes a second; peers are ended with the stack."""
     splits = {"train": "trainval", "eval": "test"}
     loaded = load(options.data, [*splits.values()], options.dir)
     images = {what: loaded[split] for what, split in splits.items()}
@@ -235,13 +272,8 @@ def measure(options: Options, stack: contextlib.ExitStack) -> None:
         f"{test['once_s']:.1f} s with the embedding, {test['anew_s']:.1f} s with each "
         f"episode embedded anew, {test['ratio']:.1f} times as long"
     )
-    if options.json:
-        about = runlog.environment(jax.devices()[:1])
-        about |= {"threads": THREADS, "options": dataclasses.asdict(options)}
-        about |= {"peers": {peer.name: peer.about for peer in peers}}
-        content = {**about, "rows": rows, "test": test}
-        runlog.write_json(options.json, content)
-        print(f"written to {options.json}")
+    about = {peer.name: peer.about for peer in peers}
+    return {"peers": about, "rows": rows, "test": test}
 
 
 if __name__ == "__main__":

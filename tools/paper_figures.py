@@ -11,9 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-# Run as a file, from wherever: the experiments lie beside the tools.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from experiments import layer_transfer_figures, layer_transfer_result
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json
 
@@ -29,8 +27,6 @@ def draw(workdir: Path) -> None:
             f"found a result of {result['experiment']} in {workdir}, needed one of "
             "layer_transfer: others draw their own"
         )
-    from experiments import layer_transfer_figures, layer_transfer_result
-
     for drawn in layer_transfer_figures.draw(workdir, result):
         print(drawn)
     print(layer_transfer_result.table(result))

@@ -3,9 +3,10 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.layer_transfer_config import Config, Data, Network
 from experiments.prototypes_config import Task
 from jaxfer.data import Images
-from tools import bench
+from tools import bench, bench_transfer
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,24 @@ def test_the_whole_test_is_timed_in_proportion(monkeypatch, images):
     assert asked == [10] * 4 and measured["images"] == 60
     assert measured["anew_s"] == pytest.approx(10)
     assert measured["ratio"] == pytest.approx(10 / measured["once_s"], rel=0.5)
+
+
+def test_steps_of_layer_transfer_are_timed_against_the_full_one(monkeypatch, capsys):
+    monkeypatch.setattr(bench_transfer, "N", 128)
+    small = Config(data=Data(side=8), net=Network(width=2, dense=4), batch=8)
+    monkeypatch.setattr(bench_transfer, "preset", lambda: small)
+    real = bench_transfer.contenders
+    monkeypatch.setattr(bench_transfer, "contenders", lambda c: real(c, [6]))
+    content = bench.transfer(bench.Options(work="transfer", turns=1, seconds=0.01))
+    assert [*content["step"]] == ["full", "frozen n=6", "cached n=6", "masked n=6"]
+    assert content["step"]["full"]["ratio"] == 1
+    assert all(row["ms"] > 0 for row in content["population"].values())
+    assert "of full" in capsys.readouterr().out
+
+
+def test_the_study_that_is_timed_is_the_preset():
+    config = bench_transfer.preset()
+    assert (config.data.side, config.batch, config.net.kind) == (16, 128, "eight")
 
 
 def test_the_peer_answers():

@@ -1,0 +1,35 @@
+"""The CIFAR-100 study at full resolution, for an accelerator.
+
+Reproduces: Yosinski et al. 2014, Figures 2 and 3 in kind: 32x32 pixels, n = 1 to 7,
+    four random splits in both directions, both fine-tuned and frozen, with the variant
+    of the released code that keeps two more layers, gradual unfreezing, and the
+    controls trained twice and three times as long.
+Run: python -m experiments.layer_transfer --data.dir DIR
+    --config configs/cifar100_layer_transfer_gpu.py
+    --workdir runs/cifar100_layer_transfer_gpu
+Expect: not yet measured.
+"""
+
+from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
+
+config = Config(
+    data=Data("cifar100"),
+    net=Network("eight", width=64, dense=1024, dropout=0.5),
+    optim=Optim(learning_rate=0.03, weight_decay=1e-3),
+    similar=Grid(
+        "random",
+        splits=(0, 1, 2, 3),
+        treatments=(
+            *("base", "base+", "base3", "pixels"),
+            *("BnB", "BnB+", "AnB", "AnB+", "BnB-keep2", "AnB-thaw"),
+        ),
+    ),
+    dissimilar=Grid(
+        "animals", splits=(0,), seeds=(0, 1, 2, 3), treatments=("base", "AnB", "AnB+")
+    ),
+    untrained=Grid(
+        "whole", splits=(0,), seeds=(0, 1, 2, 3), treatments=("base", "random")
+    ),
+    epochs=30,
+    steps_per_call=50,
+)
