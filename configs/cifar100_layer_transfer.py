@@ -14,8 +14,8 @@ from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
 
 config = Config(
     data=Data("cifar100", side=16),
-    net=Network("eight", width=24, dense=512, dropout=0.3),
-    optim=Optim(learning_rate=0.03, weight_decay=1e-3),
+    net=Network("eight", width=24, dense=512, dropout=0.1),
+    optim=Optim(learning_rate=0.05, weight_decay=2e-3),
     similar=Grid(
         "random",
         splits=(0, 1),

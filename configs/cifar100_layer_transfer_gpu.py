@@ -31,5 +31,6 @@ config = Config(
         "whole", splits=(0,), seeds=(0, 1, 2, 3), treatments=("base", "random")
     ),
     epochs=30,
+    cache_limit=60.0,
     steps_per_call=50,
 )

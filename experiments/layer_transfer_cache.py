@@ -21,7 +21,7 @@ from experiments.layer_transfer_step import (
     pieces,
 )
 from jaxfer.data.shards import Shards, write_shards
-from jaxfer.transfer import cached_prefix, freeze_modes
+from jaxfer.transfer import Prefix, cached_prefix, freeze_modes
 from jaxfer.types import Params, State
 
 # Parameters and statistics a network begins with, and the paths that were copied.
@@ -43,27 +43,31 @@ def feed(
     tasks: Sequence[Task],
     images: Array,
     folder: Path,
+    *,
+    still: bool,
 ) -> tuple[Program, Feed]:
     """What a population trains on: images, or activations in their place.
 
     Args:
         config: of the study.
-        program: of the networks, which are frozen for the whole of their training, or
-            not at all.
+        program: of the networks.
         name: of the first of them, for messages.
         begun: their parameters and statistics.
         tasks: of each.
         images: that they share.
         folder: for activations that are too many for the device.
+        still: whether what is frozen stays so for the whole of the training.
 
     Returns:
         The program, which begins after the layers that are cached, and its data.
     """
-    last = _last(program, name, begun[0], images) if config.cache else None
-    if last is None:
+    prefix = None
+    if config.cache and still and program.frozen:
+        prefix = _prefix(program, name, begun[0], images)
+    if prefix is None:
         return program, (images, stack(tasks))
-    names = [*begun[0][0]]
-    program = dataclasses.replace(program, first=names[names.index(last) + 1])
+    last = prefix.last
+    program = dataclasses.replace(program, first=prefix.first)
     piece = make_piece(program.net, program.outputs, program.linear, last)
 
     def blocks(i: int) -> Iterator[Array]:
@@ -82,27 +86,27 @@ def feed(
         f"{name}: {size:.3g} GB of activations after {last}, above cache_limit = "
         f"{config.cache_limit:g}: they are kept in {folder}"
     )
+    # Files know no bfloat16.
     stores = [
-        write_shards(folder / str(i), map(np.asarray, blocks(i)))
+        write_shards(folder / str(i), (np.asarray(x, np.float32) for x in blocks(i)))
         for i in range(len(tasks))
     ]
     program = dataclasses.replace(program, streamed=True)
     return program, _stream(program, tasks, stores)
 
 
-def _last(program: Program, name: str, begun: Begun, images: Array) -> str | None:
-    """The layer to cache up to, or None, and why."""
-    if not program.frozen:
-        return None
+def _prefix(program: Program, name: str, begun: Begun, images: Array) -> Prefix | None:
+    """The layers to cache; None where there are none, and then it is said why."""
+    net = make_net(program.net, program.outputs, program.linear)
     params, state, _ = begun
     dropout = program.net.frozen_dropout
     try:
         return cached_prefix(
-            make_net(program.net, program.outputs, program.linear),
+            net,
             params,
             state,
             images.shape[1:],
-            freeze_modes(params, program.frozen, dropout=dropout),
+            freeze_modes(net, params, program.frozen, dropout=dropout),
             program.frozen,
             augmented=bool(program.augment),
         )

@@ -99,14 +99,15 @@ class Config:
     batch: int = 128
     cache: bool = True
     """Train frozen networks on the activations of what never changes of them, computed
-    once, where that is exact; elsewhere the log says why not."""
+    once, where that is exact; elsewhere the log says why not. Networks that thaw are
+    always trained on images."""
     cache_limit: float = how(2.0)
     """Gigabytes of activations that may be kept on a device; more go to the disk."""
     population: int | None = how(None)
-    """Networks trained at once, of those that share a program, a multiple of the
-    devices; unless given, 1 a device on CPUs and 8 elsewhere."""
+    """Networks trained at once, of those that share a program; unless given, 1 a device
+    on CPUs and 8 elsewhere."""
     devices: int | None = how(None)
-    """Over which a population is spread; one, unless given."""
+    """Over which a population is spread, as many as divide it; one, unless given."""
     steps_per_call: int = how(1)
     """Steps in one compiled call: more of them where calls are what takes time."""
     save_every: int = how(1000)
@@ -140,6 +141,12 @@ def check(config: Config) -> None:
     ):
         if values[name] < 1:
             raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    for name in ("population", "devices", "data.classes", "data.side", "net.outputs"):
+        if values[name] is not None and values[name] < 1:
+            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    for name in ("optim.clip", "augment.shift", "cache_limit", "data.limit"):
+        if values[name] < 0:
+            raise ValueError(f"found {name} = {values[name]}, needed at least 0")
     if not 0 <= config.net.dropout < 1:
         raise ValueError(
             f"found net.dropout = {config.net.dropout}, needed 0 up to, not with, 1"

@@ -53,9 +53,16 @@ def treatments(path: Path, values: Values) -> Path:
     """Figure 2: every network above, means with intervals below, less the base."""
     figure = Figure(figsize=(8, 7), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    names = [name for name in _STYLES if name in values and name != "random"]
+    styles = {
+        # What has no style of its own takes what colours are left.
+        **{name: (_COLOURS[i % 10], "D") for i, name in enumerate(values, 2)},
+        **_STYLES,
+    }
+    # The styles of the paper's treatments stand in its order, and before the others.
+    names = [name for name in {**_STYLES, **styles} if name in values]
+    names = [name for name in names if name not in ("random", "pixels")]
     for place, name in enumerate(names):
-        colour, marker = _STYLES[name]
+        colour, marker = styles[name]
         aside = 0.1 * (place - len(names) / 2)
         for n, by_target in values[name].items():
             above.scatter(

@@ -6,7 +6,7 @@ name, so that it comes out the same in any study, in any order and after any sto
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -100,11 +100,13 @@ def members(
     found = []
     for grid_name, grid in config.grids().items():
         kinds = [name for name in grid.treatments if name != PIXELS]
-        asked: list[Treatment | None] = [
-            treatment
-            for treatment in treatments(kinds, config.layers)
-            if not treatment.keep or treatment.n + treatment.keep <= num_layers
-        ]
+        fits = [t for t in treatments(kinds, config.layers) if _fits(t, num_layers)]
+        if lost := sorted(set(kinds) - {t.name for t in fits}):
+            raise ValueError(
+                f"found {lost} in {grid_name}.treatments, needed an n that leaves so "
+                f"many layers of {num_layers}: layers are {list(config.layers)}"
+            )
+        asked: list[Treatment | None] = [*fits]
         asked += [None] * (PIXELS in grid.treatments)
         for split, seed in itertools.product(grid.splits, grid.seeds):
             if grid.by == "whole":
@@ -122,30 +124,28 @@ def members(
                 for target, other in zip(targets, others, strict=True)
                 for treatment in asked
             ]
-    # Base networks first, then every treatment of an n for all targets, and at the end
-    # what is long.
-    return sorted(
-        found,
-        key=lambda m: (
-            m.kind != "base",
-            m.treatment is not None and m.treatment.length,
-            m.n,
-        ),
-    )
+    # Base networks first and what they are judged by, then all treatments of an n.
+    return sorted(found, key=lambda m: (m.kind != "base", m.n))
 
 
-def groups(queue: Sequence[Member], size: int) -> list[list[Member]]:
+def _fits(treatment: Treatment, num_layers: int) -> bool:
+    return not treatment.keep or treatment.n + treatment.keep <= num_layers
+
+
+def groups(
+    queue: Sequence[Member], size: int, examples: Callable[[Target], int]
+) -> list[list[Member]]:
     """Members that share a program, up to so many at once, in the order of the queue.
 
     Args:
         queue: of `members`.
         size: of a group, at most.
+        examples: how many a target trains on.
     """
     alike: dict[tuple, list[Member]] = {}
     for member in queue:
-        thaw = member.treatment is not None and member.treatment.thaw
-        program = member.kind, member.n, thaw, len(member.target.classes)
-        alike.setdefault(program, []).append(member)
+        task = len(member.target.classes), examples(member.target)
+        alike.setdefault((member.kind, member.n, *task), []).append(member)
     return [
         together[i : i + size]
         for together in alike.values()

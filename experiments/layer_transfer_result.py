@@ -28,6 +28,27 @@ def is_done(folder: Path, member: Member) -> bool:
     return (folder / f"{member.name}.json").exists()
 
 
+def check_member(folder: Path, member: Member, data: str) -> None:
+    """Refuse a network that is done and is of other data.
+
+    Args:
+        folder: of the networks.
+        member: the network.
+        data: what says on which images and classes it is to be.
+
+    Raises:
+        ValueError: it was trained on others.
+    """
+    if not is_done(folder, member):
+        return
+    theirs = runlog.read_json(folder / f"{member.name}.json")["data"]
+    if theirs != data:
+        raise ValueError(
+            f"{member.name} in {folder} was trained on data and classes {theirs}, "
+            f"found {data}; choose another --workdir, or the data it was begun on"
+        )
+
+
 def write_member(
     folder: Path,
     member: Member,
@@ -99,6 +120,7 @@ def make_result(
                 "n": m.n,
                 "accuracy": records[m.name]["accuracy"],
                 "train_accuracy": records[m.name]["train_accuracy"],
+                "wall_s": records[m.name]["wall_s"],
                 "cached": records[m.name]["cached"],
             }
             for m in queue
@@ -133,7 +155,8 @@ def differences(cells: Cells) -> dict[str, dict[str, Any]]:
         found[f"{place}/minus_base_unpaired"] = _metric(
             stats.unpaired([*values.values()], [*base.values()])
         )
-        found[f"{place}/relative_to_base"] = _metric(_relative(values, base))
+        if all(base.values()):
+            found[f"{place}/relative_to_base"] = _metric(_relative(values, base))
     for grid, n in sorted({(grid, n) for grid, _, n in cells if n}):
         bnb, anb = cells.get((grid, "BnB", n)), cells.get((grid, "AnB", n))
         if bnb is None or anb is None:
@@ -141,8 +164,11 @@ def differences(cells: Cells) -> dict[str, dict[str, Any]]:
         base = cells[grid, "base", 0]
         lost = decouple(*([x[name] for name in base] for x in (base, bnb, anb)))
         place = f"{_place(grid, n)}/decoupling"
-        found[f"{place}/co_adaptation"] = _metric(lost.co_adaptation)
-        found[f"{place}/specificity"] = _metric(lost.specificity)
+        apart = [[*x.values()] for x in (base, bnb, anb)]
+        for i, (name, value) in enumerate(zip(lost._fields[:2], lost[:2], strict=True)):
+            found[f"{place}/{name}"] = _metric(value)
+            unpaired = stats.unpaired(*apart[i : i + 2])
+            found[f"{place}/{name}_unpaired"] = _metric(unpaired)
         found[f"{place}/dominant"] = {**_metric(lost.excess), "is": lost.dominant}
     return found
 
@@ -150,18 +176,32 @@ def differences(cells: Cells) -> dict[str, dict[str, Any]]:
 def findings(cells: Cells) -> dict[str, dict[str, Any]]:
     """The five findings of the paper as differences, each with whether it is seen.
 
-    Seen means that the 95% interval over targets leaves out 0 on the paper's side,
-    and None that there is no interval.
+    Seen where the 95% interval over targets (split x half x seed) is on the paper's
+    side of 0, not seen where it is on the other, and None where it holds 0 or where
+    there is no interval.
     """
     layers = sorted({n for _, _, n in cells if n})
+    if not layers:
+        return {}
     similar = {kind: _levels(cells, "similar", kind, layers) for _, kind, _ in cells}
     base = cells.get(("similar", "base", 0), {})
     found: dict[str, dict[str, Any]] = {}
 
     def say(name: str, value: Summary, sign: int, what: str) -> None:
-        seen = None if value.ci95 is None else bool(sign * value.mean > value.ci95)
+        seen = None
+        if value.ci95 is not None and abs(value.mean) > value.ci95:
+            seen = bool(sign * value.mean > 0)
         found[name] = {"what": what, "difference": _metric(value), "seen": seen}
 
+    for kind, what in (
+        ("base3", "trained three times as long - base"),
+        ("base+", "base trained for a second time - base"),
+        ("pixels", "logistic regression on pixels - base"),
+    ):
+        if judged := cells.get(("similar", kind, 0)):
+            value = _paired(judged, base)
+            found[f"0/{kind}"] = {"what": what, "difference": _metric(value)}
+            found[f"0/{kind}"]["seen"] = None
     middle = [n for n in layers if layers[0] < n < layers[-1]]
     first, last = layers[0], layers[-1]
     bnb, bnb2 = similar.get("BnB", {}), similar.get("BnB+", {})
@@ -173,7 +213,10 @@ def findings(cells: Cells) -> dict[str, dict[str, Any]]:
         if n in bnb and n in bnb2:
             what = f"BnB+ - BnB at n = {n}: fine-tuning recovers"
             say(f"2/n{n}", _paired(bnb2[n], bnb[n]), 1, what)
-    if first in anb and last in anb:
+        if n in bnb2:
+            what = f"BnB+ - base at n = {n}: all of it"
+            say(f"2/n{n}/base", _paired(bnb2[n], base), 1, what)
+    if first < last and first in anb and last in anb:
         what = f"AnB at n = {last} - at n = {first}: transfer falls with n"
         say("3/falls", _paired(anb[last], anb[first]), -1, what)
     if last in anb and last in bnb:
@@ -194,6 +237,8 @@ def findings(cells: Cells) -> dict[str, dict[str, Any]]:
     far_base = cells.get(("dissimilar", "base", 0), {})
     drawn = _levels(cells, "untrained", "random", layers)
     drawn_base = cells.get(("untrained", "base", 0), {})
+    if not all([*base.values(), *far_base.values(), *drawn_base.values()]):
+        return found
     for n in layers:
         if n in far and n in anb:
             what = f"AnB / base, dissimilar - similar halves, n = {n}: falls faster"
@@ -246,7 +291,7 @@ def table(result: Mapping[str, Any]) -> str:
     for name, found in result["findings"].items():
         metric = found["difference"]
         value = str(Summary(metric["mean"], metric["ci95"], metric["n"]))
-        seen = {True: "yes", False: "no", None: "no interval"}[found["seen"]]
+        seen = {True: "yes", False: "no", None: "undecided"}[found["seen"]]
         lines.append(f"| {name} | {found['what']} | {value} | {seen} |")
     return "\n".join(lines)
 

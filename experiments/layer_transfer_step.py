@@ -20,7 +20,7 @@ from jaxfer.types import EVAL, Net, Params, State
 
 _BLOCK = 1000
 # What the key of a network is folded with for each of its uses.
-INIT, _ORDER, _DRAWS = 0, 1, 2
+INIT, _ORDER, _DROPOUT, _CROP = range(4)
 
 
 class Task(NamedTuple):
@@ -124,6 +124,19 @@ def _kernels(params: Params) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """The mean of some images, and one over the standard deviation of their pixels."""
+    total, squares = np.zeros(images.shape[1:]), 0.0
+    # Some at a time: as floats all of them would take eight times their memory.
+    for start in range(0, len(rows), _BLOCK):
+        block = images[rows[start : start + _BLOCK]].astype(np.float64)
+        total += block.sum(axis=0)
+        squares += float((block * block).sum())
+    mean = total / len(rows)
+    variance = squares / (len(rows) * mean.size) - mean.mean() ** 2
+    return mean.astype(np.float32), np.float32(1 / max(variance, 1e-12) ** 0.5)
+
+
 def normalized(images: Array, centre: Array, scale: Array) -> Array:
     """Pixels less the mean image, over their standard deviation."""
     return (images.astype(jnp.float32) - centre[None]) * scale
@@ -152,7 +165,7 @@ def make_loss(program: Program) -> steps.Loss:
 
     def loss(params: Params, state: State, step: Array, data: tuple[Array, Task]):
         images, task = data
-        draws = jax.random.fold_in(jax.random.fold_in(task.key, _DRAWS), step)
+        draws = jax.random.fold_in(jax.random.fold_in(task.key, _DROPOUT), step)
         if program.streamed:
             x, labels = task.inputs, task.labels
         else:
@@ -163,10 +176,11 @@ def make_loss(program: Program) -> steps.Loss:
             else:
                 x = normalized(images[task.rows[at]], task.centre, task.scale)
                 if program.augment:
-                    keys = jax.vmap(lambda i: jax.random.fold_in(draws, i))(number)
+                    key = jax.random.fold_in(task.key, _CROP)
+                    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
                     x = random_crop(keys, x, program.augment)
         dropout = program.net.frozen_dropout
-        modes = freeze_modes(params, program.frozen, dropout=dropout)
+        modes = freeze_modes(net, params, program.frozen, dropout=dropout)
         logits, state = net.apply(
             params, state, x, mode=modes, rng=draws, first=program.first
         )

@@ -1,7 +1,7 @@
 """Makers of compiled steps: training (partition, gradient, update) and evaluation."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,7 +81,8 @@ def repartition(
     """The same training with another part of the parameters trainable.
 
     What trained before and trains on keeps its place in the optimizer's state, and the
-    optimizer its count of steps; what begins to train has a fresh one.
+    optimizer its count of steps; what begins to train has a fresh one. (Adam, which
+    corrects its moments by that count, takes the first steps of what is new too long.)
 
     Args:
         train_state: so far.
@@ -100,6 +101,22 @@ def repartition(
 
 # Every network of a population has its own of all but the number of the step.
 POPULATION: Any = TrainState(*(None, 0, 0, 0, 0))  # type: ignore[arg-type]
+
+
+def stack_population(states: Sequence[TrainState]) -> TrainState:
+    """The states of networks that are at the same step, as one.
+
+    Example:
+        >>> import optax
+        >>> states = [
+        ...     init_train_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1))
+        ...     for _ in range(3)
+        ... ]
+        >>> stack_population(states).trainable["w"].shape
+        (3, 2)
+    """
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[tuple(s[1:]) for s in states])
+    return TrainState(states[0].step, *stacked)
 
 
 def make_population_step(

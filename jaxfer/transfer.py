@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxfer.stats import Summary, Values, paired
-from jaxfer.trees import Graft, Rules, graft
+from jaxfer.trees import Graft, Rules, flatten, graft
 from jaxfer.types import TRAIN, Mode, Net, Params, State
 
 Source = Literal["self", "other", "none"]
@@ -73,7 +73,8 @@ class Treatment:
             raise ValueError(f"{self.name} has nothing frozen, needed BnB or AnB")
         if self.keep and self.source == "none":
             raise ValueError(f"{self.name} has nothing copied, needed BnB or AnB")
-        if self.keep < 0 or (self.n == 0) != (self.kind in WHOLE):
+        has_n = self.n == 0 if self.kind in WHOLE else self.n > 0
+        if self.keep < 0 or not has_n:
             raise ValueError(
                 f"found n = {self.n} and keep = {self.keep} of {self.kind}, needed n "
                 f"of at least 1 (0 for {', '.join(WHOLE)}) and keep of at least 0"
@@ -221,34 +222,51 @@ def stages(
     ]
 
 
-def freeze_rules(frozen: Sequence[str]) -> Rules:
+def freeze_rules(params: Params, frozen: Sequence[str]) -> Rules:
     """The rules for `partition` under which some layers do not train.
 
+    Args:
+        params: of the network; a layer that has none needs no rule.
+        frozen: names of layers.
+
     Example:
-        >>> freeze_rules(["conv1"])
+        >>> freeze_rules({"conv1": {"bias": 0}, "fc": {"bias": 1}}, ["conv1"])
         [('conv1', False), ('**', True)]
     """
-    return [*((name, False) for name in frozen), ("**", True)]
+    rules: list[tuple[str, Any]] = [
+        (name, False) for name in frozen if flatten(params.get(name, {}))
+    ]
+    return [*rules, ("**", True)]
 
 
 def freeze_modes(
-    params: Params, frozen: Sequence[str], *, dropout: bool = True
+    net: Net, params: Params, frozen: Sequence[str], *, dropout: bool = True
 ) -> dict[str, Mode]:
     """How each layer runs in training: the frozen ones on their stored statistics.
 
     Args:
-        params: whose top-level groups are the layers, the classifier among them.
+        net: whose layers they are.
+        params: of the network, which name its classifier.
         frozen: names of layers.
         dropout: whether dropout in frozen layers drops; Yosinski et al. 2014 left it
             on.
 
     Example:
-        >>> modes = freeze_modes({"conv1": {}, "fc": {}}, ["conv1"], dropout=False)
-        >>> modes["conv1"].batch_norm, modes["fc"].batch_norm
+        >>> from jaxfer.nets import conv4
+        >>> modes = freeze_modes(conv4(), {}, ["conv1"], dropout=False)
+        >>> modes["conv1"].batch_norm, modes["conv2"].batch_norm
         ('running', 'batch')
     """
     still = Mode("running", dropout=dropout)
-    return {name: still if name in frozen else TRAIN for name in params}
+    names = dict.fromkeys([*net.layers, *params])
+    return {name: still if name in frozen else TRAIN for name in names}
+
+
+class Prefix(NamedTuple):
+    """Where a network is cut: the last layer that is cached, the first that runs."""
+
+    last: str
+    first: str
 
 
 def cached_prefix(
@@ -260,8 +278,8 @@ def cached_prefix(
     frozen: Sequence[str],
     *,
     augmented: bool = False,
-) -> str:
-    """The last layer whose output can be computed once and trained on.
+) -> Prefix:
+    """The layers whose output can be computed once and trained on.
 
     Frozen layers up to the first that draws at random give the same output every time.
 
@@ -275,7 +293,7 @@ def cached_prefix(
         augmented: whether images are changed at random before they reach the net.
 
     Returns:
-        The layer's name.
+        The last of them, and the layer (or classifier) that training begins at.
 
     Raises:
         ValueError: a prefix whose output changes: images that are augmented, a frozen
@@ -286,9 +304,9 @@ def cached_prefix(
         >>> from jaxfer.nets import eight_layers
         >>> net = eight_layers(5, width=2, dense=3)
         >>> params, state = net.init(jax.random.key(0), (8, 8, 1))
-        >>> modes = freeze_modes(params, net.layers)
+        >>> modes = freeze_modes(net, params, net.layers)
         >>> cached_prefix(net, params, state, (8, 8, 1), modes, net.layers)
-        'conv5'
+        Prefix(last='conv5', first='fc6')
     """
     if augmented:
         raise ValueError(
@@ -298,7 +316,7 @@ def cached_prefix(
     last, why = None, "nothing is frozen"
     x = jax.ShapeDtypeStruct((2, *image_shape), "float32")
     for name in frozen:
-        if modes[name].batch_norm == "batch" and state[name]:
+        if modes[name].batch_norm == "batch" and state.get(name):
             raise ValueError(
                 f"a prefix cannot be cached through {name}, which runs on the "
                 "statistics of its batch: every batch gives others; needed 'running'"
@@ -311,7 +329,9 @@ def cached_prefix(
         last, x = name, y
     if last is None:
         raise ValueError(f"found no prefix to cache: {why}; needed a frozen layer")
-    return last
+    # Parameters may stand in any order, but only the classifier is no layer.
+    names = [*net.layers, *(name for name in modes if name not in net.layers)]
+    return Prefix(last, names[names.index(last) + 1])
 
 
 def _after(net: Net, params: Params, state: State, x: Any, name: str):

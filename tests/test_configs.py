@@ -10,6 +10,8 @@ import pytest
 
 from experiments import layer_transfer, prototypes
 from experiments.layer_transfer_config import Config as TransferConfig
+from experiments.layer_transfer_members import members
+from experiments.layer_transfer_step import make_net
 from experiments.prototypes_config import Config
 from jaxfer import config as configs
 from jaxfer.config import to_json
@@ -48,6 +50,12 @@ def test_a_config_loads_is_json_and_makes_a_run(path):
     checked = importlib.import_module(f"experiments.{_experiment(path)}_config")
     refuse = getattr(checked, "check_numbers", None) or checked.check
     refuse(config)
+    if isinstance(config, TransferConfig):
+        # Names that fit every rule of halves.
+        names = ["fish/a", "vehicles_1/b", "angular00/c", "curved00/d"]
+        num_layers = len(make_net(config.net, 2).layers)
+        for member in members(config, names, num_layers):
+            assert member.n <= num_layers
 
 
 @pytest.mark.usefixtures("small_glyphs")

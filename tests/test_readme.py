@@ -23,17 +23,24 @@ def test_ci_runs_the_line_of_the_readme():
     assert "README.md" in script and "pytest" not in script
 
 
-def test_the_library_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def _shown(code):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
         cwd=ROOT,
     )
-    assert re.fullmatch(r"\d+\.\d\d ± \d\.\d\d\n", done.stdout), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_library_examples_run():
+    episodes, layers = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    shown = _shown(episodes)
+    assert re.fullmatch(r"\d+\.\d\d ± \d\.\d\d\n", shown)
     # Even untrained, a random embedding of strokes is above chance.
-    assert float(done.stdout.split()[0]) > 25
+    assert float(shown.split()[0]) > 25
+    assert _shown(layers) == "['fc6', 'fc7', 'fc8'] train; 10 arrays were copied\n"
 
 
 def test_files_the_readme_names_are_there():

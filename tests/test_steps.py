@@ -209,7 +209,7 @@ def _population(size):
     def loss(params, state, step, data):
         shared, (x, key) = data
         key = jax.random.fold_in(key, step)
-        modes = freeze_modes(params, ["conv1"])
+        modes = freeze_modes(NET, params, ["conv1"])
         logits, state = NET.apply(params, state, x + shared, mode=modes, rng=key)
         labels = jnp.arange(4, dtype=jnp.int32) % 3
         return softmax_cross_entropy(logits, labels), (state, {})
@@ -225,8 +225,7 @@ def _population(size):
         jax.random.normal(jax.random.key(99), (size, 4, 8, 8, 1)),
         jax.random.split(jax.random.key(98), size),
     )
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[tuple(s[1:]) for s in begun])
-    together = TrainState(begun[0].step, *stacked)
+    together = steps.stack_population(begun)
     return steps.make_train_step(loss, optimizer), begun, together, (jnp.ones(()), own)
 
 

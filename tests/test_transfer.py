@@ -22,6 +22,7 @@ from jaxfer import (
     treatments,
 )
 from jaxfer.nets import chain, eight_layers, resnet20
+from jaxfer.nets.layers import Classifier
 from jaxfer.trees import flatten
 
 PLAIN = eight_layers(5, width=4, dense=8)
@@ -68,6 +69,7 @@ def test_treatments_are_read_by_name_and_name_themselves():
         (lambda: Treatment("BnB+", 1, thaw=True), r"BnB\+-thaw has nothing frozen"),
         (lambda: Treatment("random", 1, keep=1), "random-keep1 has nothing copied"),
         (lambda: Treatment("AnB", 0), "found n = 0 and keep = 0 of AnB, needed n of"),
+        (lambda: Treatment("AnB", -1), "found n = -1 and keep = 0 of AnB, needed n of"),
         (lambda: Treatment("base", 2), "found n = 2 and keep = 0 of base, needed n"),
     ],
 )
@@ -145,7 +147,7 @@ def _train(net, params, state, frozen, optimizer, *, count=12, dropout=True):
 
     def loss(params, state, step, data):
         x, y = data
-        modes = freeze_modes(params, frozen, dropout=dropout)
+        modes = freeze_modes(net, params, frozen, dropout=dropout)
         key = jax.random.fold_in(jax.random.key(5), step)
         logits, state = net.apply(params, state, x, mode=modes, rng=key)
         return losses.softmax_cross_entropy(logits, y), (state, {})
@@ -154,7 +156,7 @@ def _train(net, params, state, frozen, optimizer, *, count=12, dropout=True):
         jax.random.normal(jax.random.key(6), (12, *SHAPE)),
         jnp.arange(12, dtype=jnp.int32) % 5,
     )
-    rules = freeze_rules(frozen)
+    rules = freeze_rules(params, frozen)
     train_state = steps.init_train_state(params, state, optimizer, rules=rules)
     step = jax.jit(steps.make_train_step(loss, optimizer))
     for _ in range(count):
@@ -228,12 +230,12 @@ def test_flops_fall_as_n_grows_with_the_gradients_norm_on():
         frozen = net.layers[:n]
 
         def loss(params, state, step, data):
-            modes = freeze_modes(params, frozen)
+            modes = freeze_modes(net, params, frozen)
             key = jax.random.key(0)
             logits, state = net.apply(params, state, x, mode=modes, rng=key)
             return losses.softmax_cross_entropy(logits, y), (state, {})
 
-        rules = freeze_rules(frozen)
+        rules = freeze_rules(params, frozen)
         begun = steps.init_train_state(params, state, optimizer, rules=rules)
         step = jax.jit(steps.make_train_step(loss, optimizer))
         return step.lower(begun, None).compile().cost_analysis()["flops"]
@@ -248,7 +250,7 @@ def test_dropout_in_a_frozen_layer_follows_its_switch():
     params, state = PLAIN.init(jax.random.key(0), SHAPE)
     x = jax.random.normal(jax.random.key(1), (4, *SHAPE))
     for switch in (True, False):
-        modes = freeze_modes(params, PLAIN.layers, dropout=switch)
+        modes = freeze_modes(PLAIN, params, PLAIN.layers, dropout=switch)
         a, b = (
             PLAIN.apply(
                 params, state, x, mode=modes, rng=jax.random.key(i), last="fc7"
@@ -261,7 +263,7 @@ def test_dropout_in_a_frozen_layer_follows_its_switch():
 def test_a_frozen_batch_norm_layer_runs_on_its_stored_statistics():
     (params, state), _ = _two(NORMALIZED)
     x = 5 + jax.random.normal(jax.random.key(1), (4, *SHAPE))
-    modes = freeze_modes(params, NORMALIZED.layers[:2])
+    modes = freeze_modes(NORMALIZED, params, NORMALIZED.layers[:2])
     frozen, _ = NORMALIZED.apply(params, state, x, mode=modes, last="conv2")
     stored, _ = NORMALIZED.apply(params, state, x, last="conv2")
     np.testing.assert_array_equal(frozen, stored)
@@ -278,20 +280,37 @@ def test_thawing_goes_from_the_last_layer_to_the_first():
 
 
 @pytest.mark.parametrize(
-    ("n", "dropout", "last"),
-    [(1, True, "conv1"), (5, True, "conv5"), (7, True, "conv5"), (7, False, "fc7")],
+    ("n", "dropout", "prefix"),
+    [
+        (1, True, ("conv1", "conv2")),
+        (5, True, ("conv5", "fc6")),
+        (7, True, ("conv5", "fc6")),
+        (7, False, ("fc7", "fc8")),
+    ],
 )
-def test_a_prefix_ends_before_the_first_layer_that_draws(n, dropout, last):
+def test_a_prefix_ends_before_the_first_layer_that_draws(n, dropout, prefix):
     params, state = PLAIN.init(jax.random.key(0), SHAPE)
     frozen = PLAIN.layers[:n]
-    modes = freeze_modes(params, frozen, dropout=dropout)
-    assert cached_prefix(PLAIN, params, state, SHAPE, modes, frozen) == last
+    modes = freeze_modes(PLAIN, params, frozen, dropout=dropout)
+    assert cached_prefix(PLAIN, params, state, SHAPE, modes, frozen) == prefix
+
+
+@pytest.mark.parametrize(
+    ("n", "prefix"), [(1, ("conv1", "block1")), (10, ("block9", "fc"))]
+)
+def test_a_prefix_goes_by_the_order_of_layers_and_not_of_names(n, prefix):
+    """Compiled functions give dictionaries back in the order of their keys."""
+    params, state = jax.jit(RESIDUAL.init, static_argnums=1)(jax.random.key(0), SHAPE)
+    frozen = RESIDUAL.layers[:n]
+    modes = freeze_modes(RESIDUAL, params, frozen)
+    found = cached_prefix(RESIDUAL, params, state, SHAPE, modes, frozen)
+    assert found == prefix and list(params)[0] == "block1"
 
 
 def test_prefixes_that_change_are_refused_and_it_is_said_why():
     (params, state), _ = _two(NORMALIZED)
     frozen = NORMALIZED.layers[:3]
-    modes = freeze_modes(params, frozen)
+    modes = freeze_modes(NORMALIZED, params, frozen)
     arguments = (NORMALIZED, params, state, SHAPE)
     with pytest.raises(ValueError, match="cached of augmented images: found augment"):
         cached_prefix(*arguments, modes, frozen, augmented=True)
@@ -302,7 +321,7 @@ def test_prefixes_that_change_are_refused_and_it_is_said_why():
         cached_prefix(*arguments, modes, ())
     noisy = chain([("noise", _Noise()), ("same", _Noise())])
     with pytest.raises(ValueError, match="to cache: noise drops at random; needed a"):
-        modes = freeze_modes({"noise": {}, "same": {}}, ["noise"])
+        modes = freeze_modes(noisy, {}, ["noise"])
         begun = noisy.init(jax.random.key(0), SHAPE)
         cached_prefix(noisy, *begun, SHAPE, modes, ["noise"])
 
@@ -312,9 +331,8 @@ def test_training_on_the_prefix_is_training_on_the_images(net):
     """Relative 1e-5 after 10 SGD steps."""
     (params, state), _ = _two(net)
     frozen = net.layers[:4]
-    modes = freeze_modes(params, frozen)
-    last = cached_prefix(net, params, state, SHAPE, modes, frozen)
-    first = net.layers[net.layers.index(last) + 1]
+    modes = freeze_modes(net, params, frozen)
+    last, first = cached_prefix(net, params, state, SHAPE, modes, frozen)
     x = jax.random.normal(jax.random.key(6), (12, *SHAPE))
     y = jnp.arange(12, dtype=jnp.int32) % 5
     cached, _ = net.apply(params, state, x, last=last)
@@ -328,7 +346,7 @@ def test_training_on_the_prefix_is_training_on_the_images(net):
             )
             return losses.softmax_cross_entropy(logits, y), (state, {})
 
-        rules = freeze_rules(frozen)
+        rules = freeze_rules(params, frozen)
         train_state = steps.init_train_state(params, state, optimizer, rules=rules)
         step = jax.jit(steps.make_train_step(loss, optimizer))
         for _ in range(10):
@@ -340,6 +358,13 @@ def test_training_on_the_prefix_is_training_on_the_images(net):
     ):
         scale = float(jnp.abs(one).max()) + 1e-12
         assert float(jnp.abs(one - other).max()) <= 1e-5 * scale
+
+
+def test_a_layer_without_parameters_can_be_frozen():
+    net = chain([("noise", _Noise()), ("fc", Classifier(3))], classifier=True)
+    params, state = net.init(jax.random.key(0), SHAPE)
+    after, _ = _train(net, params, state, ["noise"], MOMENTUM, count=2)
+    assert not after.frozen and list(after.trainable) == ["fc"]
 
 
 def test_the_losses_of_transfer_add_up_and_the_larger_one_is_named():

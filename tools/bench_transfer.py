@@ -88,11 +88,9 @@ def contenders(
     for n in layers:
         frozen = net.layers[:n]
         stopped = work._replace(program=dataclasses.replace(program, frozen=frozen))
-        modes = freeze_modes(params, frozen, dropout=config.net.frozen_dropout)
+        modes = freeze_modes(net, params, frozen, dropout=config.net.frozen_dropout)
         shape = images.shape[1:]
-        last = cached_prefix(net, params, state, shape, modes, frozen)
-        names = [*params]
-        first = names[names.index(last) + 1]
+        last, first = cached_prefix(net, params, state, shape, modes, frozen)
         one, _ = net.apply(params, state, jnp.zeros((1, *shape)), last=last)
         inputs = jax.random.uniform(jax.random.key(2), (N, *one.shape[1:]))
         cached = stopped._replace(
@@ -141,10 +139,10 @@ def _masked(work: _Work, frozen: Sequence[str]) -> Contender:
 
 
 def _stacked(work: _Work, size: int) -> TrainState:
-    optimizer, rules = make_optimizer(work.program), freeze_rules(work.program.frozen)
+    optimizer = make_optimizer(work.program)
+    rules = freeze_rules(work.params, work.program.frozen)
     begun = steps.init_train_state(work.params, work.state, optimizer, rules=rules)
-    stacked = jax.tree.map(lambda x: jnp.stack([x] * size), tuple(begun[1:]))
-    return TrainState(begun.step, *stacked)
+    return steps.stack_population([begun] * size)
 
 
 def _timed(

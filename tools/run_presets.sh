@@ -29,8 +29,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 python=${PYTHON:-python3}
 failed=0
 for preset in "${presets[@]}"; do
+    # As the preset itself says how it is run.
+    experiment=$(grep -om1 'experiments\.[a-z_]*' "configs/$preset.py") || {
+        failed=1
+        continue
+    }
     # Many steps a call: a step of so small a network is shorter than its launch.
-    "$python" -m experiments.prototypes --config "configs/$preset.py" \
+    "$python" -m "$experiment" --config "configs/$preset.py" \
         --workdir "$runs/$preset" --data.dir "$data" --steps-per-call 50 \
         --save-every 2000 --log-every 100 "$@"
     code=$?

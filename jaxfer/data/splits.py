@@ -102,9 +102,10 @@ def cifar100_examples(data: Images, split: str) -> Images:
 
 
 def drawer_examples(data: Images, split: str) -> Images:
-    """A part of handwriting by drawer: 20 of each character, the last 5 of them test.
+    """A part of handwriting of which there are 20 of each character: the last 5 test.
 
-    The 3 before them validate.
+    The 3 before them validate. Of `glyphs` every one is by another drawer, the same for
+    all characters; TFDS does not say whose an example of Omniglot is.
 
     Args:
         data: 20 examples of each class, such as `glyphs` or `omniglot`.

@@ -3,14 +3,23 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import layer_transfer
+from experiments import layer_transfer_result as results
 from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
 from experiments.layer_transfer_members import groups, members
 from experiments.layer_transfer_result import read_net
-from jaxfer import loop
+from experiments.layer_transfer_step import (
+    Program,
+    Task,
+    make_net,
+    make_optimizer,
+    make_step,
+)
+from jaxfer import TrainState, freeze_rules, loop, sharding, steps
 from jaxfer.data import Crop
 from jaxfer.runlog import read_json, read_metrics
 from jaxfer.trees import flatten
@@ -109,7 +118,7 @@ def test_differences_are_paired_by_target_and_add_up(finished):
     assert found == pytest.approx(np.mean(np.subtract(both, base)))
 
 
-def test_what_was_copied_is_written_down_and_is_frozen(finished):
+def test_what_was_copied_is_written_down_and_each_n_draws_anew(finished):
     _, workdir, _ = finished
     folder = workdir / "members"
     copied = read_json(folder / "similar-0B-seed0-AnB-n1.json")["taken"]
@@ -128,72 +137,130 @@ def test_a_finished_study_says_so_and_trains_nothing(finished, monkeypatch, caps
     assert "is finished" in capsys.readouterr().out
 
 
-def test_a_study_goes_on_where_it_was_killed(finished, tmp_path, monkeypatch, capsys):
-    """Within a network, and between two: to the same bits."""
-    config = _only("base", "BnB", "AnB+")
-    _, whole, _ = finished
+def _losses(workdir, name):
+    lines = read_metrics(workdir / "members" / name)
+    return [next(v for k, v in line.items() if k.endswith("/loss")) for line in lines]
+
+
+def _stop_at(monkeypatch, step, member):
+    """A kill right after a save of the n-th network that gets so far."""
     real, saves = loop.Checkpoints.save, []
 
-    def stop_within_the_second(self, step, *args, **kwargs):
-        real(self, step, *args, **kwargs)
-        saves.append(step)
-        if saves.count(6) == 2:
+    def save(self, number, *args, **kwargs):
+        real(self, number, *args, **kwargs)
+        saves.append(number)
+        if saves.count(step) == member:
             raise MemoryError("killed")
 
-    monkeypatch.setattr(loop.Checkpoints, "save", stop_within_the_second)
+    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    return lambda: monkeypatch.setattr(loop.Checkpoints, "save", real)
+
+
+def _assert_same_networks(one, other, *names):
+    for name in names:
+        assert _losses(one, name) == _losses(other, name), name
+        if (one / "members" / f"{name}.npz").exists():
+            ours, theirs = (
+                flatten(read_net(w / "members" / f"{name}.npz")) for w in (one, other)
+            )
+            assert ours.keys() == theirs.keys()
+            for path, leaf in ours.items():
+                np.testing.assert_array_equal(leaf, theirs[path])
+
+
+def test_a_study_killed_within_a_network_goes_on_to_the_same_bits(
+    finished, tmp_path, monkeypatch, capsys
+):
+    config = _only("base", "BnB", "AnB+")
+    _, whole, _ = finished
+    go_on = _stop_at(monkeypatch, step=6, member=2)
     with pytest.raises(MemoryError):
         layer_transfer.run(config, tmp_path)
-    done = len(list((tmp_path / "members").glob("*.json")))
-    assert done == 1, "killed within the second network"
-    monkeypatch.setattr(loop.Checkpoints, "save", real)
+    assert len(list((tmp_path / "members").glob("*.json"))) == 1
+    go_on()
     layer_transfer.run(config, tmp_path)
     shown = capsys.readouterr().out
-    assert "10 networks, 1 of them done" in shown and "going on from step" in shown
+    assert "10 networks, 1 of them done" in shown and "going on from step 6" in shown
     ours, theirs = _accuracies(tmp_path), _accuracies(whole)
     assert ours and ours == {name: theirs[name] for name in ours}
-    name = "similar-0B-seed0-base"
-    for one, other in zip(
-        *(
-            flatten(read_net(w / "members" / f"{name}.npz")).items()
-            for w in (tmp_path, whole)
-        ),
-        strict=True,
-    ):
-        assert one[0] == other[0]
-        np.testing.assert_array_equal(one[1], other[1])
-    losses = [
-        [line["train/loss"] for line in read_metrics(w / "members" / name)]
-        for w in (tmp_path, whole)
-    ]
-    assert losses[0] == losses[1]
+    _assert_same_networks(tmp_path, whole, *ours)
+    assert not list((tmp_path / "members").glob("*/checkpoints"))
 
 
-def test_activations_on_the_disk_are_those_on_the_device(finished, tmp_path, capsys):
+def test_a_study_killed_between_networks_trains_only_the_others(
+    finished, tmp_path, monkeypatch, capsys
+):
+    config = _only("base", "BnB")
     _, whole, _ = finished
-    config = _only("base", "AnB", cache_limit=0.0)
+    real, written = results.write_member, []
+
+    def write(folder, member, *args):
+        real(folder, member, *args)
+        written.append(member.name)
+        if len(written) == 3:
+            raise MemoryError("killed")
+
+    monkeypatch.setattr(results, "write_member", write)
+    with pytest.raises(MemoryError):
+        layer_transfer.run(config, tmp_path)
     layer_transfer.run(config, tmp_path)
-    assert "GB of activations after conv5, above cache_limit" in capsys.readouterr().out
-    ours, theirs = _accuracies(tmp_path), _accuracies(whole)
-    assert ours == {name: theirs[name] for name in ours}
+    assert "6 networks, 3 of them done" in capsys.readouterr().out
+    assert len(written) == len(set(written)) == 6
+    _assert_same_networks(tmp_path, whole, *written)
+    assert not list((tmp_path / "members").glob("*/checkpoints"))
+
+
+@pytest.mark.parametrize("limit", [0.0, 2.0], ids=["disk", "device"])
+def test_cached_networks_go_on_after_a_kill(
+    finished, tmp_path, monkeypatch, capsys, limit
+):
+    """And activations on the disk are those on the device."""
+    _, whole, _ = finished
+    config = _only("base", "AnB", layers=(6,), cache_limit=limit)
+    go_on = _stop_at(monkeypatch, step=6, member=3)
+    with pytest.raises(MemoryError):
+        layer_transfer.run(config, tmp_path)
+    go_on()
+    layer_transfer.run(config, tmp_path)
+    shown = capsys.readouterr().out
+    told = "GB of activations after conv5, above cache_limit" in shown
+    assert told == (limit == 0) and "going on from step 6" in shown
     name = "similar-0A-seed0-AnB-n6"
-    losses = [
-        [line["train/loss"] for line in read_metrics(w / "members" / name)]
-        for w in (tmp_path, whole)
-    ]
-    np.testing.assert_allclose(*losses, rtol=1e-6)
-    assert not (tmp_path / "members" / name / "prefix").exists()
+    np.testing.assert_allclose(_losses(tmp_path, name), _losses(whole, name), rtol=1e-6)
+    assert _accuracies(tmp_path)[name] == _accuracies(whole)[name]
+    assert not list((tmp_path / "members").glob("*/prefix"))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_thawing_networks_go_on_after_a_kill(tmp_path, monkeypatch, devices):
+    """Killed in the second partition, whose state is of another shape."""
+    config = _only("base", "AnB-thaw", layers=(2,), save_every=2)
+    config = dataclasses.replace(config, devices=devices)
+    layer_transfer.run(config, tmp_path / "whole")
+    # Of 12 steps, 4 to 8 train with one layer frozen.
+    go_on = _stop_at(monkeypatch, step=6, member=2 * (2 // devices) - 2 // devices + 1)
+    with pytest.raises(MemoryError):
+        layer_transfer.run(config, tmp_path / "parts")
+    assert len(list((tmp_path / "parts" / "members").glob("*.json"))) == 2
+    go_on()
+    layer_transfer.run(config, tmp_path / "parts")
+    folders = {p.name for p in (tmp_path / "whole" / "members").iterdir() if p.is_dir()}
+    _assert_same_networks(tmp_path / "whole", tmp_path / "parts", *folders)
+    ours, theirs = (_accuracies(tmp_path / x) for x in ("whole", "parts"))
+    assert ours == theirs
+    name = next(name for name in folders if "thaw" in name)
+    lines = read_metrics(tmp_path / "whole" / "members" / name)
+    phases = [next(k for k in line if k.endswith("/loss")) for line in lines]
+    assert list(dict.fromkeys(phases)) == [f"train{i}/loss" for i in (1, 2, 3)]
 
 
 def test_without_the_cache_losses_are_the_same(finished, tmp_path):
+    """Relative 1e-5 over all the steps of SGD."""
     _, whole, _ = finished
-    layer_transfer.run(_only("base", "AnB", cache=False), tmp_path)
+    layer_transfer.run(_only("base", "AnB", cache=False, layers=(6,)), tmp_path)
     name = "similar-0A-seed0-AnB-n6"
     assert not read_json(tmp_path / "members" / f"{name}.json")["cached"]
-    losses = [
-        [line["train/loss"] for line in read_metrics(w / "members" / name)]
-        for w in (tmp_path, whole)
-    ]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    np.testing.assert_allclose(_losses(tmp_path, name), _losses(whole, name), rtol=1e-5)
 
 
 def test_augmented_images_are_not_cached_and_it_is_said_why(tmp_path, capsys):
@@ -204,8 +271,9 @@ def test_augmented_images_are_not_cached_and_it_is_said_why(tmp_path, capsys):
 
 
 def test_a_population_over_devices_is_its_members(finished, tmp_path):
+    """Four of which two devices take two each; two, of which four devices one each."""
     _, whole, _ = finished
-    config = _only("base", "AnB", population=2, devices=2)
+    config = _only("base", "AnB", population=4, devices=4, layers=(6,))
     layer_transfer.run(config, tmp_path)
     for name in ("similar-0A-seed0-base", "similar-0B-seed0-base"):
         ours, theirs = (
@@ -216,24 +284,85 @@ def test_a_population_over_devices_is_its_members(finished, tmp_path):
             np.testing.assert_allclose(leaf, theirs[path], rtol=1e-3, atol=1e-5)
     record = read_json(tmp_path / "members" / "similar-0A-seed0-AnB-n6.json")
     assert len(record["trained_with"]) == 2
-    with pytest.raises(ValueError, match="population = 3, needed a multiple of the 2"):
-        other = dataclasses.replace(config, population=3)
-        layer_transfer.run(other, tmp_path / "other")
+    (folder,) = (tmp_path / "members").glob("similar-0A-seed0-AnB-n6-*/")
+    alone = [_losses(whole, f"similar-0{half}-seed0-AnB-n6") for half in "AB"]
+    np.testing.assert_allclose(
+        _losses(tmp_path, folder.name), np.mean(alone, axis=0), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("frozen", [(), ("conv1", "conv2")], ids=["whole", "frozen"])
+def test_the_sweeps_own_step_says_nothing_to_other_devices(frozen):
+    n, size = 40, 8
+    program = Program(
+        TINY.net,
+        TINY.optim,
+        TINY.augment,
+        20,
+        outputs=3,
+        linear=False,
+        n=n,
+        num_steps=4,
+        frozen=frozen,
+        devices=size,
+    )
+    mesh = sharding.make_mesh(size)
+    net = make_net(TINY.net, 3)
+    optimizer = make_optimizer(program)
+    states = []
+    for i in range(size):
+        params, state = net.init(jax.random.key(i), (8, 8, 1))
+        rules = freeze_rules(params, frozen)
+        states.append(steps.init_train_state(params, state, optimizer, rules=rules))
+    stacked = steps.stack_population(states)
+    rest = sharding.place_members(tuple(stacked[1:]), mesh)
+    begun = TrainState(sharding.place(stacked.step, mesh), *rest)
+    task = Task(
+        jnp.arange(n, dtype=jnp.int32),
+        jnp.arange(n, dtype=jnp.int32) % 3,
+        jnp.zeros((8, 8, 1)),
+        jnp.ones(()),
+        jax.random.key(0),
+    )
+    tasks = jax.tree.map(lambda x: jnp.stack([x] * size), task)
+    data = (
+        sharding.place(jnp.zeros((n, 8, 8, 1), jnp.uint8), mesh),
+        sharding.place_members(tasks, mesh),
+    )
+    compiled = make_step(program).lower(begun, data, count=1).compile().as_text()
+    words = ("all-reduce", "all-gather", "all-to-all", "collective", "reduce-scatter")
+    assert not [word for word in words if word in compiled]
+
+
+def test_networks_of_other_data_are_not_gone_on_with(finished, tmp_path, monkeypatch):
+    config = _only("base", "BnB", layers=(6,))
+    go_on = _stop_at(monkeypatch, step=6, member=2)
+    with pytest.raises(MemoryError):
+        layer_transfer.run(config, tmp_path)
+    go_on()
+    real = layer_transfer.load_parts
+
+    def other(config):
+        train, test = real(config)
+        pixels = np.array(test.images)
+        pixels[0] ^= 1
+        return train, dataclasses.replace(test, images=pixels)
+
+    monkeypatch.setattr(layer_transfer, "load_parts", other)
+    with pytest.raises(ValueError, match="0A-seed0-base .* was trained on data and cl"):
+        layer_transfer.run(config, tmp_path)
 
 
 def test_other_treatments_have_a_pulse(tmp_path):
-    """Gradual unfreezing, preserved layers, and the controls."""
-    config = _only("base", "base+", "base3", "AnB-thaw", "BnB-keep1", layers=(2,))
+    """Preserved layers, and the controls."""
+    config = _only("base", "base+", "base3", "BnB-keep1", layers=(2,))
     layer_transfer.run(config, tmp_path / "eight")
     folder = tmp_path / "eight" / "members"
-    lines = read_metrics(folder / "similar-0A-seed0-AnB-thaw-n2")
-    phases = [next(k for k in line if k.endswith("/loss")) for line in lines]
-    assert list(dict.fromkeys(phases)) == [f"train{i}/loss" for i in (1, 2, 3)]
-    steps = {
+    taken = {
         kind: read_json(folder / f"similar-0A-seed0-{kind}.json")["steps"]
-        for kind in ("base", "base3", "AnB-thaw-n2")
+        for kind in ("base", "base+", "base3")
     }
-    assert steps["base3"] == 3 * steps["base"] == 3 * steps["AnB-thaw-n2"]
+    assert taken["base3"] == 3 * taken["base"] == 3 * taken["base+"]
     kept = read_json(folder / "similar-0A-seed0-BnB-keep1-n2.json")["taken"]
     assert {path.split("/")[0] for path in kept} == {"conv1", "conv2", "conv3"}
 
@@ -265,14 +394,20 @@ def test_members_come_after_what_they_are_copied_from():
         if m.kind.startswith("A"):
             assert not set(m.source.classes) & set(m.target.classes)
             assert m.source[:2] == m.target[:2] and m.source.seed == m.target.seed
-    assert sum(map(len, groups(queue, 3))) == len(queue)
-    for group in groups(queue, 3):
+    made = groups(queue, 3, lambda target: 5)
+    assert sum(map(len, made)) == len(queue)
+    for group in made:
         assert len({(m.kind, m.n, len(m.target.classes)) for m in group}) == 1
+    # Those that train on other numbers of examples share no program.
+    apart = groups(queue, 3, lambda target: target.split)
+    assert all(len({m.target.split for m in group}) == 1 for group in apart)
 
 
 def test_layers_are_kept_where_there_are_so_many():
     queue = members(_only("base", "AnB-keep1", layers=(5, 6, 7)), NAMES, 7)
     assert sorted({m.n for m in queue if m.n}) == [5, 6]
+    with pytest.raises(ValueError, match=r"found \['AnB-keep1'\] in similar.treatm"):
+        members(_only("base", "AnB-keep1", layers=(7,)), NAMES, 7)
 
 
 def test_a_members_draws_are_its_own_and_hang_on_its_name_alone():

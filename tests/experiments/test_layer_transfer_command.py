@@ -5,7 +5,6 @@ import re
 import pytest
 
 from experiments import layer_transfer
-from jaxfer.data import write_cache
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 CONFIG = "configs/glyphs_layer_transfer.py"
@@ -38,6 +37,9 @@ def _run(tmp_path, *options):
         (["--batch", "100000"], "examples of similar-0A.*, needed at least a batch"),
         (["--net.outputs", "3"], "net.outputs = 3, needed at least the 100 classes"),
         (["--epochs", "0"], "found epochs = 0, needed at least 1"),
+        (["--population", "-1"], "found population = -1, needed at least 1"),
+        (["--data.classes", "-5"], "found data.classes = -5, needed at least 1"),
+        (["--layers", "-1", "3"], "found n = -1 and keep = 0 of BnB, needed n of"),
         (["--net.dropout", "1"], "net.dropout = 1.0, needed 0 up to, not with, 1"),
         (["--optim.warmup", "99"], "optim.warmup = 99.0, needed 0 to less than the 20"),
         (["--data.name", "cifar10"], "data set 'cifar10'.* mean 'cifar100'"),
@@ -60,8 +62,7 @@ def test_lists_that_overlap_are_refused(tmp_path, capsys):
     assert "overlap: 1 classes are in both" in capsys.readouterr().err
 
 
-def test_a_study_of_another_config_is_refused(tmp_path, capsys, blobs):
-    write_cache(blobs, tmp_path / "unused.cache")
+def test_a_study_of_another_config_is_refused(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"epochs": 3}')
     with pytest.raises(SystemExit):
