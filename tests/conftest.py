@@ -1,9 +1,11 @@
 """A strict bench: eight CPU devices, no silent rank promotion, checked shapes."""
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -35,6 +37,15 @@ def key() -> jax.Array:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def collectives() -> Callable[[Any], list[str]]:
+    """What a compiled function has its devices say to each other."""
+    words = "all-reduce|all-gather|all-to-all|collective|reduce-scatter"
+    # Operations only: names of tests are in the text too.
+    operation = re.compile(rf" (?:{words})[\w-]*\(")
+    return lambda compiled: operation.findall(compiled.as_text())
 
 
 @pytest.fixture(scope="session")
