@@ -8,7 +8,7 @@ Reproduces: Yosinski et al. 2014, Figures 2 and 3 in kind, not in value: two ran
 Run: python -m experiments.layer_transfer --config configs/cifar100_layer_transfer.py
     --workdir runs/cifar100_layer_transfer --data.dir DIR
 Expect: about 90 minutes on 2 CPU cores; base networks of the random halves from 43 to
-    50.
+    52.
 """
 
 from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim

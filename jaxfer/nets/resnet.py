@@ -34,7 +34,7 @@ def resnet20(
         >>> net.apply(params, state, jnp.zeros((2, 8, 8, 3)))[0].shape
         (2, 10)
     """
-    blocks = [("conv1", _Stem(width, dtype))]
+    blocks: list[tuple[str, nn.Module]] = [("conv1", _Stem(width, dtype))]
     for i in range(9):
         stage, first = divmod(i, 3)
         stride = 2 if stage and not first else 1
