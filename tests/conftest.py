@@ -24,6 +24,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxfer import Net
 from jaxfer.data import Images, glyphs, write_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -37,6 +38,29 @@ def key() -> jax.Array:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., tuple[dict, dict]]:
+    """What draws a network where it does not matter how: at once, with no compiling."""
+
+    def draw(
+        net: Net, image_shape: tuple[int, ...], seed: int = 0
+    ) -> tuple[dict, dict]:
+        rng = np.random.default_rng(seed)
+
+        def leaf(path, like):
+            name = path[-1].key
+            if name in ("scale", "var"):
+                return jax.numpy.ones(like.shape)
+            fan_in = max(1, like.size // like.shape[-1])
+            values = rng.normal(size=like.shape) * (2 / fan_in) ** 0.5
+            return jax.numpy.asarray(values, like.dtype) * (name != "mean")
+
+        shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), image_shape))
+        return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+    return draw
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_what_trains_on_keeps_its_moments_and_what_begins_has_fresh_ones():
 NET = eight_layers(3, width=2, dense=4)
 
 
-def _population(size):
+def _population(size, drawn):
     """Small networks with frozen layers, each with data of its own."""
     # Not Adam, which makes a step of the sign of what is zero but for rounding.
     optimizer = optax.sgd(0.05, 0.9)
@@ -216,9 +216,7 @@ def _population(size):
 
     rules = [("conv1", False), ("**", True)]
     begun = [
-        steps.init_train_state(
-            *NET.init(jax.random.key(i), (8, 8, 1)), optimizer, rules=rules
-        )
+        steps.init_train_state(*drawn(NET, (8, 8, 1), i), optimizer, rules=rules)
         for i in range(size)
     ]
     own = (
@@ -236,8 +234,8 @@ def _close(one, other):
 
 
 @pytest.mark.parametrize("unrolled", [True, False], ids=["in turn", "vmap"])
-def test_a_population_is_its_members_one_by_one(unrolled):
-    step, begun, together, (shared, own) = _population(2)
+def test_a_population_is_its_members_one_by_one(unrolled, drawn):
+    step, begun, together, (shared, own) = _population(2, drawn)
     population = jax.jit(steps.make_population_step(step, unrolled=unrolled))
     for _ in range(2):
         together, metrics = population(together, (shared, own))
@@ -258,9 +256,11 @@ def test_a_population_is_its_members_one_by_one(unrolled):
 @pytest.mark.parametrize(
     ("unrolled", "devices"), [(True, 2), (False, 8)], ids=["in turn", "vmap"]
 )
-def test_a_population_over_devices_has_nothing_to_say(unrolled, devices, collectives):
+def test_a_population_over_devices_has_nothing_to_say(
+    unrolled, devices, collectives, drawn
+):
     """No collective in the compiled step, and the members of one device."""
-    step, _, together, data = _population(devices)
+    step, _, together, data = _population(devices, drawn)
     mesh = sharding.make_mesh(devices)
     single = jax.jit(steps.make_population_step(step, unrolled=unrolled))
     spread = jax.jit(steps.make_population_step(step, mesh=mesh, unrolled=unrolled))

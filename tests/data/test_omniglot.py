@@ -10,8 +10,6 @@ from jaxfer.data import Images, omniglot_split
 from jaxfer.data.omniglot import omniglot, prepare
 from jaxfer.data.tfds import Records
 
-# One worker: the drawings are decoded once.
-pytestmark = pytest.mark.xdist_group("omniglot")
 CLASSES = {"train": 4112, "val": 688, "trainval": 4800, "test": 1692}
 # Of the newline-joined, sorted character names of Snell's "vinyals" split.
 HASHES = {

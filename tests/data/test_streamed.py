@@ -45,7 +45,6 @@ def test_glyphs_are_those_of_the_resident_pipeline(small_glyphs):
     _assert_streams_what_is_drawn(images, images.in_memory())
 
 
-@pytest.mark.xdist_group("omniglot")
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_omniglot_from_its_records_is_that_of_the_resident_pipeline(
     real_data, omniglot_images, split

@@ -24,11 +24,7 @@ from jaxfer.data import Crop
 from jaxfer.runlog import read_json, read_metrics
 from jaxfer.trees import flatten
 
-# One worker: the study they look at is made once.
-pytestmark = [
-    pytest.mark.usefixtures("small_glyphs"),
-    pytest.mark.xdist_group("layer_transfer"),
-]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 
 TINY = Config(
     data=Data("glyphs", classes=16, side=14),
@@ -231,14 +227,12 @@ def test_cached_networks_go_on_after_a_kill(
     assert not list((tmp_path / "members").glob("*/prefix"))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_thawing_networks_go_on_after_a_kill(tmp_path, monkeypatch, devices):
-    """Killed in the second partition, whose state is of another shape."""
-    config = _only("base", "AnB-thaw", layers=(2,), save_every=2)
-    config = dataclasses.replace(config, devices=devices)
+def test_thawing_networks_go_on_after_a_kill(tmp_path, monkeypatch):
+    """Two on two devices, in the second partition, whose state is of another shape."""
+    config = _only("base", "AnB-thaw", layers=(2,), save_every=2, devices=2)
     layer_transfer.run(config, tmp_path / "whole")
-    # Of 12 steps, 4 to 8 train with one layer frozen.
-    go_on = _stop_at(monkeypatch, step=6, member=2 * (2 // devices) - 2 // devices + 1)
+    # Of 12 steps, 4 to 8 train with one layer frozen. The base networks come first.
+    go_on = _stop_at(monkeypatch, step=6, member=2)
     with pytest.raises(MemoryError):
         layer_transfer.run(config, tmp_path / "parts")
     assert len(list((tmp_path / "parts" / "members").glob("*.json"))) == 2
@@ -292,7 +286,7 @@ def test_a_population_over_devices_is_its_members(finished, tmp_path):
 
 
 @pytest.mark.parametrize("frozen", [(), ("conv1", "conv2")], ids=["whole", "frozen"])
-def test_the_sweeps_own_step_says_nothing_to_other_devices(frozen, collectives):
+def test_the_sweeps_own_step_says_nothing_to_other_devices(frozen, collectives, drawn):
     n, size = 40, 8
     program = Program(
         TINY.net,
@@ -309,12 +303,10 @@ def test_the_sweeps_own_step_says_nothing_to_other_devices(frozen, collectives):
     mesh = sharding.make_mesh(size)
     net = make_net(TINY.net, 3)
     optimizer = make_optimizer(program)
-    states = []
-    for i in range(size):
-        params, state = net.init(jax.random.key(i), (8, 8, 1))
-        rules = freeze_rules(params, frozen)
-        states.append(steps.init_train_state(params, state, optimizer, rules=rules))
-    stacked = steps.stack_population(states)
+    params, state = drawn(net, (8, 8, 1))
+    rules = freeze_rules(params, frozen)
+    one = steps.init_train_state(params, state, optimizer, rules=rules)
+    stacked = steps.stack_population([one] * size)
     rest = sharding.place_members(tuple(stacked[1:]), mesh)
     begun = TrainState(sharding.place(stacked.step, mesh), *rest)
     task = Task(
@@ -366,10 +358,8 @@ def test_other_treatments_have_a_pulse(tmp_path):
     assert {path.split("/")[0] for path in kept} == {"conv1", "conv2", "conv3"}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["eight_batch_norm", pytest.param("resnet20", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["eight_batch_norm", "resnet20"])
 def test_other_networks_have_a_pulse(tmp_path, kind):
     net = Network(kind, width=2, dense=8)
     optim = Optim("adamw", clip=1.0, warmup=0.0)

@@ -41,7 +41,10 @@ def _run(tmp_path, *options):
         (["--data.classes", "-5"], "found data.classes = -5, needed at least 1"),
         (["--layers", "-1", "3"], "found n = -1 and keep = 0 of BnB, needed n of"),
         (["--net.dropout", "1"], "net.dropout = 1.0, needed 0 up to, not with, 1"),
-        (["--optim.warmup", "99"], "optim.warmup = 99.0, needed 0 to less than the 20"),
+        (
+            ["--optim.warmup", "99"],
+            r"optim.warmup = 99.0, needed 0 to less than the \d+ epochs",
+        ),
         (["--data.name", "cifar10"], "data set 'cifar10'.* mean 'cifar100'"),
     ],
     ids=lambda x: x[0] if isinstance(x, list) else "",
@@ -67,4 +70,4 @@ def test_a_study_of_another_config_is_refused(tmp_path, capsys):
     (tmp_path / "run" / "config.json").write_text('{"epochs": 3}')
     with pytest.raises(SystemExit):
         _run(tmp_path)
-    assert "epochs (there 3, here 20)" in capsys.readouterr().err
+    assert "epochs (there 3, here" in capsys.readouterr().err

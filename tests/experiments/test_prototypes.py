@@ -26,11 +26,7 @@ from jaxfer.data import load, write_cache
 from jaxfer.runlog import read_json, read_metrics, report
 
 ROOT = Path(__file__).resolve().parents[2]
-# One worker: the run they look at is made once.
-pytestmark = [
-    pytest.mark.usefixtures("small_glyphs"),
-    pytest.mark.xdist_group("prototypes"),
-]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 TINY = Config(
     data=Data(name="glyphs", train="train", test="val"),
     net=Embedding(width=8),

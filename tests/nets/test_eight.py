@@ -9,9 +9,9 @@ from jaxfer.nets import eight_layers, linear
 from jaxfer.trees import flatten
 
 
-def test_layers_and_parameters_are_those_of_the_paper(key):
+def test_layers_and_parameters_are_those_of_the_paper(drawn):
     net = eight_layers(50, width=24, dense=512)
-    params, state = net.init(key, (16, 16, 3))
+    params, state = drawn(net, (16, 16, 3))
     assert list(params) == [*net.layers, "fc8"]
     assert net.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
     kernels = {k: v.shape for k, v in flatten(params).items() if "kernel" in k}
@@ -28,10 +28,10 @@ def test_layers_and_parameters_are_those_of_the_paper(key):
     assert not jax.tree.leaves(state)
 
 
-def test_it_computes_what_its_layers_say(key, rng):
+def test_it_computes_what_its_layers_say(rng, drawn):
     """Against the same operations in plain jax.lax, in the usual order."""
     net = eight_layers(3, width=2, dense=4)
-    params, state = net.init(key, (9, 8, 1))
+    params, state = drawn(net, (9, 8, 1))
     x = jnp.asarray(rng.normal(size=(2, 9, 8, 1)), jnp.float32)
     y = x
     for i in range(1, 6):
@@ -55,9 +55,9 @@ def test_it_computes_what_its_layers_say(key, rng):
     np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_in_the_first_two_dense_layers_alone(key):
+def test_dropout_is_in_the_first_two_dense_layers_alone(key, drawn):
     net = eight_layers(3, width=2, dense=256, dropout=0.25)
-    params, state = net.init(key, (8, 8, 1))
+    params, state = drawn(net, (8, 8, 1))
     x = jnp.ones((1, 8, 8, 1))
     for name in net.layers:
         h = jnp.ones((4, 6 if name == "fc6" else 256)) if "fc" in name else None
@@ -79,16 +79,16 @@ def test_dropout_is_in_the_first_two_dense_layers_alone(key):
         assert (0.15 < dropped < 0.35) if "fc" in name else dropped == 0, name
 
 
-def test_a_layer_that_drops_asks_for_a_key(key):
+def test_a_layer_that_drops_asks_for_a_key(drawn):
     net = eight_layers(3, width=2, dense=4)
-    params, state = net.init(key, (8, 8, 1))
+    params, state = drawn(net, (8, 8, 1))
     with pytest.raises(ValueError, match="no rng, needed one: fc6 drops at random"):
         net.apply(params, state, jnp.ones((1, 8, 8, 1)), mode=TRAIN)
 
 
-def test_the_normalized_one_has_statistics_in_every_layer(key, rng):
+def test_the_normalized_one_has_statistics_in_every_layer(key, rng, drawn):
     net = eight_layers(3, width=4, dense=6, normalize=True)
-    params, state = net.init(key, (8, 8, 2))
+    params, state = drawn(net, (8, 8, 2))
     assert all(state[name] for name in net.layers) and not state["fc8"]
     x = jnp.asarray(rng.normal(size=(64, 8, 8, 2)), jnp.float32)
     _, after = net.apply(params, state, x, mode=TRAIN, rng=key)
@@ -97,14 +97,14 @@ def test_the_normalized_one_has_statistics_in_every_layer(key, rng):
         assert (mean != 0).any() and bool(jnp.isfinite(mean).all()), name
 
 
-def test_small_images_are_refused(key):
+def test_small_images_are_refused(drawn):
     with pytest.raises(ValueError, match="map of 1x1 .* at least 8x8"):
-        eight_layers(3).init(key, (4, 4, 3))
+        drawn(eight_layers(3), (4, 4, 3))
 
 
-def test_logistic_regression_is_a_matrix(key, rng):
+def test_logistic_regression_is_a_matrix(rng, drawn):
     net = linear(3)
-    params, state = net.init(key, (4, 4, 2))
+    params, state = drawn(net, (4, 4, 2))
     x = jnp.asarray(rng.normal(size=(5, 4, 4, 2)), jnp.float32)
     dense = params["fc"]["Dense_0"]
     np.testing.assert_allclose(

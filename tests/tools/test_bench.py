@@ -100,6 +100,7 @@ def test_the_whole_test_is_timed_in_proportion(monkeypatch, images):
 
 def test_steps_of_layer_transfer_are_timed_against_the_full_one(monkeypatch, capsys):
     monkeypatch.setattr(bench_transfer, "N", 128)
+    monkeypatch.setattr(bench_transfer, "TOGETHER", 2)
     small = Config(data=Data(side=8), net=Network(width=2, dense=4), batch=8)
     monkeypatch.setattr(bench_transfer, "preset", lambda: small)
     real = bench_transfer.contenders
