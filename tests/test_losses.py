@@ -3,7 +3,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer import episode_accuracy, episode_nll, softmax_cross_entropy
+from jaxfer import (
+    cosine_loss_floor,
+    episode_accuracy,
+    episode_nll,
+    lifted_structured_loss,
+    nca_loss,
+    normalize,
+    proxy_nca_loss,
+    softmax_cross_entropy,
+    squared_euclidean,
+)
 
 
 def _nll(logits: np.ndarray) -> float:
@@ -80,3 +90,113 @@ def test_logits_of_the_wrong_rank_or_batch_are_refused():
         episode_nll(jnp.zeros((5, 5)))
     with pytest.raises(Exception, match="(?i)shape|type"):
         softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((2,), jnp.int32))
+
+
+@pytest.mark.parametrize(("classes", "scale"), [(100, 1.0), (10, 3.0), (2, 0.5)])
+def test_the_floor_of_cosines_is_reached_and_not_passed(rng, classes, scale):
+    best = np.where(np.eye(classes), scale, -scale)
+    loss = softmax_cross_entropy(jnp.asarray(best), jnp.arange(classes))
+    floor = cosine_loss_floor(classes, scale)
+    assert loss == pytest.approx(floor, rel=1e-5)
+    near = rng.uniform(-scale, scale, best.shape)
+    assert softmax_cross_entropy(jnp.asarray(near), jnp.arange(classes)) > floor
+
+
+def test_a_hundred_cosines_give_a_probability_of_069_at_most():
+    # Qi et al. 2018, section 4.1: e / (e + 99 / e).
+    assert np.exp(-cosine_loss_floor(100, 1.0)) == pytest.approx(
+        np.e / (np.e + 99 / np.e)
+    )
+    assert round(np.exp(-cosine_loss_floor(100, 1.0)), 3) == 0.069
+    with pytest.raises(ValueError, match="found 0 classes"):
+        cosine_loss_floor(0, 1.0)
+
+
+LABELS = np.array([0, 1, 0, 2, 1, 0, 2, 3])
+
+
+def _squared(z, others):
+    z, others = np.asarray(z, np.float64), np.asarray(others, np.float64)
+    return ((z[:, None] - others[None]) ** 2).sum(-1)
+
+
+def _slow_nca(z):
+    d = _squared(z, z)
+    terms = []
+    for x, y in np.argwhere(LABELS[:, None] == LABELS[None]):
+        if x != y:
+            negatives = np.exp(-d[x][LABELS != LABELS[x]]).sum()
+            terms.append(-np.log(np.exp(-d[x, y]) / negatives))
+    return np.mean(terms)
+
+
+def _slow_lifted(z, margin):
+    d = np.sqrt(_squared(z, z))
+    total, pairs = 0.0, 0
+    for i in range(len(z)):
+        for j in range(i + 1, len(z)):
+            if LABELS[i] == LABELS[j]:
+                other = LABELS != LABELS[i]
+                inner = np.exp(margin - d[i][other]).sum()
+                inner += np.exp(margin - d[j][other]).sum()
+                total += max(0.0, np.log(inner) + d[i, j]) ** 2
+                pairs += 1
+    return total / (2 * pairs)
+
+
+@pytest.fixture
+def z(rng):
+    return normalize(jnp.asarray(rng.normal(size=(8, 5)), jnp.float32))
+
+
+def test_nca_is_its_equation(z):
+    loss = nca_loss(squared_euclidean(z, z), jnp.asarray(LABELS))
+    assert loss == pytest.approx(_slow_nca(z), rel=1e-4)
+
+
+@pytest.mark.parametrize("margin", [1.0, 0.2])
+def test_lifted_structured_is_its_equation(z, margin):
+    loss = lifted_structured_loss(
+        squared_euclidean(z, z), jnp.asarray(LABELS), margin=margin
+    )
+    assert loss == pytest.approx(_slow_lifted(z, margin), rel=1e-4)
+
+
+def test_proxy_nca_has_only_the_negatives_below(z, rng):
+    proxies = normalize(jnp.asarray(rng.normal(size=(4, 5)), jnp.float32))
+    d = _squared(z, proxies)
+    terms = [
+        -np.log(np.exp(-row[k]) / np.delete(np.exp(-row), k).sum())
+        for row, k in zip(d, LABELS, strict=True)
+    ]
+    loss = proxy_nca_loss(squared_euclidean(z, proxies), jnp.asarray(LABELS))
+    assert loss == pytest.approx(np.mean(terms), rel=1e-4)
+    with pytest.raises(ValueError, match="found 1 proxies, needed those of two"):
+        proxy_nca_loss(jnp.ones((8, 1)), jnp.zeros(8, jnp.int32))
+
+
+@pytest.mark.parametrize("loss", [nca_loss, lifted_structured_loss])
+def test_a_batch_without_pairs_or_negatives_has_no_loss(z, loss):
+    for labels in (jnp.arange(8), jnp.zeros(8, jnp.int32)):
+        value, gradient = jax.value_and_grad(
+            lambda z, labels=labels: loss(squared_euclidean(z, z), labels)
+        )(z)
+        assert value == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize("loss", [nca_loss, lifted_structured_loss])
+def test_gradients_of_metric_losses_are_finite_where_examples_coincide(z, loss):
+    twins = jnp.concatenate([z[:4], z[:4]])
+    labels = jnp.asarray(np.r_[LABELS[:4], LABELS[:4]])
+    gradient = jax.grad(lambda z: loss(squared_euclidean(z, z), labels))(twins)
+    assert np.isfinite(gradient).all() and gradient.any()
+
+
+@pytest.mark.parametrize("loss", [nca_loss, lifted_structured_loss, proxy_nca_loss])
+def test_metric_losses_under_vmap_and_jit(rng, loss):
+    d = jnp.asarray(rng.uniform(0.1, 4, (3, 8, 8)), jnp.float32)
+    labels = jnp.asarray(np.stack([np.roll(LABELS, i) for i in range(3)]))
+    eager = [loss(d[i], labels[i]) for i in range(3)]
+    np.testing.assert_allclose(jax.vmap(loss)(d, labels), eager, rtol=1e-5)
+    jitted = [jax.jit(loss)(d[i], labels[i]) for i in range(3)]
+    np.testing.assert_allclose(jitted, eager, rtol=1e-5)

@@ -324,6 +324,27 @@ EPISODES = {
     "linear_head": lambda s, z: heads.head_logits(
         heads.linear_head(jax.random.key(1), DIM, WAY), z
     ),
+    "cosine_head": lambda s, z: heads.head_logits(
+        heads.cosine_head(jax.random.key(1), DIM, WAY), z
+    ),
+    "imprint": lambda s, z: heads.imprint(
+        heads.cosine_head(jax.random.key(1), DIM, WAY),
+        heads.support_memory(s),
+        z,
+        jnp.array([0, 0, -1, 3, 2, 2]),
+    ),
+    "proxy_head": lambda s, z: heads.head_logits(
+        heads.proxy_head(s.reshape(-1, DIM), LABELS, num_classes=WAY, proxies=2), z
+    ),
+    "as_linear": lambda s, z: heads.as_linear(
+        heads.imprint_head(heads.support_memory(s))
+    ),
+    "as_prototypes": lambda s, z: heads.as_prototypes(
+        heads.imprint_head(heads.support_memory(s))
+    ),
+    "as_cosine": lambda s, z: heads.as_cosine(
+        heads.prototype_head(heads.support_memory(s))
+    ),
     "head_logits": lambda s, z: heads.head_logits(
         heads.prototype_head(heads.support_memory(s), distance="cosine"), z
     ),
@@ -331,13 +352,15 @@ EPISODES = {
 
 
 def test_every_public_function_is_in_the_vmap_test():
+    def named(name):
+        return callable(value := getattr(heads, name)) and value.__module__
+
     public = {
         name
-        for name, value in vars(heads).items()
-        if callable(value)
-        and getattr(value, "__module__", "") == heads.__name__
-        and not name.startswith("_")
+        for name in heads.__all__
+        if named(name) and named(name) != "jaxfer.heads.classes"
     }
+    public -= {"Distance", "check_embeddings"}
     assert public == set(EPISODES)
 
 

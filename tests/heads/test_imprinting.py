@@ -1,0 +1,185 @@
+"""Imprinting against its definition, example by example."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfer import (
+    Memory,
+    cosine_head,
+    head_logits,
+    imprint,
+    imprint_head,
+    losses,
+    normalize,
+    proxy_head,
+    remember,
+)
+
+DIM, BASE, ROOM = 6, 4, 7
+
+
+@pytest.fixture
+def base(key):
+    """Four trained rows, and three empty slots full of rubbish."""
+    head = cosine_head(key, DIM, ROOM)
+    return dataclasses.replace(head, owner=jnp.array([0, 1, 2, 3, -1, -1, -1]))
+
+
+@pytest.fixture
+def memory():
+    return Memory(jnp.zeros((ROOM, DIM)), jnp.zeros(ROOM))
+
+
+def _unit(x):
+    x = np.asarray(x, np.float64)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_rows_are_unit_means_of_unit_embeddings(base, memory, rng):
+    z = jnp.asarray(rng.normal(size=(5, DIM)) * 3, jnp.float32)
+    labels = jnp.array([4, 6, 4, -1, 4])
+    head, memory = jax.jit(imprint)(base, memory, z, labels)
+    expected = _unit(_unit(np.asarray(z)[[0, 2, 4]]).mean(axis=0))
+    np.testing.assert_allclose(head.weight[4], expected, rtol=1e-5)
+    np.testing.assert_allclose(head.weight[6], _unit(z[1]), rtol=1e-5)
+    np.testing.assert_array_equal(head.owner, [0, 1, 2, 3, 4, -1, 6])
+    np.testing.assert_array_equal(memory.count, [0, 0, 0, 0, 3, 0, 1])
+    assert np.isneginf(head_logits(head, z)[:, 5]).all()
+
+
+def test_rows_of_other_classes_keep_their_bits_and_logits(base, memory, rng):
+    z = jnp.asarray(rng.normal(size=(5, DIM)), jnp.float32)
+    head, _ = jax.jit(imprint)(base, memory, z, jnp.full(5, 5))
+    before, after = jax.jit(head_logits)(base, z), jax.jit(head_logits)(head, z)
+    np.testing.assert_array_equal(head.weight[:BASE], base.weight[:BASE])
+    np.testing.assert_array_equal(after[:, :BASE], before[:, :BASE])
+    assert np.isfinite(after[:, 5]).all() and np.isneginf(before[:, 5]).all()
+
+
+def test_imprinting_example_by_example_is_imprinting_them_at_once(base, memory, rng):
+    z = jnp.asarray(rng.normal(size=(6, DIM)), jnp.float32)
+    labels = jnp.array([4, 5, 4, 5, 5, 4])
+    whole, remembered = imprint(base, memory, z, labels)
+    head = base
+    for i in range(6):
+        head, memory = imprint(head, memory, z[i : i + 1], labels[i : i + 1])
+    np.testing.assert_allclose(head.weight, whole.weight, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(memory.total, remembered.total, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(memory.count, remembered.count)
+
+
+def test_a_new_class_gets_the_mean_of_the_scales_there_are(base, memory):
+    base = dataclasses.replace(base, scale=jnp.array([4.0, 6, 8, 10, 99, 99, 99]))
+    z = jnp.ones((3, DIM))
+    head, _ = imprint(base, memory, z, jnp.array([1, 5, 5]))
+    # Class 1 was there and keeps its own; empty slots have no say.
+    np.testing.assert_array_equal(head.scale, [4, 6, 8, 10, 99, 7, 99])
+
+
+def test_the_first_class_of_all_keeps_the_scale_of_its_slot(base, memory):
+    empty = dataclasses.replace(base, owner=jnp.full(ROOM, -1), scale=jnp.full(7, 3.0))
+    head, _ = imprint(empty, memory, jnp.ones((1, DIM)), jnp.array([2]))
+    np.testing.assert_array_equal(head.scale, np.full(7, 3.0))
+
+
+def test_training_leaves_rows_on_the_sphere_whatever_their_length(base, rng):
+    # Peers learn a norm for each class (weight normalisation), drop out after the
+    # normalisation, or normalise once, before the first step.
+    z = jnp.asarray(rng.normal(size=(20, DIM)) * 5, jnp.float32)
+    labels = jnp.arange(20) % BASE
+
+    def loss(trained, z):
+        head = dataclasses.replace(base, **trained)
+        return losses.softmax_cross_entropy(head_logits(head, z), labels)
+
+    trained = {"weight": base.weight, "scale": base.scale}
+    optimizer = optax.sgd(0.5)
+    state = optimizer.init(trained)
+    gradient = jax.jit(jax.grad(loss))
+    for _ in range(10):
+        found = gradient(trained, z)
+        along = jnp.sum(found["weight"] * trained["weight"], axis=1)
+        np.testing.assert_allclose(along, 0, atol=1e-6)
+        updates, state = optimizer.update(found, state)
+        trained = optax.apply_updates(trained, updates)
+    moved = np.asarray(trained["weight"])[:BASE]
+    assert np.abs(moved - base.weight[:BASE]).max() > 0.1
+    logits = np.asarray(head_logits(dataclasses.replace(base, **trained), z))[:, :BASE]
+    cosines = _unit(z) @ _unit(moved).T
+    np.testing.assert_allclose(logits, trained["scale"] * cosines, rtol=1e-4, atol=1e-4)
+    # A class of longer rows has no advantage.
+    longer = {
+        **trained,
+        "weight": trained["weight"] * jnp.array([9.0] + [1] * 6)[:, None],
+    }
+    np.testing.assert_allclose(loss(longer, z), loss(trained, z), rtol=1e-5)
+
+
+def test_one_proxy_a_class_is_imprinting(rng):
+    z = jnp.asarray(rng.normal(size=(30, DIM)), jnp.float32)
+    labels = jnp.asarray(rng.integers(-1, 4, 30), jnp.int32)
+    one = proxy_head(z, labels, num_classes=5, proxies=1)
+    mean = imprint_head(remember(normalize(z), labels, num_classes=5))
+    np.testing.assert_allclose(
+        head_logits(one, z), head_logits(mean, z), rtol=1e-4, atol=1e-5
+    )
+
+
+def _slow_proxies(z, k, rounds):
+    """k-means on the sphere of one class, by its definition."""
+    z = _unit(z)
+    rows = [z[np.argmax(z @ z.mean(axis=0))]]
+    for _ in range(k - 1):
+        rows.append(z[np.argmin(np.max(z @ np.stack(rows).T, axis=1))])
+    rows = np.stack(rows)
+    for _ in range(rounds):
+        mine = np.argmax(z @ rows.T, axis=1)
+        rows = np.stack(
+            [
+                _unit(z[mine == j].mean(axis=0)) if (mine == j).any() else rows[j]
+                for j in range(k)
+            ]
+        )
+    return rows
+
+
+@pytest.mark.parametrize("pool", ["max", "logsumexp"])
+def test_proxies_are_k_means_of_each_class(rng, pool):
+    z = jnp.asarray(rng.normal(size=(90, DIM)), jnp.float32)
+    labels = jnp.asarray(rng.permutation(np.arange(90) % 3), jnp.int32)
+    head = proxy_head(
+        z, labels, num_classes=3, proxies=4, scale=5.0, pool=pool, rounds=7
+    )
+    oracle = [_slow_proxies(z[labels == c], 4, 7) for c in range(3)]
+    np.testing.assert_allclose(
+        head.weight, np.concatenate(oracle), rtol=1e-4, atol=1e-5
+    )
+    scores = 5 * np.einsum("nd,ckd->nck", _unit(z), oracle)
+    combined = scores.max(2) if pool == "max" else np.log(np.exp(scores).sum(2))
+    np.testing.assert_allclose(head_logits(head, z), combined, rtol=1e-4, atol=1e-4)
+
+
+def test_a_class_of_few_examples_has_as_many_proxies(rng):
+    z = jnp.asarray(rng.normal(size=(4, DIM)), jnp.float32)
+    z = jnp.concatenate([z, z[:1]])
+    labels = jnp.array([0, 0, 2, 2, 0])
+    head = proxy_head(z, labels, num_classes=4, proxies=3)
+    # Class 0 has two distinct examples of three, class 1 and 3 none.
+    owned = [[0, 0, -1], [-1] * 3, [2, 2, -1], [-1] * 3]
+    np.testing.assert_array_equal(head.owner, np.ravel(owned))
+    np.testing.assert_allclose(
+        head.weight[0:1] @ head.weight[1:2].T, _unit(z[0]) @ _unit(z[1]), atol=1e-5
+    )
+    logits = head_logits(head, z)
+    assert np.isneginf(logits[:, [1, 3]]).all() and np.isfinite(logits[:, [0, 2]]).all()
+    np.testing.assert_array_equal(logits.argmax(1), labels)
+
+
+def test_no_proxies_are_refused():
+    with pytest.raises(ValueError, match="found 0 proxies and 10 rounds"):
+        proxy_head(jnp.ones((1, 2)), jnp.array([0]), num_classes=1, proxies=0)
