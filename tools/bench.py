@@ -3,14 +3,16 @@
     python tools/bench.py
     python tools/bench.py --against torch easyfsl --torch-python PATH --json bench.json
     python tools/bench.py --work transfer
+    python tools/bench.py --work imprint
 
 The first two time the Conv4 prototypical network of the presets on 28x28 images. All
 contenders for one piece of work take turns, so that a machine's moods hit them alike; a
 row gives the median time and, against a peer that does the same in the same precision,
 the median of the ratios within a turn. Peers run eagerly, on the same kind of device,
 in a process of their own (tools/bench_torch.py) with a thread for every core that JAX
-may use. The last times the steps of the layer-transfer study (tools/bench_transfer.py),
-full, frozen, on cached activations, and with a masked optimizer.
+may use. The third times the steps of the layer-transfer study, full, frozen, on cached
+activations, and with a masked optimizer (tools/bench_transfer.py); the last imprinting,
+against a copy of what it reads (tools/bench_imprint.py).
 """
 
 import contextlib
@@ -32,7 +34,7 @@ from experiments.prototypes_config import Task
 from jaxfer import runlog, steps
 from jaxfer.config import clean_errors
 from jaxfer.data import Images, load
-from tools import bench_transfer
+from tools import bench_imprint, bench_transfer
 from tools.bench_contenders import (
     THREADS,
     Contender,
@@ -54,7 +56,8 @@ class Options:
     """What is measured.
 
     Attributes:
-        work: episodes of prototypical networks, or steps of layer transfer.
+        work: episodes of prototypical networks, steps of layer transfer, or
+            imprinting.
         data: the data set; its test classes are tested, its training classes trained.
         dir: where it lies (see the README).
         against: peers, where their Python can import them.
@@ -66,7 +69,7 @@ class Options:
         json: where the figures are written.
     """
 
-    work: Literal["episodes", "transfer"] = "episodes"
+    work: Literal["episodes", "transfer", "imprint"] = "episodes"
     data: Literal["glyphs", "omniglot"] = "glyphs"
     dir: str | None = None
     against: tuple[Literal["torch", "easyfsl"], ...] = ()
@@ -220,6 +223,8 @@ def main() -> int:
     with clean_errors(), contextlib.ExitStack() as stack:
         if options.work == "transfer":
             content = transfer(options)
+        elif options.work == "imprint":
+            content = imprint(options)
         else:
             content = measure(options, stack)
         if options.json:
@@ -250,6 +255,27 @@ def transfer(options: Options) -> dict[str, Any]:
         }
         for who, row in content[name].items():
             print(f"{name} {who}: {row['ms']:.2f} ms, {row['ratio']:.2f} of {against}")
+    return content
+
+
+def imprint(options: Options) -> dict[str, Any]:
+    """Measure and print the rate at which imprinting reads embeddings."""
+    moving = bench_imprint.contenders()
+    contenders = {name: contender for name, (contender, _) in moving.items()}
+    times = race("imprint", contenders, options)
+    rates = {name: [moving[name].nbytes / t for t in times[name]] for name in times}
+    content = {}
+    for name, rate in rates.items():
+        ratio = [a / b for a, b in zip(rate, rates["copy"], strict=True)]
+        content[name] = {
+            "ms": 1e3 * statistics.median(times[name]),
+            "gb_per_s": statistics.median(rate) / 1e9,
+            "ratio": statistics.median(ratio),
+        }
+        print(
+            f"{name}: {content[name]['ms']:.1f} ms, {content[name]['gb_per_s']:.2f} "
+            f"GB/s, {content[name]['ratio']:.2f} of a copy's rate"
+        )
     return content
 
 

@@ -19,12 +19,14 @@ def imprint_head(memory: Memory, *, scale: float = 10.0) -> Head:
     has the logit -inf.
 
     Args:
-        memory: of unit embeddings (see `normalize`).
+        memory: of unit embeddings (`support_memory(..., unit=True)`, or `remember` of
+            what `normalize` gives).
         scale: s; trainable afterwards.
 
     Example:
         >>> from jaxfer import head_logits, support_memory
-        >>> memory = support_memory(normalize(jnp.array([[[2.0, 0.0]], [[0.0, 5.0]]])))
+        >>> examples = jnp.array([[[2.0, 0.0]], [[0.0, 5.0]]])
+        >>> memory = support_memory(examples, unit=True)
         >>> head_logits(imprint_head(memory), jnp.array([[7.0, 0.0]])).tolist()
         [[10.0, 0.0]]
     """

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxfer.heads.vectors import wide
+from jaxfer.heads.vectors import HIGHEST, inverse_length, wide
 from jaxfer.types import AnyArray, Memory
 
 
@@ -37,8 +37,14 @@ def remember(
     return Memory(total, count)
 
 
-def support_memory(support: Float[Array, "way shot dim"]) -> Memory:
+def support_memory(
+    support: Float[Array, "way shot dim"], *, unit: bool = False
+) -> Memory:
     """The memory of an episode's support set, whose classes are its rows.
+
+    Args:
+        support: embeddings, as many of each class.
+        unit: whether each is first scaled to length 1, as imprinting needs it.
 
     Example:
         >>> support_memory(jnp.ones((5, 2, 3))).count.tolist()
@@ -47,7 +53,13 @@ def support_memory(support: Float[Array, "way shot dim"]) -> Memory:
     chex.assert_rank(support, 3)
     support = wide(support)
     way, shot, _ = support.shape
-    return Memory(support.sum(axis=1), jnp.full((way,), shot, support.dtype))
+    if unit:
+        # As a product, which reads the embeddings as they are and writes no unit ones.
+        inverse = inverse_length(support)
+        total = jnp.einsum("wsd,ws->wd", support, inverse, precision=HIGHEST)
+    else:
+        total = support.sum(axis=1)
+    return Memory(total, jnp.full((way,), shot, support.dtype))
 
 
 def memory_means(memory: Memory) -> Float[Array, "classes dim"]:

@@ -27,10 +27,15 @@ def normalize(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         [0.6000000238418579, 0.800000011920929]
     """
     z = wide(z)
-    squared = jnp.sum(z * z, axis=-1, keepdims=True)
+    return z * inverse_length(z)[..., None]
+
+
+def inverse_length(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
+    """`1 / |z|`, and 0 where `normalize` gives zero."""
+    squared = jnp.sum(z * z, axis=-1)
     long = squared > 1e-24
     # The inner where keeps what the outer one leaves out from giving NaN gradients.
-    return jnp.where(long, z * jax.lax.rsqrt(jnp.where(long, squared, 1)), 0)
+    return jnp.where(long, jax.lax.rsqrt(jnp.where(long, squared, 1)), 0)
 
 
 def squared_euclidean(

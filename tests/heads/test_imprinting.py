@@ -18,6 +18,8 @@ from jaxfer import (
     normalize,
     proxy_head,
     remember,
+    sharding,
+    support_memory,
 )
 
 DIM, BASE, ROOM = 6, 4, 7
@@ -120,6 +122,18 @@ def test_training_leaves_rows_on_the_sphere_whatever_their_length(base, rng):
     np.testing.assert_allclose(loss(longer, z), loss(trained, z), rtol=1e-5)
 
 
+def test_unit_embeddings_are_summed_without_being_written_down(rng):
+    support = rng.normal(size=(4, 3, DIM)).astype(np.float32)
+    support[2, 1] = 0
+    total, count = support_memory(jnp.asarray(support), unit=True)
+    oracle = support_memory(normalize(jnp.asarray(support)))
+    np.testing.assert_allclose(total, oracle.total, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(count, oracle.count)
+    np.testing.assert_allclose(
+        total[2], _unit(support[2, 0]) + _unit(support[2, 2]), rtol=1e-5
+    )
+
+
 def test_one_proxy_a_class_is_imprinting(rng):
     z = jnp.asarray(rng.normal(size=(30, DIM)), jnp.float32)
     labels = jnp.asarray(rng.integers(-1, 4, 30), jnp.int32)
@@ -128,6 +142,47 @@ def test_one_proxy_a_class_is_imprinting(rng):
     np.testing.assert_allclose(
         head_logits(one, z), head_logits(mean, z), rtol=1e-4, atol=1e-5
     )
+
+
+def test_classes_spread_over_devices_are_trained_and_imprinted_there(
+    key, rng, collectives
+):
+    mesh = sharding.make_mesh(2, 4)
+    head = cosine_head(key, DIM, 16)
+    head = dataclasses.replace(head, owner=head.owner.at[12:].set(-1))
+    z = jnp.asarray(rng.normal(size=(8, DIM)), jnp.float32)
+    labels = jnp.arange(8)
+    params = {"head": {"weight": head.weight, "scale": head.scale}}
+    rules = [("head/weight", ("model",)), ("head/scale", ())]
+    spread = jax.device_put(params, sharding.param_shardings(rules, params, mesh))
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params, z):
+        logits = head_logits(dataclasses.replace(head, **params["head"]), z)
+        return losses.softmax_cross_entropy(logits, labels)
+
+    batch = jax.device_put(z, sharding.over_data(mesh))
+    said = collectives(loss.lower(spread, batch).compile())
+    # Sums of logits and gradients; rows of classes stay where they are.
+    assert said and all("all-reduce" in word for word in said)
+    value, gradient = loss(spread, batch)
+    alone, expected = loss(params, z)
+    np.testing.assert_allclose(value, alone, rtol=1e-6)
+    assert gradient["head"]["weight"].addressable_shards[0].data.shape == (4, DIM)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        gradient,
+        expected,
+    )
+    memory = Memory(jnp.zeros((16, DIM)), jnp.zeros(16))
+    wide = dataclasses.replace(head, **spread["head"])
+    new = jnp.full(8, 13)
+    grown, _ = jax.jit(imprint)(wide, memory, z, new)
+    np.testing.assert_allclose(
+        grown.weight, imprint(head, memory, z, new)[0].weight, rtol=1e-5, atol=1e-6
+    )
+    assert grown.weight.addressable_shards[0].data.shape == (4, DIM)
 
 
 def _slow_proxies(z, k, rounds):

@@ -6,7 +6,7 @@ import pytest
 from experiments.layer_transfer_config import Config, Data, Network
 from experiments.prototypes_config import Task
 from jaxfer.data import Images
-from tools import bench, bench_transfer
+from tools import bench, bench_imprint, bench_transfer
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,16 @@ def test_steps_of_layer_transfer_are_timed_against_the_full_one(monkeypatch, cap
 def test_the_study_that_is_timed_is_the_preset():
     config = bench_transfer.preset()
     assert (config.data.side, config.batch, config.net.kind) == (16, 128, "eight")
+
+
+def test_imprinting_is_timed_against_a_copy(monkeypatch, capsys):
+    monkeypatch.setattr(bench_imprint, "CLASSES", 7)
+    content = bench.imprint(bench.Options(work="imprint", turns=1, seconds=0.001))
+    assert content["copy"]["ratio"] == 1
+    assert len(content) == 3 and all(row["ms"] > 0 for row in content.values())
+    moved = bench_imprint.contenders()["imprint, any order"].nbytes
+    assert moved == 7 * 21 * 256 * 4
+    assert "of a copy's rate" in capsys.readouterr().out
 
 
 def test_the_peer_answers():

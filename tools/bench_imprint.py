@@ -1,0 +1,60 @@
+"""The imprinting part of tools/bench.py: classes a second, against a plain copy.
+
+Imprinting reads every embedding once and writes a row a class, so the memory's speed is
+its floor; a copy of the same embeddings shows what that is.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxfer.heads import imprint_head, remember, support_memory
+from jaxfer.heads.vectors import normalize
+from tools.bench_contenders import Contender
+
+CLASSES, SHOT, DIM = 5000, 20, 256
+
+
+class Moving(NamedTuple):
+    """A contender, and the bytes it cannot do without."""
+
+    contender: Contender
+    nbytes: int
+
+
+def contenders() -> dict[str, Moving]:
+    """A copy, and imprinting from embeddings class by class or in any order."""
+    rng = np.random.default_rng(0)
+    z = jnp.asarray(rng.normal(size=(CLASSES, SHOT, DIM)), jnp.float32)
+    labels = jnp.asarray(rng.permutation(np.repeat(np.arange(CLASSES), SHOT)))
+
+    def in_order(z: Array) -> Array:
+        return imprint_head(support_memory(z, unit=True)).weight
+
+    def in_any_order(z: Array) -> Array:
+        flat = normalize(z.reshape(-1, DIM))
+        return imprint_head(remember(flat, labels, num_classes=CLASSES)).weight
+
+    rows = CLASSES * DIM * z.dtype.itemsize
+    return {
+        "copy": Moving(_timed(jnp.copy, z), 2 * z.nbytes),
+        "imprint, class by class": Moving(_timed(in_order, z), z.nbytes + rows),
+        "imprint, any order": Moving(_timed(in_any_order, z), z.nbytes + rows),
+    }
+
+
+def _timed(function: Callable[[Array], Array], z: Array) -> Contender:
+    call = jax.jit(function)
+
+    def run(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            jax.block_until_ready(call(z))
+        return time.perf_counter() - began
+
+    return Contender(run)
