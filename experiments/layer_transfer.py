@@ -16,35 +16,13 @@ from typing import Any
 import jax
 
 from experiments import layer_transfer_result as results
+from experiments.backbone import load_parts, make_net
 from experiments.layer_transfer_config import Config, check
 from experiments.layer_transfer_members import members
-from experiments.layer_transfer_step import make_net
 from experiments.layer_transfer_study import Study
 from jaxfer import config as configs
 from jaxfer import runlog
-from jaxfer.data import Images, load, shrunk
 from jaxfer.transfer import check_layers
-
-
-def load_parts(config: Config) -> tuple[Images, Images]:
-    """The training and the test images of all classes."""
-    data = config.data
-    parts = load(data.name, [data.train, data.test], data.dir, by="example")
-    train, test = (
-        parts[split] if data.side is None else shrunk(parts[split], data.side)
-        for split in (data.train, data.test)
-    )
-    size = (train.images.nbytes + test.images.nbytes) / 1e9
-    if size > data.limit:
-        raise ValueError(
-            f"found {size:.3g} GB of pixels in {train.name} and {test.name}, needed at "
-            f"most data.limit = {data.limit:g}: this experiment keeps images on the "
-            "device (see also data.side)"
-        )
-    if data.classes is not None:
-        chosen = train.class_names[: data.classes]
-        train, test = (x.take_classes(chosen, name=x.name) for x in (train, test))
-    return train.in_memory(), test.in_memory()
 
 
 def run(
@@ -66,7 +44,7 @@ def run(
         print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")
         return runlog.read_json(workdir / "result.json")
     check(config)
-    train, test = load_parts(config)
+    train, test = load_parts(config.data)
     net = make_net(config.net, 2)
     queue = members(config, train.class_names, len(net.layers))
     for member in queue:

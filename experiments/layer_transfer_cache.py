@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from experiments.backbone import pieces
 from experiments.layer_transfer_config import Config
 from experiments.layer_transfer_step import (
     Program,
     Task,
     batch_of,
-    make_net,
+    make_member_net,
     make_piece,
-    pieces,
 )
 from jaxfer.data.shards import Shards, write_shards
 from jaxfer.transfer import Prefix, cached_prefix, freeze_modes
@@ -97,9 +97,9 @@ def feed(
 
 def _prefix(program: Program, name: str, begun: Begun, images: Array) -> Prefix | None:
     """The layers to cache; None where there are none, and then it is said why."""
-    net = make_net(program.net, program.outputs, program.linear)
+    net = make_member_net(program.net, program.outputs, program.linear)
     params, state, _ = begun
-    dropout = program.net.frozen_dropout
+    dropout = program.frozen_dropout
     try:
         return cached_prefix(
             net,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from experiments.backbone import Network
 from jaxfer.config import how, to_json
 from jaxfer.data import Crop
 from jaxfer.transfer import treatments
@@ -23,25 +24,6 @@ class Data:
     """Gigabytes of pixels that may be kept on a device."""
     dir: str | None = how(None)
     """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """The network, of which n counts the layers."""
-
-    kind: Literal["eight", "eight_batch_norm", "resnet20"] = "eight"
-    width: int = 32
-    dense: int = 256
-    """Units of fc6 and fc7."""
-    dropout: float = 0.5
-    """Share of the units of fc6 and fc7 that is dropped."""
-    frozen_dropout: bool = True
-    """Dropout goes on in frozen layers, as it did in the paper."""
-    outputs: int | None = None
-    """Of the classifier; as many as the task has classes, unless given. The paper's has
-    1000 for every task."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; parameters and statistics stay float32."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +77,11 @@ class Config:
     """Layers that no task has trained: Figure 3, right."""
     layers: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7)
     """The values of n."""
+    frozen_dropout: bool = True
+    """Dropout goes on in frozen layers, as it did in the paper."""
+    outputs: int | None = None
+    """Of the classifier; as many as the task has classes, unless given. The paper's has
+    1000 for every task."""
     epochs: int = 12
     batch: int = 128
     cache: bool = True
@@ -141,7 +128,7 @@ def check(config: Config) -> None:
     ):
         if values[name] < 1:
             raise ValueError(f"found {name} = {values[name]}, needed at least 1")
-    for name in ("population", "devices", "data.classes", "data.side", "net.outputs"):
+    for name in ("population", "devices", "data.classes", "data.side", "outputs"):
         if values[name] is not None and values[name] < 1:
             raise ValueError(f"found {name} = {values[name]}, needed at least 1")
     for name in ("optim.clip", "augment.shift", "cache_limit", "data.limit"):

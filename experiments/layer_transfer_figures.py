@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.layer_transfer_result import read_net
+from experiments.members import read_net
 from jaxfer import stats
 
 _COLOURS = matplotlib.colormaps["tab10"].colors

@@ -1,6 +1,5 @@
 """What a layer-transfer study finds: networks on disk, differences with intervals."""
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,61 +15,10 @@ from jaxfer import runlog, stats
 from jaxfer.data import Images
 from jaxfer.stats import Summary
 from jaxfer.transfer import decouple
-from jaxfer.trees import unflatten
 
 # Accuracies of one treatment at one n by target name.
 ByTarget = dict[str, float]
 Cells = dict[tuple[str, str, int], ByTarget]
-
-
-def is_done(folder: Path, member: Member) -> bool:
-    """Whether a network is trained and tested."""
-    return (folder / f"{member.name}.json").exists()
-
-
-def check_member(folder: Path, member: Member, data: str) -> None:
-    """Refuse a network that is done and is of other data.
-
-    Args:
-        folder: of the networks.
-        member: the network.
-        data: what says on which images and classes it is to be.
-
-    Raises:
-        ValueError: it was trained on others.
-    """
-    if not is_done(folder, member):
-        return
-    theirs = runlog.read_json(folder / f"{member.name}.json")["data"]
-    if theirs != data:
-        raise ValueError(
-            f"{member.name} in {folder} was trained on data and classes {theirs}, "
-            f"found {data}; choose another --workdir, or the data it was begun on"
-        )
-
-
-def write_member(
-    folder: Path,
-    member: Member,
-    record: Mapping[str, Any],
-    arrays: Mapping[str, Any] | None,
-) -> None:
-    """Write what a network came to, and the network itself where others need it."""
-    if arrays is not None:
-        path = folder / f"{member.name}.npz"
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, **{k: np.asarray(x) for k, x in arrays.items()})
-        os.replace(partial, path)
-    # Last: a network is done where this stands.
-    runlog.write_json(folder / f"{member.name}.json", record)
-
-
-def read_net(path: Path) -> dict[str, Any]:
-    """The arrays of a network: "params", "state", and how its pixels are normalised."""
-    with np.load(path) as file:
-        tree = unflatten({name: file[name] for name in file.files})
-    return {"state": {}, **tree}
 
 
 def row(folder: Path, member: Member, done: int, of: int, left: float) -> str:

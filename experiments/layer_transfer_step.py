@@ -1,6 +1,6 @@
 """How the networks of a layer-transfer study train and are tested, compiled once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,13 +12,13 @@ import optax
 from jax import Array
 from jaxtyping import PyTree
 
-from experiments.layer_transfer_config import Network, Optim
+from experiments.backbone import Network, make_net, normalized, pieces
+from experiments.layer_transfer_config import Optim
 from jaxfer import losses, nets, sharding, steps
 from jaxfer.data import Crop, random_crop, shuffled
 from jaxfer.transfer import freeze_modes
 from jaxfer.types import EVAL, Net, Params, State
 
-_BLOCK = 1000
 # What the key of a network is folded with for each of its uses.
 INIT, _ORDER, _DROPOUT, _CROP = range(4)
 
@@ -59,6 +59,7 @@ class Program:
         n: examples it trains on.
         num_steps: of the whole training, for the rate.
         frozen: names of the layers that do not train.
+        frozen_dropout: whether those drop.
         first: the layer that training begins at, where what is before it is cached.
         streamed: whether batches of activations come from the host.
         devices: that a population is spread over.
@@ -73,27 +74,16 @@ class Program:
     n: int
     num_steps: int
     frozen: tuple[str, ...] = ()
+    frozen_dropout: bool = True
     first: str | None = None
     streamed: bool = False
     devices: int = 1
 
 
 @lru_cache
-def make_net(net: Network, outputs: int, linear: bool = False) -> Net:
+def make_member_net(net: Network, outputs: int, linear: bool) -> Net:
     """The network with so many outputs, or logistic regression."""
-    dtype = jnp.dtype(net.precision)
-    if linear:
-        return nets.linear(outputs)
-    if net.kind == "resnet20":
-        return nets.resnet20(outputs, width=net.width, dtype=dtype)
-    return nets.eight_layers(
-        outputs,
-        width=net.width,
-        dense=net.dense,
-        dropout=net.dropout,
-        normalize=net.kind == "eight_batch_norm",
-        dtype=dtype,
-    )
+    return nets.linear(outputs) if linear else make_net(net, outputs)
 
 
 @lru_cache
@@ -101,7 +91,7 @@ def make_init(
     net: Network, outputs: int, linear: bool, image_shape: tuple[int, ...]
 ) -> Callable[[Array], tuple[Params, State]]:
     """What draws a network, compiled."""
-    made = make_net(net, outputs, linear)
+    made = make_member_net(net, outputs, linear)
     return jax.jit(lambda key: made.init(key, image_shape))
 
 
@@ -124,24 +114,6 @@ def _kernels(params: Params) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    """The mean of some images, and one over the standard deviation of their pixels."""
-    total, squares = np.zeros(images.shape[1:]), 0.0
-    # Some at a time: as floats all of them would take eight times their memory.
-    for start in range(0, len(rows), _BLOCK):
-        block = images[rows[start : start + _BLOCK]].astype(np.float64)
-        total += block.sum(axis=0)
-        squares += float((block * block).sum())
-    mean = total / len(rows)
-    variance = squares / (len(rows) * mean.size) - mean.mean() ** 2
-    return mean.astype(np.float32), np.float32(1 / max(variance, 1e-12) ** 0.5)
-
-
-def normalized(images: Array, centre: Array, scale: Array) -> Array:
-    """Pixels less the mean image, over their standard deviation."""
-    return (images.astype(jnp.float32) - centre[None]) * scale
-
-
 def batch_of(program: Program, task: Task, step: Array) -> tuple[Array, Array]:
     """Which examples of a task a step takes, and the numbers they have in all epochs.
 
@@ -161,7 +133,7 @@ def make_loss(program: Program) -> steps.Loss:
 
     Data are a pair: the images that all networks share, and a `Task`.
     """
-    net = make_net(program.net, program.outputs, program.linear)
+    net = make_member_net(program.net, program.outputs, program.linear)
 
     def loss(params: Params, state: State, step: Array, data: tuple[Array, Task]):
         images, task = data
@@ -179,8 +151,9 @@ def make_loss(program: Program) -> steps.Loss:
                     key = jax.random.fold_in(task.key, _CROP)
                     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
                     x = random_crop(keys, x, program.augment)
-        dropout = program.net.frozen_dropout
-        modes = freeze_modes(net, params, program.frozen, dropout=dropout)
+        modes = freeze_modes(
+            net, params, program.frozen, dropout=program.frozen_dropout
+        )
         logits, state = net.apply(
             params, state, x, mode=modes, rng=draws, first=program.first
         )
@@ -204,7 +177,7 @@ def make_piece(
     net: Network, outputs: int, linear: bool, last: str | None
 ) -> Callable[..., Array]:
     """What runs a network on a block of stored images, up to a layer, compiled."""
-    made = make_net(net, outputs, linear)
+    made = make_member_net(net, outputs, linear)
 
     @jax.jit
     def piece(params: Params, state: State, task: Task, images: Array, rows: Array):
@@ -212,23 +185,6 @@ def make_piece(
         return made.apply(params, state, x, mode=EVAL, last=last)[0]
 
     return piece
-
-
-def pieces(
-    piece: Callable[..., Array],
-    params: Params,
-    state: State,
-    task: Task,
-    images: Array,
-    rows: np.ndarray,
-) -> Iterator[Array]:
-    """The outputs of `make_piece` for some rows, a block after another."""
-    # The last block is filled up: there is one shape to compile.
-    block = min(_BLOCK, len(rows))
-    filled = np.resize(rows, -(-len(rows) // block) * block)
-    for start in range(0, len(rows), block):
-        out = piece(params, state, task, images, filled[start : start + block])
-        yield out[: len(rows) - start]
 
 
 def test_network(

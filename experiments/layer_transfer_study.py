@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from experiments import layer_transfer_cache as cache
 from experiments import layer_transfer_result as results
+from experiments import members as networks
+from experiments.backbone import make_net, moments
 from experiments.layer_transfer_config import Config
 from experiments.layer_transfer_members import Member, Target, base_name, groups
 from experiments.layer_transfer_step import (
@@ -24,17 +25,15 @@ from experiments.layer_transfer_step import (
     Program,
     Task,
     make_init,
-    make_net,
     make_optimizer,
     make_piece,
     make_step,
-    moments,
     test_network,
 )
 from jaxfer import loop, sharding, steps
 from jaxfer.data import Images
 from jaxfer.transfer import begin, freeze_rules, stages
-from jaxfer.trees import Rules, flatten, merge
+from jaxfer.trees import Rules, merge
 from jaxfer.types import Params, State, TrainState
 
 # What a network's folder holds while it trains.
@@ -64,7 +63,7 @@ class Study:
         """
         for member in queue:
             self._plan(member)
-            results.check_member(self.folder, member, self._data(member))
+            networks.check_member(self.folder, member.name, self._data(member))
 
     def _data(self, member: Member) -> str:
         """What says on which images and classes a member is trained and tested."""
@@ -76,11 +75,11 @@ class Study:
         """Train the members that are not yet there, and say how it goes."""
         each = 1 if jax.default_backend() == "cpu" else 8
         size = self.config.population or each * self.devices
-        done = sum(results.is_done(self.folder, member) for member in queue)
+        done = sum(networks.is_done(self.folder, member.name) for member in queue)
         print(f"{len(queue)} networks, {done} of them done")
         began, before = time.monotonic(), done
         for group in groups(queue, size, lambda t: len(_rows(self.train_set, t)[0])):
-            group = [m for m in group if not results.is_done(self.folder, m)]
+            group = [m for m in group if not networks.is_done(self.folder, m.name)]
             if not group:
                 continue
             self._train_group(group)
@@ -162,9 +161,11 @@ class Study:
             measured = self._measure(member, program, params, state, task)
             record = {**measured, **about, "taken": begun[i][2]}
             keep = member.kind in ("base", "random")
-            arrays = _net_arrays(params, state, task) if keep else None
+            arrays = None
+            if keep:
+                arrays = networks.net_arrays(params, state, task.centre, task.scale)
             record["data"] = self._data(member)
-            results.write_member(self.folder, member, record, arrays)
+            networks.write_member(self.folder, member.name, record, arrays)
         for scratch in _SCRATCH:
             shutil.rmtree(folder / scratch, ignore_errors=True)
 
@@ -180,10 +181,10 @@ class Study:
                 f"found {n} examples of {member.target.name}, needed at least a batch, "
                 f"{config.batch}"
             )
-        outputs = config.net.outputs or len(member.target.classes)
+        outputs = config.outputs or len(member.target.classes)
         if outputs < len(member.target.classes):
             raise ValueError(
-                f"found net.outputs = {outputs}, needed at least the "
+                f"found outputs = {outputs}, needed at least the "
                 f"{len(member.target.classes)} classes of {member.target.name}"
             )
         plan: list[tuple[int, tuple[str, ...]]]
@@ -203,6 +204,7 @@ class Study:
             n=n,
             num_steps=num_steps,
             frozen=plan[0][1],
+            frozen_dropout=config.frozen_dropout,
         )
         return program, plan
 
@@ -256,7 +258,7 @@ class Study:
         return params, state, report.taken
 
     def _source(self, target: Target) -> dict[str, Any]:
-        return results.read_net(self.folder / f"{base_name(target)}.npz")
+        return networks.read_net(self.folder / f"{base_name(target)}.npz")
 
 
 def _group_name(group: Sequence[Member]) -> str:
@@ -290,8 +292,3 @@ def _rows(images: Images, target: Target) -> tuple[np.ndarray, np.ndarray]:
     labels = new[images.labels]
     rows = np.flatnonzero(labels >= 0).astype(np.int32)
     return rows, labels[rows]
-
-
-def _net_arrays(params: Params, state: State, task: Task) -> dict[str, Array]:
-    tree = {"params": params, "state": state, "centre": task.centre}
-    return flatten({**tree, "scale": task.scale})

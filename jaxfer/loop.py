@@ -88,8 +88,7 @@ class Run:
         fingerprint: of the data, which may not change while the run goes on.
         per_step: examples or episodes a step.
         unit: what they are.
-        steps_per_call: see `fit`.
-        save_every: see `fit`.
+        steps_per_call, save_every: see `fit`.
         log_every: steps averaged to one line of metrics.jsonl.
     """
 
@@ -124,6 +123,7 @@ class Run:
         *,
         num_steps: int,
         evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+        eval_every: int = 0,
         best: Best | None = None,
     ) -> Ended:
         """Train from the newest checkpoint of this phase, or from the state given.
@@ -135,7 +135,7 @@ class Run:
                 of steps may go on from the phase before.
             data: see `fit`.
             num_steps: the step to end at, at the latest.
-            evaluate: called every `best.every` steps.
+            evaluate, eval_every: see `fit`.
             best: where given, the best state is kept and the phase may stop early.
 
         Raises:
@@ -187,6 +187,7 @@ class Run:
                 checkpoints=self._checkpoints,
                 first=first,
                 evaluate=evaluate,
+                eval_every=eval_every,
                 best=best,
                 meta=meta_now,
                 **self._fit_options,
@@ -323,7 +324,8 @@ def fit(
 
     with _stop_requests() as stop_requested:
         while not ended():
-            due = [_next(every, done) for every in (save_every, eval_every) if every]
+            every = [number for number in (save_every, eval_every) if number]
+            due = [(done // number + 1) * number for number in every]
             count = min(steps_per_call, num_steps - done, *(at - done for at in due))
             train_state, metrics = step(train_state, next(batches), count=count)
             flying.append((done, metrics))
@@ -343,10 +345,6 @@ def fit(
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
         save()
     return train_state
-
-
-def _next(every: int, done: int) -> int:
-    return (done // every + 1) * every
 
 
 def _log_call(

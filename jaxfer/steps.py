@@ -14,7 +14,7 @@ from jaxtyping import Float, Integer, PyTree
 
 from jaxfer import sharding
 from jaxfer.losses import episode_accuracy, episode_nll
-from jaxfer.trees import Rules, merge, partition
+from jaxfer.trees import Rules, match, merge, partition
 from jaxfer.types import EVAL, Episode, Net, Params, State, TrainState
 
 Metrics = dict[str, Any]
@@ -73,6 +73,26 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
         return advanced, {"loss": value, "grad_norm": norm, **metrics}
 
     return step
+
+
+def scale_by_rules(rules: Rules) -> optax.GradientTransformation:
+    """Updates times a number by rules: learning rates of their own for some parameters.
+
+    Args:
+        rules: (pattern, multiplier) pairs, see `trees.match`.
+
+    Example:
+        >>> slow = scale_by_rules([("head", 10.0), ("**", 1.0)])
+        >>> updates = {"head": jnp.ones(1), "net": jnp.ones(1)}
+        >>> slow.update(updates, slow.init(updates))[0]["head"].item()
+        10.0
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        factors = match(rules, updates)
+        return jax.tree.map(lambda u, factor: u * factor, updates, factors), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def repartition(

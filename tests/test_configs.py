@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import layer_transfer, prototypes
+from experiments.backbone import make_net
 from experiments.layer_transfer_config import Config as TransferConfig
 from experiments.layer_transfer_members import members
-from experiments.layer_transfer_step import make_net
 from experiments.prototypes_config import Config
 from jaxfer import config as configs
 from jaxfer.config import to_json

@@ -16,12 +16,12 @@ import numpy as np
 import optax
 from jax import Array
 
+from experiments.backbone import make_net
 from experiments.layer_transfer_config import Config
 from experiments.layer_transfer_step import (
     Program,
     Task,
     make_loss,
-    make_net,
     make_optimizer,
     make_step,
 )
@@ -88,7 +88,7 @@ def contenders(
     for n in layers:
         frozen = net.layers[:n]
         stopped = work._replace(program=dataclasses.replace(program, frozen=frozen))
-        modes = freeze_modes(net, params, frozen, dropout=config.net.frozen_dropout)
+        modes = freeze_modes(net, params, frozen, dropout=config.frozen_dropout)
         shape = images.shape[1:]
         last, first = cached_prefix(net, params, state, shape, modes, frozen)
         one, _ = net.apply(params, state, jnp.zeros((1, *shape)), last=last)

@@ -9,8 +9,10 @@ from .order import shuffled
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sources import from_arrays, load, load_all
 from .splits import (
+    base_and_novel,
     cifar100_examples,
     drawer_examples,
+    few_examples,
     glyphs_split,
     omniglot_split,
 )
@@ -24,11 +26,13 @@ __all__ = [
     "Images",
     "Resident",
     "View",
+    "base_and_novel",
     "cifar100",
     "cifar100_examples",
     "draw",
     "drawer_examples",
     "fetch",
+    "few_examples",
     "floats",
     "from_arrays",
     "glyphs",

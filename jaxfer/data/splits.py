@@ -4,7 +4,7 @@ Few-shot splits are by class: no class of one part is in another. Splits by exam
 every class in every part. Model selection sees the validation part only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +142,72 @@ def _place_in_class(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     place = np.empty(len(labels), int)
     place[order] = np.arange(len(labels)) - starts
     return place
+
+
+def base_and_novel(
+    class_names: Sequence[str], base: int, seed: int | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes of a trained classifier, and those that it meets later.
+
+    Args:
+        class_names: of the data set.
+        base: how many are base classes; the others are novel.
+        seed: of a random order; in the data set's own, unless given (the first 100 of
+            CUB-200-2011 are base classes in Qi et al. 2018, section 5.1).
+
+    Raises:
+        ValueError: no base class, or no novel one.
+
+    Example:
+        >>> base_and_novel(["wren", "robin", "kite"], 2)
+        (('wren', 'robin'), ('kite',))
+    """
+    if not 0 < base < len(class_names):
+        raise ValueError(
+            f"found {base} base classes, needed 1 to {len(class_names) - 1} of the "
+            f"{len(class_names)} there are"
+        )
+    order = np.arange(len(class_names))
+    if seed is not None:
+        # The old generator, whose numbers no release of NumPy changes.
+        order = np.random.RandomState([seed]).permutation(order)  # noqa: NPY002
+    names = tuple(class_names[i] for i in order)
+    return names[:base], names[base:]
+
+
+def few_examples(
+    data: Images, chosen: Sequence[str], n: int, seed: int
+) -> Int[np.ndarray, "classes n"]:
+    """Rows of n examples of some classes, nested: those of a smaller n come first.
+
+    Args:
+        data: of which rows are numbered.
+        chosen: class names.
+        n: examples a class.
+        seed: of the draw, which for a class hangs on its number and on nothing else.
+
+    Raises:
+        ValueError: a class that is not there, or has fewer examples.
+
+    Example:
+        >>> images, labels = np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 0, 0])
+        >>> data = Images("two", images, labels.astype(np.int32), ("a", "b"))
+        >>> few_examples(data, ["b"], 1, 0).tolist()
+        [[1]]
+    """
+    if unknown := sorted(set(chosen) - set(data.class_names)):
+        raise ValueError(f"found {unknown}, which are no classes of {data.name}")
+    rows = []
+    for name in chosen:
+        number = data.class_names.index(name)
+        own = np.flatnonzero(data.labels == number)
+        if not 1 <= n <= len(own):
+            raise ValueError(
+                f"class {name!r} of {data.name} has {len(own)} examples, needed n = {n}"
+            )
+        draw = np.random.RandomState([seed, number])  # noqa: NPY002
+        rows.append(draw.permutation(own)[:n])
+    return np.stack(rows)
 
 
 # A rule for each data set.

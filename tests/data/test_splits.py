@@ -3,8 +3,10 @@ import pytest
 
 from jaxfer.data import (
     Images,
+    base_and_novel,
     cifar100_examples,
     drawer_examples,
+    few_examples,
     glyphs,
     glyphs_split,
 )
@@ -82,3 +84,38 @@ def test_cifar_validates_on_the_last_fifty_of_each_class(rng):
         np.testing.assert_array_equal(
             rows["val"][labels[rows["val"]] == c], of_class[-50:]
         )
+
+
+def test_novel_classes_are_the_others_in_an_order_of_the_seed():
+    names = [f"class{i}" for i in range(10)]
+    base, novel = base_and_novel(names, 7)
+    assert (*base, *novel) == tuple(names) and len(base) == 7
+    drawn = {base_and_novel(names, 7, seed) for seed in range(5)}
+    assert len(drawn) == 5
+    for base, novel in drawn:
+        assert sorted((*base, *novel)) == names and len(novel) == 3
+    # NumPy's old generator never changes.
+    assert base_and_novel(names, 7, 0)[1] == ("class4", "class5", "class2")
+    for bad in (0, 10):
+        with pytest.raises(
+            ValueError, match=f"found {bad} base classes, needed 1 to 9"
+        ):
+            base_and_novel(names, bad)
+
+
+def test_few_examples_are_nested_and_of_their_class():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(4, dtype=np.int32), [5, 9, 5, 7]))
+    data = Images("few", np.zeros((26, 1, 1, 1), np.uint8), labels, tuple("abcd"))
+    five = few_examples(data, ["d", "a"], 5, 1)
+    assert (labels[five] == [[3], [0]]).all() and len(np.unique(five)) == 10
+    np.testing.assert_array_equal(few_examples(data, ["d", "a"], 2, 1), five[:, :2])
+    # The draw of a class is the same whatever other classes are asked for.
+    np.testing.assert_array_equal(few_examples(data, ["a"], 5, 1), five[1:])
+    assert (few_examples(data, ["d", "a"], 5, 2) != five).any()
+    with pytest.raises(
+        ValueError, match="class 'a' of few has 5 examples, needed n = 6"
+    ):
+        few_examples(data, ["b", "a"], 6, 1)
+    with pytest.raises(ValueError, match=r"found \['x'\], which are no classes of few"):
+        few_examples(data, ["x"], 1, 1)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from experiments import layer_transfer
-from experiments import layer_transfer_result as results
+from experiments import members as networks
+from experiments.backbone import make_net
 from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
 from experiments.layer_transfer_members import groups, members
-from experiments.layer_transfer_result import read_net
 from experiments.layer_transfer_step import (
     Program,
     Task,
-    make_net,
     make_optimizer,
     make_step,
 )
+from experiments.members import read_net
 from jaxfer import TrainState, freeze_rules, loop, sharding, steps
 from jaxfer.data import Crop
 from jaxfer.runlog import read_json, read_metrics
@@ -188,15 +188,15 @@ def test_a_study_killed_between_networks_trains_only_the_others(
 ):
     config = _only("base", "BnB")
     _, whole, _ = finished
-    real, written = results.write_member, []
+    real, written = networks.write_member, []
 
-    def write(folder, member, *args):
-        real(folder, member, *args)
-        written.append(member.name)
+    def write(folder, name, *args):
+        real(folder, name, *args)
+        written.append(name)
         if len(written) == 3:
             raise MemoryError("killed")
 
-    monkeypatch.setattr(results, "write_member", write)
+    monkeypatch.setattr(networks, "write_member", write)
     with pytest.raises(MemoryError):
         layer_transfer.run(config, tmp_path)
     layer_transfer.run(config, tmp_path)

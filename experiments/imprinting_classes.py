@@ -1,0 +1,76 @@
+"""What a seed of an imprinting study makes of a data set: classes and examples."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.backbone import moments
+from experiments.imprinting_config import Config
+from experiments.imprinting_members import Member
+from jaxfer.data import Images, base_and_novel, few_examples
+
+
+class Classes(NamedTuple):
+    """What a seed makes of the data set.
+
+    Attributes:
+        names: base classes, then novel ones; a label is a place among them.
+        base: how many are base classes.
+        train: labels of the training images.
+        test: labels of the test images.
+        few: `[novel, n]`, rows of the novel examples, nested.
+        centre: the mean image of base classes.
+        scale: one over the standard deviation of their pixels.
+    """
+
+    names: tuple[str, ...]
+    base: int
+    train: np.ndarray
+    test: np.ndarray
+    few: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+
+
+def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Classes:
+    """The base and novel classes of a seed, and the novel examples.
+
+    Raises:
+        ValueError: as many base classes as there are, or a novel class with fewer
+            examples than the largest n.
+    """
+    base, novel = base_and_novel(
+        train.class_names, config.data.base, seed if config.data.shuffled else None
+    )
+    number = {name: i for i, name in enumerate((*base, *novel))}
+    new = np.array([number[name] for name in train.class_names], np.int32)
+    shots = [config.shots]
+    for rows in (config.tuned, config.transfer, config.joint):
+        shots += [rows.shots] * bool(rows.seeds)
+    most = max(n for found in shots for n in found)
+    labels = new[train.labels]
+    known = np.flatnonzero(labels < len(base))
+    return Classes(
+        (*base, *novel),
+        len(base),
+        labels,
+        new[test.labels],
+        few_examples(train, novel, most, seed).astype(np.int32),
+        *moments(np.asarray(train.images), known),
+    )
+
+
+def examples(classes: Classes, member: Member) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows that a network trains on, their labels, and the number of classes."""
+    novel = len(classes.names) - classes.base
+    few = classes.few[:, : member.n].reshape(-1)
+    few_labels = np.repeat(np.arange(novel, dtype=np.int32), member.n)
+    if member.novel_only:
+        return few, few_labels, novel
+    rows = np.flatnonzero(classes.train < classes.base).astype(np.int32)
+    labels = classes.train[rows]
+    if not member.n:
+        return rows, labels, classes.base
+    rows = np.concatenate([rows, few])
+    labels = np.concatenate([labels, few_labels + np.int32(classes.base)])
+    return rows, labels, classes.base + novel

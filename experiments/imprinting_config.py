@@ -1,0 +1,181 @@
+"""What `experiments.imprinting` can be told, and what it refuses."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from experiments.backbone import Network
+from jaxfer.config import how, to_json
+from jaxfer.data import Crop
+
+# Losses that train an embedding: with a head of trained rows, or without.
+Loss = Literal["softmax", "proxy_nca", "nca", "lifted"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images with their classes; parts of it are by example."""
+
+    name: str = "cifar100"
+    train: str = "trainval"
+    """Of base classes all that is there trains, of novel ones a few examples."""
+    test: str = "test"
+    """'val', with 'train' above it, is what choices are to be made on."""
+    classes: int | None = None
+    """Only the first so many of the data set's; all, unless given."""
+    base: int = 80
+    """Base classes; the others are novel."""
+    shuffled: bool = True
+    """Which classes are novel hangs on the seed; else they are the last ones."""
+    side: int | None = None
+    """Pixels a side to shrink images to; as they are, unless given."""
+    limit: float = how(4.0)
+    """Gigabytes of pixels that may be kept on a device."""
+    dir: str | None = how(None)
+    """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """SGD, or RMSProp with TensorFlow-slim's customary values."""
+
+    name: Literal["rmsprop", "sgd"] = "sgd"
+    learning_rate: float = 0.05
+    head_rate: float = 1.0
+    """Times that rate for the rows and the scale of the head (the paper: 10 for what is
+    new)."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    """Of the network's kernels, coupled to the gradient."""
+    rms_decay: float = 0.9
+    """Of RMSProp's second moment, which begins at 1."""
+    rms_eps: float = 1.0
+    """Added to it, inside the root."""
+    schedule: Literal["cosine", "stairs"] = "cosine"
+    """To 0 along a cosine, or times .94 every 4 epochs."""
+    warmup: float = 0.1
+    """Share of the training over which the rate rises from 0."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """For which numbers of examples, and which seeds, a kind of network is trained."""
+
+    shots: tuple[int, ...] = (1, 5, 20)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A study: what it is, and how it is run."""
+
+    data: Data = field(default_factory=Data)
+    net: Network = field(default_factory=Network)
+    augment: Crop = field(default_factory=Crop)
+    copies: int = 5
+    """Augmented copies that are averaged for the row Imprinting + Aug."""
+    dim: int = 64
+    """Of the embedding, the network's last and linear layer."""
+    scale: float = 10.0
+    """s of the cosine head, at first."""
+    batch: int = 128
+    optim: Optim = field(default_factory=Optim)
+    """Of base networks and joint ones."""
+    epochs: int = 12
+    """Of base networks."""
+    finetune: Optim = field(default_factory=Optim)
+    finetune_epochs: int = 8
+    """Each as many examples as base classes have; joint networks train for the epochs
+    of a base network and these."""
+    transfer_steps: int = 300
+    """Of fine-tuning on novel classes alone."""
+    shots: tuple[int, ...] = (1, 2, 5, 10, 20)
+    """n, novel examples a class, of all that is done without training."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Each draws its own base and novel classes, examples and networks."""
+    tuned: Rows = field(default_factory=Rows)
+    """Rand + FT and Imprinting + FT."""
+    transfer: Rows = field(default_factory=Rows)
+    """The same on novel classes alone (Table 3)."""
+    joint: Rows = field(default_factory=Rows)
+    """AllClassJoint, as the paper has it and with the cosine head."""
+    dims: tuple[int, ...] = ()
+    """More dimensions of the embedding, each with a base network (Figure 7)."""
+    losses: tuple[Loss, ...] = ()
+    """More losses that train an embedding, each a base network (Figure 6)."""
+    side_seeds: tuple[int, ...] = (0,)
+    """The seeds of these two."""
+    group: int = 4
+    """Examples of a class in the batches of losses over pairs."""
+    margin: float = 1.0
+    """Of the lifted structured loss."""
+    steps_per_call: int = how(1)
+    """Steps in one compiled call: more of them where calls are what takes time."""
+    save_every: int = how(1000)
+    """Steps between checkpoints within a network's training."""
+    log_every: int = how(50)
+    """Steps averaged to one line of metrics.jsonl."""
+    figures: bool = how(True)
+    """Draw figures, where matplotlib is installed."""
+
+
+def check(config: Config) -> None:
+    """Refuse numbers and names that make no study."""
+    values = to_json(config)
+    for name in (
+        "batch",
+        "copies",
+        "dim",
+        "epochs",
+        "finetune_epochs",
+        "group",
+        "log_every",
+        "save_every",
+        "steps_per_call",
+        "transfer_steps",
+    ):
+        if values[name] < 1:
+            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    for name in ("data.classes", "data.side"):
+        if values[name] is not None and values[name] < 1:
+            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    for name in ("net.dropout", "optim.warmup", "finetune.warmup"):
+        if not 0 <= values[name] < 1:
+            raise ValueError(
+                f"found {name} = {values[name]}, needed 0 up to, not with, 1"
+            )
+    for name in ("shots", "seeds", "dims", "losses", "side_seeds"):
+        _check_different(name, values[name], needed=name in ("shots", "seeds"))
+    for name in ("tuned", "transfer", "joint"):
+        for part in ("shots", "seeds"):
+            _check_different(f"{name}.{part}", values[f"{name}.{part}"])
+        _check_within(f"{name}.seeds", values[f"{name}.seeds"], config.seeds)
+    _check_within("side_seeds", values["side_seeds"], config.seeds)
+    for name in ("shots", "tuned.shots", "transfer.shots", "joint.shots"):
+        if min(values[name], default=1) < 1:
+            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    if config.dim in config.dims:
+        raise ValueError(
+            f"found {config.dim} in dims, needed others than dim = {config.dim}, "
+            "which is there anyway"
+        )
+    if "softmax" in config.losses:
+        raise ValueError(
+            "found 'softmax' in losses, needed others: base networks have it anyway"
+        )
+    if config.losses and config.batch % config.group:
+        raise ValueError(
+            f"found batch = {config.batch}, needed a multiple of group = {config.group}"
+        )
+
+
+def _check_different(name: str, found: list, *, needed: bool = False) -> None:
+    if len(set(found)) < len(found) or (needed and not found):
+        raise ValueError(f"found {name} = {found}, needed different ones")
+
+
+def _check_within(name: str, found: list, seeds: tuple[int, ...]) -> None:
+    if lost := sorted(set(found) - set(seeds)):
+        raise ValueError(
+            f"found {lost} in {name}, needed some of seeds = {list(seeds)}, whose base "
+            "networks they start from"
+        )

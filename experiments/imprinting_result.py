@@ -1,0 +1,199 @@
+"""What an imprinting study finds: accuracies over seeds, and the paper's claims."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.imprinting_config import Config
+from experiments.imprinting_members import Member
+from jaxfer import config as configs
+from jaxfer import runlog, stats
+from jaxfer.data import Images
+from jaxfer.stats import Summary
+
+# What is measured of a classifier, in percent.
+Scores = dict[str, float]
+# Scores by seed, of a row at n.
+Cells = dict[tuple[str, int], dict[int, Scores]]
+
+
+def score(
+    predicted: np.ndarray, labels: np.ndarray, *, base: int, classes: int
+) -> tuple[Scores, list[float]]:
+    """Accuracies on test images of base, novel and all classes; recalls.
+
+    Args:
+        predicted: class of each image, among all of those the classifier has.
+        labels: true ones; base classes come first.
+        base: how many.
+        classes: in all.
+
+    Returns:
+        "base", "novel", "all" and "harmonic", the mean 2bn / (b + n) of the first two,
+        in percent; and the share of each class's images that are recognised.
+    """
+    hits = predicted == labels
+    counts = np.bincount(labels, minlength=classes)
+    recall = 100 * np.bincount(labels, hits, classes) / np.maximum(counts, 1)
+    known = labels < base
+    scores = {
+        name: 100 * float(hits[chosen].mean())
+        for name, chosen in (("base", known), ("novel", ~known), ("all", known | True))
+        if chosen.any()
+    }
+    if "base" in scores and "novel" in scores:
+        b, n = scores["base"], scores["novel"]
+        scores["harmonic"] = 2 * b * n / (b + n) if b + n else 0.0
+    return scores, recall.tolist()
+
+
+def cells_of(records: Mapping[Member, Mapping[str, Any]], config: Config) -> Cells:
+    """The scores of every row at every n, by seed."""
+    cells: Cells = defaultdict(dict)
+    for member, record in records.items():
+        for row, by_n in record["rows"].items():
+            name = row
+            if member.dim != config.dim:
+                name = f"{row}_d{member.dim}"
+            for n, scores in by_n.items():
+                cells[name, int(n)][member.seed] = scores
+    return cells
+
+
+def make_result(
+    config: Config,
+    workdir: Path,
+    queue: Sequence[Member],
+    train: Images,
+    test: Images,
+    published: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The content of result.json."""
+    folder = workdir / "members"
+    records = {m: runlog.read_json(folder / f"{m.name}.json") for m in queue}
+    cells = cells_of(records, config)
+    split = f"{config.data.base}+{train.num_classes - config.data.base}"
+    metrics = {
+        f"{split}/n{n}/{row}/{metric}": _metric([s[metric] for s in by_seed.values()])
+        for (row, n), by_seed in cells.items()
+        for metric in next(iter(by_seed.values()))
+    }
+    rates = [r["examples_per_s"] for r in records.values() if r["examples_per_s"]]
+    result = {
+        "experiment": "imprinting",
+        "config": configs.to_json(config),
+        "metrics": metrics,
+        "findings": findings(cells, config),
+        "curves": {m.name: r["epochs"] for m, r in records.items() if r["epochs"]},
+        "members": [
+            {**m._asdict(), "name": m.name, "wall_s": records[m]["wall_s"]}
+            for m in queue
+        ],
+        "reference": runlog.compare(metrics, published),
+        "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
+        **runlog.environment(jax.devices()[:1]),
+        "dataset_fingerprint": {
+            config.data.train: train.fingerprint,
+            config.data.test: test.fingerprint,
+        },
+        "seed": list(config.seeds),
+        "wall_s": sum(r["wall_s"] for r in records.values()),
+    }
+    if test.simulated:
+        result["data"] = "simulated"
+    return result
+
+
+def findings(cells: Cells, config: Config) -> dict[str, dict[str, Any]]:
+    """What Qi et al. 2018 say of their rows, as differences paired by seed.
+
+    Seen where the 95% interval over seeds is on the paper's side of 0, not seen where
+    it is on the other, None where it holds 0 or there is none.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def say(name: str, what: str, one: str, other: str, n: int, **how: Any) -> None:
+        metric, sign = how.get("metric", "novel"), how.get("sign", 1)
+        ours, theirs = cells.get((one, n)), cells.get((other, how.get("other_n", n)))
+        if not ours or not theirs:
+            return
+        if not (seeds := sorted(ours.keys() & theirs.keys())):
+            return
+        value = stats.paired(
+            [ours[s][metric] for s in seeds], [theirs[s][metric] for s in seeds]
+        )
+        seen = None
+        if sign and value.ci95 is not None and abs(value.mean) > value.ci95:
+            seen = bool(sign * value.mean > 0)
+        difference = value.metric(over="seeds", unit="%")
+        found[f"{name}/n{n}"] = {
+            "what": f"{what}, n = {n}, {metric}",
+            "difference": difference,
+            "seen": seen,
+        }
+
+    for n in sorted({n for _, n in cells}):
+        say("1", "Imprinting - Rand-noFT", "imprinting", "rand_noft", n)
+        say("2", "Imprinting - Rand+FT", "imprinting", "rand_ft", n)
+        say(
+            "3",
+            "+Aug - Imprinting: about equal",
+            "imprinting_aug",
+            "imprinting",
+            n,
+            sign=0,
+        )
+        say("4", "Imprinting+FT - Rand+FT", "imprinting_ft", "rand_ft", n)
+        say("5", "Imprinting+FT - Imprinting", "imprinting_ft", "imprinting", n, sign=0)
+        say(
+            "5/all",
+            "Imprinting+FT - Imprinting",
+            "imprinting_ft",
+            "imprinting",
+            n,
+            metric="all",
+        )
+        for loss in ("softmax", *config.losses):
+            what = f"the mean - nearest neighbour, embedding by {loss}, novel alone"
+            say(f"6/{loss}", what, f"{loss}_average", f"{loss}_nearest", n)
+        for dim in config.dims:
+            what = f"{dim} - {config.dim} dimensions: little effect"
+            say(f"7/d{dim}", what, f"imprinting_d{dim}", "imprinting", n, sign=0)
+        say("8", "AllClassJoint - Imprinting+FT", "joint", "imprinting_ft", n, sign=-1)
+        say(
+            "8/cosine",
+            "AllClassJoint with the cosine head - Imprinting+FT",
+            "joint_cosine",
+            "imprinting_ft",
+            n,
+            sign=0,
+        )
+    return found
+
+
+def table(result: Mapping[str, Any], metric: str) -> str:
+    """One of the paper's tables as Markdown: a line a row, a column an n."""
+    by_row: dict[str, dict[int, str]] = defaultdict(dict)
+    for name, entry in result["metrics"].items():
+        _, at, row, what = name.split("/")
+        if what == metric:
+            shown = Summary(entry["mean"], entry["ci95"], entry["n"])
+            by_row[row][int(at[1:])] = str(shown)
+    columns = sorted({n for cells in by_row.values() for n in cells})
+    lines = [
+        f"| {metric} | " + " | ".join(f"n = {n}" for n in columns) + " |",
+        "| --- |" + " --- |" * len(columns),
+    ]
+    for row, found in by_row.items():
+        lines.append(
+            f"| {row} | " + " | ".join(found.get(n, "") for n in columns) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _metric(values: Sequence[float]) -> dict[str, Any]:
+    return stats.summarize(values).metric(over="seeds", unit="%")

@@ -1,0 +1,94 @@
+"""The rows of the paper's tables that need no training, as heads on embeddings."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfer import heads
+from jaxfer.types import Head, Memory
+
+_imprint = jax.jit(heads.imprint)
+
+
+def novel_heads(z: Array, shots: Sequence[int]) -> Iterator[tuple[str, int, Head]]:
+    """Classifiers of novel classes alone: their means, or all their examples.
+
+    Args:
+        z: `[novel, most, dim]`, embeddings of the examples, nested.
+        shots: the values of n.
+
+    Yields:
+        Row, n and head.
+    """
+    novel, _, dim = z.shape
+    for n in shots:
+        own = jnp.repeat(jnp.arange(novel, dtype=jnp.int32), n)
+        yield (
+            "average",
+            n,
+            heads.imprint_head(heads.support_memory(z[:, :n], unit=True)),
+        )
+        flat = z[:, :n].reshape(-1, dim)
+        nearest = heads.nearest_head(flat, own, num_classes=novel, distance="cosine")
+        yield "nearest", n, nearest
+
+
+def joint_heads(
+    known: Head, drawn: Head, z: Array, moved: Array, shots: Sequence[int]
+) -> Iterator[tuple[str, int, Head]]:
+    """Classifiers of all classes, those of the base ones as they are.
+
+    Args:
+        known: trained on base classes.
+        drawn: of all classes, the last rows of which stand for novel ones.
+        z: `[novel, most, dim]`, embeddings of the examples, nested.
+        moved: `[novel, most, copies, dim]`, of augmented copies of them.
+        shots: the values of n.
+
+    Yields:
+        Row, n and head.
+    """
+    novel, _, copies, _ = moved.shape
+    blank = with_novel(known, drawn)
+    base = known.num_classes
+    for n in shots:
+        own = base + jnp.repeat(jnp.arange(novel, dtype=jnp.int32), n)
+        yield "rand_noft", n, blank
+        yield "imprinting", n, imprinted(blank, z[:, :n], own)
+        many = jnp.repeat(own, copies)
+        yield "imprinting_aug", n, imprinted(blank, moved[:, :n], many)
+        yield "nearest", n, exemplars(known, z[:, :n])
+
+
+def imprinted(head: Head, z: Array, labels: Array) -> Head:
+    """A head some classes of which are imprinted, in place of the rows they had."""
+    rows = jnp.zeros_like(head.weight)
+    flat = z.reshape(-1, z.shape[-1])
+    return _imprint(head, Memory(rows, rows[:, 0]), flat, labels)[0]
+
+
+def with_novel(known: Head, drawn: Head, *, alone: bool = False) -> Head:
+    """A trained head with the last rows of a drawn one, or these alone."""
+    novel = drawn.num_classes - (0 if alone else known.num_classes)
+    weight = drawn.weight[-novel:]
+    if not alone:
+        weight = jnp.concatenate([known.weight, weight])
+    return dataclasses.replace(drawn, weight=weight, scale=known.scale)
+
+
+def exemplars(known: Head, z: Array) -> Head:
+    """The rows of known classes, and each novel example as a row of its class."""
+    novel, n, dim = z.shape
+    own = known.num_classes + jnp.repeat(jnp.arange(novel, dtype=jnp.int32), n)
+    weight = jnp.concatenate([known.weight, z.reshape(-1, dim)])
+    return dataclasses.replace(
+        known,
+        weight=weight,
+        bias=jnp.zeros_like(weight[:, 0]),
+        owner=jnp.concatenate([known.owner, own]),
+        num_classes=known.num_classes + novel,
+        pool="max",
+    )

@@ -1,0 +1,347 @@
+"""The queue of an imprinting study at work: trains its networks and measures rows."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from experiments import members as networks
+from experiments.backbone import pieces
+from experiments.imprinting_classes import draw_classes, examples
+from experiments.imprinting_config import Config
+from experiments.imprinting_members import Member
+from experiments.imprinting_result import Scores, score
+from experiments.imprinting_rows import (
+    imprinted,
+    joint_heads,
+    novel_heads,
+    with_novel,
+)
+from experiments.imprinting_step import (
+    HEAD,
+    HEADED,
+    INIT,
+    Program,
+    Task,
+    head_params,
+    make_head,
+    make_init,
+    make_optimizer,
+    make_piece,
+    make_step,
+)
+from jaxfer import heads, loop, runlog, steps
+from jaxfer.data import Images
+from jaxfer.episodes import check_episode, class_table
+from jaxfer.types import Head, Params, State, TrainState
+
+_logits = jax.jit(heads.head_logits)
+
+
+class Study:
+    """The images of a study on the device, and the folder its networks lie in."""
+
+    def __init__(
+        self, config: Config, workdir: Path, train: Images, test: Images
+    ) -> None:
+        """Put the images on the device."""
+        self.config, self.folder = config, workdir / "members"
+        self.train_set, self.test_set = train, test
+        self.base = config.data.base
+        self.images = jnp.asarray(np.asarray(train.images))
+        self.test_images = jnp.asarray(np.asarray(test.images))
+        self.classes = lru_cache(lambda seed: draw_classes(config, train, test, seed))
+
+    def check(self, queue: Sequence[Member]) -> None:
+        """Refuse members that cannot be trained, and networks of other data.
+
+        Raises:
+            ValueError: too few examples, or a network that is done and was trained on
+                other images or classes.
+        """
+        for member in queue:
+            self._program(member)
+            networks.check_member(self.folder, member.name, self._data(member))
+
+    def train(self, queue: Sequence[Member]) -> None:
+        """Train the members that are not yet there, and say how it goes."""
+        left = [m for m in queue if not networks.is_done(self.folder, m.name)]
+        total, done = len(queue), len(queue) - len(left)
+        print(f"{total} networks, {done} of them done")
+        began, work = time.monotonic(), [self._program(m).num_steps for m in left]
+        for i, member in enumerate(left):
+            self._train(member)
+            record = runlog.read_json(self.folder / f"{member.name}.json")
+            rest = (time.monotonic() - began) * sum(work[i + 1 :]) / sum(work[: i + 1])
+            print(
+                f"[{done + i + 1}/{total}] {member.name}: {record['headline']}, about "
+                f"{rest / 60:.0f} min to go"
+            )
+
+    def _data(self, member: Member) -> str:
+        """What says on which images and classes a member is trained and tested."""
+        names = repr(self.classes(member.seed).names)
+        digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+        return " ".join((self.train_set.fingerprint, self.test_set.fingerprint, digest))
+
+    def _program(self, member: Member) -> Program:
+        config = self.config
+        rows, labels, num_classes = examples(self.classes(member.seed), member)
+        base = int((self.classes(member.seed).train < self.base).sum())
+        per_epoch = base // config.batch
+        if not per_epoch:
+            raise ValueError(
+                f"found {base} examples of base classes, needed at least a batch, "
+                f"{config.batch}"
+            )
+        epochs = config.epochs
+        if member.source is not None:
+            epochs = config.finetune_epochs
+        elif member.row != "base":
+            epochs += config.finetune_epochs
+        pairs = member.loss in ("nca", "lifted")
+        if pairs:
+            check_episode(
+                class_table(labels, num_classes=num_classes),
+                self.classes(member.seed).names[:num_classes],
+                way=config.batch // config.group,
+                shot=config.group - 1,
+                n_query=1,
+                where=f"the base classes, for batches of {member.loss}",
+            )
+        return Program(
+            config.net,
+            member.dim,
+            member.loss,
+            num_classes,
+            config.margin,
+            config.finetune if member.source else config.optim,
+            config.augment,
+            config.batch,
+            "groups" if pairs else "class" if member.n else "epoch",
+            config.group,
+            n=len(rows),
+            per_epoch=per_epoch,
+            num_steps=(
+                config.transfer_steps if member.novel_only else epochs * per_epoch
+            ),
+        )
+
+    def _task(self, member: Member) -> Task:
+        rows, labels, num_classes = examples(self.classes(member.seed), member)
+        classes = self.classes(member.seed)
+        table = class_table(labels, num_classes=num_classes)
+        return Task(
+            jnp.asarray(rows),
+            jnp.asarray(labels),
+            jax.tree.map(jnp.asarray, table),
+            jnp.asarray(classes.centre),
+            jnp.asarray(classes.scale),
+            member.key(),
+        )
+
+    def _begin(self, member: Member, task: Task, classes: int) -> tuple[Params, State]:
+        """The parameters and statistics a member begins with."""
+        config, key = self.config, jax.random.fold_in(member.key(), HEAD)
+        if member.loss == "linear":
+            head = heads.linear_head(key, member.dim, classes)
+        else:
+            head = heads.cosine_head(key, member.dim, classes, scale=config.scale)
+        if member.source is None:
+            init = make_init(config.net, member.dim, self.images.shape[1:])
+            params, state = init(jax.random.fold_in(member.key(), INIT))
+        else:
+            before = networks.read_net(self.folder / f"{member.source.name}.npz")
+            before = jax.tree.map(jnp.asarray, before)
+            params, state = before["params"]["net"], before["state"]
+            # A layer without statistics has no arrays of them.
+            state = {name: state.get(name, {}) for name in params}
+            known = make_head(before["params"]["head"], member.loss)
+            head = self._extended(known, head, member, params, state, task)
+        trained = {"net": params}
+        if member.loss in HEADED:
+            trained["head"] = head_params(head, member.loss)
+        return trained, state
+
+    def _extended(
+        self,
+        known: Head,
+        drawn: Head,
+        member: Member,
+        params: Params,
+        state: State,
+        task: Task,
+    ) -> Head:
+        """A trained head with rows for novel classes, drawn or imprinted."""
+        head = with_novel(known, drawn, alone=member.novel_only)
+        if "imprinting" not in member.row:
+            return head
+        few = self.classes(member.seed).few[:, : member.n]
+        z = self._embed(member, params, state, task, self.images, few.reshape(-1))
+        first = 0 if member.novel_only else self.base
+        labels = first + jnp.repeat(jnp.arange(len(few), dtype=jnp.int32), member.n)
+        return imprinted(head, z, labels)
+
+    def _embed(
+        self,
+        member: Member,
+        params: Params,
+        state: State,
+        task: Task,
+        images: Array,
+        rows: np.ndarray,
+        *,
+        moved: bool = False,
+    ) -> Array:
+        augment = self.config.augment if moved else None
+        piece = make_piece(self.config.net, member.dim, augment)
+        return jnp.concatenate([*pieces(piece, params, state, task, images, rows)])
+
+    def _train(self, member: Member) -> None:
+        """Train a member, measure it, and write down what it came to."""
+        config, folder = self.config, self.folder / member.name
+        program, task = self._program(member), self._task(member)
+        params, state = self._begin(member, task, program.num_classes)
+        train_state = steps.init_train_state(params, state, make_optimizer(program))
+
+        def evaluate(train_state: TrainState) -> Mapping[str, float]:
+            return self._tested(member, task, train_state)[0]
+
+        with loop.Run(
+            folder,
+            fingerprint=self._data(member),
+            per_step=config.batch,
+            unit="image",
+            steps_per_call=config.steps_per_call,
+            save_every=config.save_every,
+            log_every=config.log_every,
+        ) as going:
+            try:
+                ended = going.phase(
+                    "train",
+                    make_step(program),
+                    train_state,
+                    (self.images, task),
+                    num_steps=program.num_steps,
+                    evaluate=evaluate if member.n else None,
+                    eval_every=program.per_epoch if member.n else 0,
+                )
+            except ValueError as e:
+                raise ValueError(f"{member.name}: {e}") from e
+            train_state = ended.train_state
+            assert train_state is not None  # noqa: S101
+            about = {
+                "steps": program.num_steps,
+                "examples_per_s": going.rate,
+                "wall_s": going.wall_s,
+                "data": self._data(member),
+            }
+        if member.n:
+            scores, recall = self._tested(member, task, train_state)
+            record = {"rows": {member.row: {member.n: scores}}, "recall": recall}
+            record["headline"] = ", ".join(f"{k} {v:.2f}" for k, v in scores.items())
+        else:
+            record = self._measured(member, task, train_state)
+        record["epochs"] = [
+            {name: value for name, value in line.items() if name != "time"}
+            for line in runlog.read_metrics(folder)
+            if "novel" in line
+        ]
+        arrays = None
+        if not member.n:
+            arrays = networks.net_arrays(
+                train_state.trainable, train_state.state, task.centre, task.scale
+            )
+        networks.write_member(self.folder, member.name, {**record, **about}, arrays)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+    def _tested(
+        self, member: Member, task: Task, train_state: TrainState
+    ) -> tuple[Scores, list[float]]:
+        """The scores of a trained head on the test images."""
+        params = train_state.trainable
+        head = make_head(params["head"], member.loss)
+        labels = self.classes(member.seed).test
+        rows = np.arange(len(labels), dtype=np.int32)
+        if member.novel_only:
+            rows = np.flatnonzero(labels >= self.base).astype(np.int32)
+        z = self._embed(
+            member, params["net"], train_state.state, task, self.test_images, rows
+        )
+        first = self.base if member.novel_only else 0
+        predicted = np.asarray(_logits(head, z)).argmax(axis=1) + first
+        return self._scored(predicted, labels[rows])
+
+    def _scored(
+        self, predicted: np.ndarray, labels: np.ndarray
+    ) -> tuple[Scores, list[float]]:
+        classes = self.train_set.num_classes
+        return score(predicted, labels, base=self.base, classes=classes)
+
+    def _measured(
+        self, member: Member, task: Task, train_state: TrainState
+    ) -> dict[str, Any]:
+        """All that a base network makes of novel classes without training."""
+        config, classes = self.config, self.classes(member.seed)
+        params, state = train_state.trainable["net"], train_state.state
+        few = classes.few
+        novel, most = few.shape
+
+        def embed(images: Array, rows: np.ndarray, copy: int | None = None) -> Array:
+            moved, own = copy is not None, task
+            if copy is not None:
+                own = task._replace(key=jax.random.fold_in(task.key, copy))
+            return self._embed(member, params, state, own, images, rows, moved=moved)
+
+        labels = classes.test
+        z = embed(self.test_images, np.arange(len(labels), dtype=np.int32))
+        unknown = labels >= self.base
+        z_few = embed(self.images, few.reshape(-1)).reshape(novel, most, -1)
+        rows: dict[str, dict[int, Scores]] = {}
+        recalls: dict[str, dict[int, list[float]]] = {}
+
+        def say(row: str, n: int, head: Head, *, alone: bool) -> None:
+            chosen = unknown if alone else np.ones_like(unknown)
+            predicted = np.asarray(_logits(head, z[chosen])).argmax(axis=1)
+            scores, recall = self._scored(predicted + self.base * alone, labels[chosen])
+            rows.setdefault(row, {})[n] = scores
+            recalls.setdefault(row, {})[n] = recall
+
+        for row, n, head in novel_heads(z_few, config.shots):
+            say(f"{member.loss}_{row}", n, head, alone=True)
+        before = None
+        if member.loss == "softmax":
+            known = make_head(train_state.trainable["head"], member.loss)
+            predicted = np.asarray(_logits(known, z[~unknown])).argmax(axis=1)
+            before = 100 * float((predicted == labels[~unknown]).mean())
+            key = jax.random.fold_in(member.key(), HEAD)
+            drawn = heads.cosine_head(key, member.dim, self.base + novel)
+            copies = [
+                embed(self.images, few.reshape(-1), copy).reshape(novel, most, -1)
+                for copy in range(config.copies)
+            ]
+            moved = jnp.stack(copies, axis=2)
+            for row, n, head in joint_heads(known, drawn, z_few, moved, config.shots):
+                say(row, n, head, alone=False)
+        headline = ", ".join(
+            f"{row} at n = {n} {scores['novel']:.2f}"
+            for row, by_n in rows.items()
+            for n, scores in [*by_n.items()][:1]
+            if row in ("imprinting", f"{member.loss}_average")
+        )
+        if before is not None:
+            headline = f"base {before:.2f}, {headline}"
+        return {
+            "rows": rows,
+            "recalls": recalls,
+            "base_before": before,
+            "headline": headline,
+        }

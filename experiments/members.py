@@ -1,0 +1,70 @@
+"""A study's networks on disk: each is done where its record stands."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfer import runlog
+from jaxfer.trees import flatten, unflatten
+from jaxfer.types import AnyArray, Params, State
+
+
+def is_done(folder: Path, name: str) -> bool:
+    """Whether a network is trained and tested."""
+    return (folder / f"{name}.json").exists()
+
+
+def check_member(folder: Path, name: str, data: str) -> None:
+    """Refuse a network that is done and is of other data.
+
+    Args:
+        folder: of the networks.
+        name: of the network.
+        data: what says on which images and classes it is to be.
+
+    Raises:
+        ValueError: it was trained on others.
+    """
+    if not is_done(folder, name):
+        return
+    theirs = runlog.read_json(folder / f"{name}.json")["data"]
+    if theirs != data:
+        raise ValueError(
+            f"{name} in {folder} was trained on data and classes {theirs}, "
+            f"found {data}; choose another --workdir, or the data it was begun on"
+        )
+
+
+def write_member(
+    folder: Path,
+    name: str,
+    record: Mapping[str, Any],
+    arrays: Mapping[str, Any] | None,
+) -> None:
+    """Write what a network came to, and the network itself where others need it."""
+    if arrays is not None:
+        path = folder / f"{name}.npz"
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, **{k: np.asarray(x) for k, x in arrays.items()})
+        os.replace(partial, path)
+    # Last: a network is done where this stands.
+    runlog.write_json(folder / f"{name}.json", record)
+
+
+def read_net(path: Path) -> dict[str, Any]:
+    """The arrays of a network: "params", "state", and how its pixels are normalised."""
+    with np.load(path) as file:
+        tree = unflatten({name: file[name] for name in file.files})
+    return {"state": {}, **tree}
+
+
+def net_arrays(
+    params: Params, state: State, centre: AnyArray, scale: AnyArray
+) -> dict[str, Any]:
+    """A network and how its pixels are normalised, as `read_net` gives it back."""
+    tree = {"params": params, "state": state, "centre": centre, "scale": scale}
+    return flatten(tree)

@@ -1,0 +1,444 @@
+"""The imprinting study, small, against what its rows are by definition."""
+
+import dataclasses
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import imprinting, imprinting_step
+from experiments import members as networks
+from experiments.backbone import Network, normalized
+from experiments.imprinting_config import Config, Data, Optim, Rows
+from experiments.imprinting_members import Member, members
+from experiments.imprinting_result import findings, score
+from experiments.imprinting_step import (
+    Program,
+    Task,
+    batch_of,
+    head_params,
+    make_head,
+    make_optimizer,
+    objective,
+)
+from jaxfer import cosine_head, linear_head, nets, normalize
+from jaxfer.data import Crop
+from jaxfer.episodes import class_table
+from jaxfer.runlog import read_json
+
+pytestmark = pytest.mark.usefixtures("small_glyphs")
+
+TINY = Config(
+    data=Data("glyphs", classes=16, base=12, side=14),
+    net=Network(),
+    augment=Crop(1),
+    copies=2,
+    dim=8,
+    batch=24,
+    epochs=3,
+    optim=Optim(learning_rate=0.2),
+    finetune=Optim("rmsprop", 0.01, head_rate=10.0, schedule="stairs"),
+    finetune_epochs=2,
+    transfer_steps=4,
+    shots=(1, 3),
+    seeds=(0, 1),
+    tuned=Rows((3,), (0,)),
+    transfer=Rows((3,), (0,)),
+    joint=Rows((3,), (1,)),
+    dims=(4,),
+    losses=("lifted", "proxy_nca"),
+    log_every=5,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def linear_net():
+    """What is tested here is not the network, so one that compiles at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imprinting_step, "make_net", lambda net, dim: nets.linear(dim))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_glyphs):
+    workdir = tmp_path_factory.mktemp("imprinting")
+    return imprinting.run(TINY, workdir), workdir
+
+
+def test_a_study_measures_every_row(finished):
+    result, workdir = finished
+    rows = {}
+    for name, entry in result["metrics"].items():
+        split, n, row, metric = name.split("/")
+        assert split == "12+4" and 0 <= entry["mean"] <= 100
+        rows.setdefault((row, n), {})[metric] = entry["n"]
+    both, one = {"base": 2, "novel": 2, "all": 2, "harmonic": 2}, dict.fromkeys
+    for row in ("rand_noft", "imprinting", "imprinting_aug", "nearest"):
+        assert rows[row, "n1"] == rows[row, "n3"] == both
+    assert rows["rand_ft", "n3"] == rows["joint", "n3"] == one(both, 1)
+    assert rows["imprinting_d4", "n1"] == one(both, 1)
+    for row in ("softmax_average", "softmax_nearest"):
+        assert rows[row, "n3"] == {"novel": 2, "all": 2}
+    for row in ("lifted_average", "lifted_nearest", "proxy_nca_average"):
+        assert rows[row, "n1"] == {"novel": 1, "all": 1}
+    for row in ("transfer_rand_ft", "transfer_imprinting_ft"):
+        assert rows[row, "n3"] == {"novel": 1, "all": 1}
+    assert result["data"] == "simulated" and result["seed"] == [0, 1]
+    assert read_json(workdir / "result.json") == result
+
+
+def test_a_finished_study_says_so(finished, capsys):
+    result, workdir = finished
+    assert imprinting.run(TINY, workdir) == result
+    assert "is finished" in capsys.readouterr().out
+
+
+def _data(seed):
+    """Images and labels by the definition, from the data set itself."""
+    train, test = imprinting.load_parts(TINY.data)
+    order = np.random.RandomState([seed]).permutation(16)  # noqa: NPY002
+    place = {c: i for i, c in enumerate(order)}
+    labels = [np.array([place[c] for c in x.labels]) for x in (train, test)]
+    return train, test, order, *labels
+
+
+def _embedder(workdir, seed):
+    net = networks.read_net(workdir / "members" / f"seed{seed}-base-softmax-d8.npz")
+    w = net["params"]["net"]["fc"]["Dense_0"] if "fc" in net["params"]["net"] else None
+    if w is None:
+        (layer,) = net["params"]["net"].values()
+        (w,) = layer.values()
+
+    def embed(images):
+        x = (images.astype(np.float64) - net["centre"]) * net["scale"]
+        return x.reshape(len(x), -1) @ w["kernel"] + w["bias"]
+
+    return net, embed
+
+
+def _unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_without_training_are_their_definitions(finished, seed):
+    _, workdir = finished
+    train, test, order, _, labels = _data(seed)
+    net, embed = _embedder(workdir, seed)
+    record = read_json(workdir / "members" / f"seed{seed}-base-softmax-d8.json")
+    z = _unit(embed(np.asarray(test.images)))
+    base = _unit(net["params"]["head"]["weight"])
+    for n in (1, 3):
+        few = []
+        for c in order[12:]:
+            draw = np.random.RandomState([seed, c])  # noqa: NPY002
+            own = draw.permutation(np.flatnonzero(train.labels == c))[:n]
+            few.append(_unit(embed(np.asarray(train.images)[own])))
+        few = np.stack(few)
+        imprinted = np.concatenate([base, _unit(few.mean(axis=1))])
+        nearest = np.concatenate([base @ z.T, (few @ z.T).max(axis=1)]).argmax(axis=0)
+        for row, predicted in (
+            ("imprinting", (z @ imprinted.T).argmax(axis=1)),
+            ("nearest", nearest),
+        ):
+            expected = 100 * np.mean((predicted == labels)[labels >= 12])
+            found = record["rows"][row][str(n)]
+            assert found["novel"] == pytest.approx(expected), (row, n)
+            hits = 100 * np.mean((predicted == labels)[labels < 12])
+            assert found["base"] == pytest.approx(hits), (row, n)
+        alone = 12 + (z[labels >= 12] @ imprinted[12:].T).argmax(axis=1)
+        found = record["rows"]["softmax_average"][str(n)]["novel"]
+        assert found == pytest.approx(100 * np.mean(alone == labels[labels >= 12]))
+    known = (z @ base.T).argmax(axis=1) == labels
+    assert record["base_before"] == pytest.approx(100 * known[labels < 12].mean())
+
+
+def test_the_last_epoch_is_reported_and_no_better_one(finished):
+    # Peers choose the epoch on the test images.
+    _, workdir = finished
+    for name in ("seed0-imprinting_ft-n3-softmax-d8", "seed1-joint-n3-linear-d8"):
+        record = read_json(workdir / "members" / f"{name}.json")
+        (scores,) = next(iter(record["rows"].values())).values()
+        epochs = record["epochs"]
+        assert len(epochs) == (2 if "ft" in name else 5)
+        assert scores == {k: epochs[-1][k] for k in scores}
+
+
+def test_a_killed_study_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
+    _, whole = finished
+    few = dataclasses.replace(
+        TINY, seeds=(0,), dims=(), losses=(), joint=Rows((), ()), save_every=5
+    )
+    real, calls = imprinting_step.make_step, []
+
+    def dying(program):
+        step = real(program)
+
+        def call(*args, **how):
+            calls.append(1)
+            if len(calls) == 27:
+                raise MemoryError("killed")
+            return step(*args, **how)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.imprinting_study.make_step", dying)
+        with pytest.raises(MemoryError):
+            imprinting.run(few, tmp_path)
+    imprinting.run(few, tmp_path)
+    for name in ("seed0-base-softmax-d8", "seed0-imprinting_ft-n3-softmax-d8"):
+        one, other = (
+            read_json(folder / "members" / f"{name}.json")
+            for folder in (tmp_path, whole)
+        )
+        assert one["rows"] == other["rows"]
+    nets_ = [
+        np.load(folder / "members" / "seed0-base-softmax-d8.npz")
+        for folder in (tmp_path, whole)
+    ]
+    for name in nets_[0].files:
+        np.testing.assert_array_equal(nets_[0][name], nets_[1][name])
+
+
+def test_networks_of_other_data_are_refused(finished, tmp_path):
+    _, whole = finished
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "config.json").unlink()
+    other = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, side=7))
+    with pytest.raises(
+        ValueError, match="seed0-base-softmax-d8 .* was trained on data"
+    ):
+        imprinting.run(other, tmp_path / "run")
+
+
+def test_scores_by_a_loop():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 5, 60), rng.integers(0, 5, 60)
+    scores, recall = score(predicted, labels, base=3, classes=5)
+    hit = [p == t for p, t in zip(predicted, labels, strict=True)]
+    base = [h for h, t in zip(hit, labels, strict=True) if t < 3]
+    novel = [h for h, t in zip(hit, labels, strict=True) if t >= 3]
+    b, n = 100 * sum(base) / len(base), 100 * sum(novel) / len(novel)
+    expected = {"base": b, "novel": n, "all": 100 * sum(hit) / 60}
+    assert scores == pytest.approx({**expected, "harmonic": 2 * b * n / (b + n)})
+    for c in range(5):
+        own = [h for h, t in zip(hit, labels, strict=True) if t == c]
+        assert recall[c] == pytest.approx(100 * sum(own) / len(own))
+
+
+COUNTS = [3, 40, 8, 9]
+LABELS = np.repeat(np.arange(4, dtype=np.int32), COUNTS)
+
+
+def _program(**how):
+    values = {
+        "net": Network(),
+        "dim": 4,
+        "loss": "softmax",
+        "num_classes": 4,
+        "margin": 1.0,
+        "optim": Optim(),
+        "augment": Crop(),
+        "batch": 12,
+        "drawn": "class",
+        "group": 3,
+        "n": 60,
+        "per_epoch": 5,
+        "num_steps": 50,
+    }
+    return Program(**{**values, **how})
+
+
+def _task():
+    table = jax.tree.map(jnp.asarray, class_table(LABELS, num_classes=4))
+    rows = jnp.arange(60, dtype=jnp.int32)
+    blank = jnp.zeros((1, 1, 1))
+    return Task(
+        rows, jnp.asarray(LABELS), table, blank, jnp.ones(()), jax.random.key(3)
+    )
+
+
+def _drawn(program, steps):
+    draw = jax.jit(jax.vmap(lambda s: batch_of(program, _task(), s)[0]))
+    return np.asarray(draw(jnp.arange(steps, dtype=jnp.int32)))
+
+
+def test_oversampled_batches_have_every_class_as_often():
+    places = _drawn(_program(), 500)
+    labels = LABELS[places].ravel()
+    found = np.bincount(labels, minlength=4)
+    # Chi-square with 3 degrees of freedom: beyond 16.3 once in a thousand.
+    assert ((found - 1500) ** 2 / 1500).sum() < 16.3
+    assert np.bincount(places[LABELS[places] == 0]).tolist() == pytest.approx(
+        [500] * 3, rel=0.2
+    )
+
+
+def test_epochs_have_every_example_once():
+    places = _drawn(_program(drawn="epoch"), 10)
+    assert sorted(places[:5].ravel()) == sorted(places[5:].ravel()) == [*range(60)]
+    assert (places[:5] != places[5:]).any()
+
+
+def test_groups_are_different_examples_of_different_classes():
+    for batch in _drawn(_program(drawn="groups"), 40):
+        groups = LABELS[batch].reshape(4, 3)
+        assert (groups == groups[:, :1]).all() and len({*groups[:, 0]}) == 4
+        assert len({*batch}) == 12
+
+
+def test_rmsprop_is_that_of_slim_and_new_rows_move_ten_times_as_far():
+    # v = .9 * 1 + .1 g^2, m = .9 * 0 + rate g / sqrt(v + 1), p = p - m.
+    optim = Optim("rmsprop", 0.1, 10.0, weight_decay=0.0, schedule="stairs", warmup=0.0)
+    optimizer = make_optimizer(_program(optim=optim))
+    params = {"head": {"weight": jnp.ones((2, 2))}, "net": {"fc": jnp.ones((2, 2))}}
+    gradient = jax.tree.map(lambda x: 2 * x, params)
+    state = optimizer.init(params)
+    v, m = 1.0, 0.0
+    for _ in range(3):
+        updates, state = optimizer.update(gradient, state, params)
+        v = 0.9 * v + 0.1 * 4
+        m = 0.9 * m + 0.1 * 2 / (v + 1) ** 0.5
+        np.testing.assert_allclose(updates["net"]["fc"], -m, rtol=1e-5)
+        np.testing.assert_allclose(updates["head"]["weight"], -10 * m, rtol=1e-5)
+
+
+def test_stairs_fall_to_94_percent_every_four_epochs():
+    optim = Optim("sgd", 1.0, momentum=0.0, schedule="stairs", warmup=0.0)
+    optimizer = make_optimizer(_program(optim=optim, loss="nca"))
+    params = {"net": {"b": jnp.ones(1)}}
+    state, rates = optimizer.init(params), []
+    for _ in range(45):
+        updates, state = optimizer.update(params, state, params)
+        rates.append(-float(updates["net"]["b"][0]))
+    expected = 0.94 ** (np.arange(45) // 20)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_decay_is_of_kernels_of_the_network_only():
+    optimizer = make_optimizer(_program(optim=Optim(weight_decay=0.5, warmup=0.0)))
+    params = {
+        "head": {"weight": jnp.ones((2, 2)), "scale": jnp.ones(())},
+        "net": {"fc": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}},
+    }
+    none = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(none, optimizer.init(params), params)
+    moved = jax.tree.map(lambda u: bool(jnp.any(u != 0)), updates)
+    assert moved["net"]["fc"] == {"kernel": True, "bias": False}
+    assert moved["head"] == {"weight": False, "scale": False}
+
+
+@pytest.mark.parametrize("loss", ["softmax", "linear", "proxy_nca", "nca", "lifted"])
+def test_losses_are_what_they_are_called(rng, loss):
+    z = jnp.asarray(rng.normal(size=(12, 4)) * 3, jnp.float32)
+    labels = jnp.asarray(np.arange(12) % 4, jnp.int32)
+    draw = linear_head if loss == "linear" else cosine_head
+    params = {"head": head_params(draw(jax.random.key(0), 4, 4), loss)}
+    value, _ = objective(_program(loss=loss), params, z, labels)
+    unit, rows = np.asarray(normalize(z)), np.asarray(params["head"]["weight"])
+    if loss in ("softmax", "linear"):
+        logits = 10 * unit @ _unit(rows).T if loss == "softmax" else z @ rows.T
+        expected = optax.softmax_cross_entropy_with_integer_labels(
+            jnp.asarray(logits), labels
+        ).mean()
+    else:
+        others = _unit(rows) if loss == "proxy_nca" else unit
+        d = ((unit[:, None] - others) ** 2).sum(-1)
+        terms = []
+        for i in range(12):
+            away = (np.arange(4) if loss == "proxy_nca" else labels) != labels[i]
+            if loss == "proxy_nca":
+                terms.append(d[i, labels[i]] + np.log(np.exp(-d[i][away]).sum()))
+                continue
+            for j in range(12):
+                if i == j or labels[i] != labels[j]:
+                    continue
+                if loss == "nca":
+                    terms.append(d[i, j] + np.log(np.exp(-d[i][away]).sum()))
+                else:
+                    far = np.exp(1 - np.sqrt(d[[i, j]][:, away])).sum()
+                    terms.append(max(0, np.sqrt(d[i, j]) + np.log(far)) ** 2 / 2)
+        expected = np.mean(terms)
+    assert value == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_names_tell_networks_apart_and_sources_come_first():
+    queue = members(TINY)
+    names = [m.name for m in queue]
+    assert len(set(names)) == len(names) == 2 + 3 + 2 + 2 + 2
+    for i, member in enumerate(queue):
+        assert member.source is None or member.source in queue[:i]
+    assert make_head({"weight": jnp.ones((2, 3))}, "proxy_nca").unit
+    one = Member(0, "rand_ft", 3, 8, "softmax")
+    assert one.source == Member(0, "base", 0, 8, "softmax")
+    assert (one.key() != one._replace(seed=1).key()).any()
+
+
+def test_findings_are_paired_by_seed():
+    cells = {
+        ("imprinting", 1): {s: {"novel": 20.0 + s, "all": 0.0} for s in range(3)},
+        ("rand_noft", 1): {s: {"novel": s / 10, "all": 0.0} for s in range(3)},
+        ("rand_ft", 1): {s: {"novel": 30.0 + s, "all": 0.0} for s in (0, 2)},
+    }
+    found = findings(cells, TINY)
+    assert found["1/n1"]["difference"]["mean"] == pytest.approx(20 + 0.9)
+    assert found["1/n1"]["seen"] is True
+    assert found["2/n1"]["difference"] == {
+        "mean": -10.0,
+        "ci95": 0.0,
+        "n": 2,
+        "over": "seeds",
+        "unit": "%",
+    }
+    assert found["2/n1"]["seen"] is False and "4/n1" not in found
+
+
+def test_pixels_are_those_of_base_classes(finished):
+    _, workdir = finished
+    train, _, order, *_ = _data(0)
+    net, _ = _embedder(workdir, 0)
+    known = np.asarray(train.images)[np.isin(train.labels, order[:12])]
+    np.testing.assert_allclose(net["centre"], known.mean(axis=0), rtol=1e-5)
+    x = normalized(jnp.asarray(known), jnp.asarray(net["centre"]), net["scale"])
+    assert float(x.std()) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shots", "1", "40"], "class .* has 15 examples, needed n = 40"),
+        (["--data.base", "16"], "found 16 base classes, needed 1 to 15 of the 16"),
+        (["--tuned.seeds", "7"], r"\[7\] in tuned.seeds, needed some of seeds"),
+        (["--shots", "1", "1"], r"shots = \[1, 1\], needed different ones"),
+        (["--shots", "0"], r"shots = \[0\], needed at least 1"),
+        (["--dims", "64"], "64 in dims, needed others than dim = 64"),
+        (["--losses", "softmax"], "'softmax' in losses, needed others"),
+        (["--losses", "nca", "--group", "5"], "needed a multiple of group = 5"),
+        (
+            ["--batch", "900", "--group", "2"],
+            "180 examples of base classes, needed at least a batch",
+        ),
+        (["--optim.warmup", "1"], "optim.warmup = 1.0, needed 0 up to, not with, 1"),
+        (["--losses", "lifted", "--group", "16"], "has 15 images, needed shot"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, options, message):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from experiments.imprinting_config import *\n"
+        "data, few = Data('glyphs', classes=16, base=12, side=14), Rows((1,), (0,))\n"
+        "config = Config(data, tuned=few, transfer=few, joint=few, shots=(1, 5))\n"
+    )
+    line = ["--config", str(config), "--workdir", str(tmp_path / "run"), *options]
+    with pytest.raises(SystemExit) as e:
+        imprinting.main(line)
+    shown = capsys.readouterr().err.strip().splitlines()[-1]
+    assert e.value.code == 2 and shown.startswith("error: ")
+    assert re.search(message, shown), shown
