@@ -20,6 +20,7 @@ from experiments.backbone import load_parts
 from experiments.imprinting_config import Config, check
 from experiments.imprinting_members import members
 from experiments.imprinting_study import Study
+from experiments.members import findings_table
 from jaxfer import config as configs
 from jaxfer import runlog
 
@@ -52,6 +53,9 @@ def run(
         result = results.make_result(config, workdir, queue, train, test, published)
         for metric in ("novel", "base", "all", "harmonic"):
             print(results.table(result, metric), end="\n\n")
+        print(findings_table(result))
+        if config.figures:
+            results.draw(workdir, result)
         # Last: a study is finished where it stands.
         runlog.write_json(workdir / "result.json", result)
     return result

@@ -29,7 +29,7 @@ class Classes(NamedTuple):
     test: np.ndarray
     few: np.ndarray
     centre: np.ndarray
-    scale: np.ndarray
+    scale: np.float32
 
 
 def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Classes:

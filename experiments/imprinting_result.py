@@ -15,6 +15,18 @@ from jaxfer import runlog, stats
 from jaxfer.data import Images
 from jaxfer.stats import Summary
 
+# The rows of the paper's tables, as it calls them, and two more.
+ROWS = {
+    "rand_noft": "Rand-noFT",
+    "imprinting": "Imprinting",
+    "imprinting_aug": "Imprinting + Aug",
+    "nearest": "nearest neighbour",
+    "rand_ft": "Rand + FT",
+    "imprinting_ft": "Imprinting + FT",
+    "joint": "AllClassJoint",
+    "joint_cosine": "AllClassJoint, cosine head",
+}
+
 # What is measured of a classifier, in percent.
 Scores = dict[str, float]
 # Scores by seed, of a row at n.
@@ -189,10 +201,19 @@ def table(result: Mapping[str, Any], metric: str) -> str:
         "| --- |" + " --- |" * len(columns),
     ]
     for row, found in by_row.items():
-        lines.append(
-            f"| {row} | " + " | ".join(found.get(n, "") for n in columns) + " |"
-        )
+        shown = " | ".join(found.get(n, "") for n in columns)
+        lines.append(f"| {ROWS.get(row, row)} | {shown} |")
     return "\n".join(lines)
+
+
+def draw(workdir: Path, result: Mapping[str, Any]) -> None:
+    """The figures of a study, where matplotlib is installed."""
+    try:
+        from experiments import imprinting_figures
+    except ImportError:
+        print("no figures: matplotlib is not installed (the 'plot' extra)")
+        return
+    imprinting_figures.draw(workdir, result)
 
 
 def _metric(values: Sequence[float]) -> dict[str, Any]:

@@ -43,6 +43,9 @@ from jaxfer.data import Images
 from jaxfer.episodes import check_episode, class_table
 from jaxfer.types import Head, Params, State, TrainState
 
+# Images of the gallery, at most: as many right ones, as many wrong ones.
+_SHOWN = 10
+
 _logits = jax.jit(heads.head_logits)
 
 
@@ -244,12 +247,13 @@ class Study:
                 "wall_s": going.wall_s,
                 "data": self._data(member),
             }
+        shown: dict[str, np.ndarray] = {}
         if member.n:
             scores, recall = self._tested(member, task, train_state)
             record = {"rows": {member.row: {member.n: scores}}, "recall": recall}
             record["headline"] = ", ".join(f"{k} {v:.2f}" for k, v in scores.items())
         else:
-            record = self._measured(member, task, train_state)
+            record, shown = self._measured(member, task, train_state)
         record["epochs"] = [
             {name: value for name, value in line.items() if name != "time"}
             for line in runlog.read_metrics(folder)
@@ -260,6 +264,7 @@ class Study:
             arrays = networks.net_arrays(
                 train_state.trainable, train_state.state, task.centre, task.scale
             )
+            arrays |= {f"gallery/{name}": x for name, x in shown.items()}
         networks.write_member(self.folder, member.name, {**record, **about}, arrays)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -288,8 +293,8 @@ class Study:
 
     def _measured(
         self, member: Member, task: Task, train_state: TrainState
-    ) -> dict[str, Any]:
-        """All that a base network makes of novel classes without training."""
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a base network makes of novel classes without training; a gallery."""
         config, classes = self.config, self.classes(member.seed)
         params, state = train_state.trainable["net"], train_state.state
         few = classes.few
@@ -308,16 +313,18 @@ class Study:
         rows: dict[str, dict[int, Scores]] = {}
         recalls: dict[str, dict[int, list[float]]] = {}
 
-        def say(row: str, n: int, head: Head, *, alone: bool) -> None:
+        def say(row: str, n: int, head: Head, *, alone: bool) -> np.ndarray:
             chosen = unknown if alone else np.ones_like(unknown)
             predicted = np.asarray(_logits(head, z[chosen])).argmax(axis=1)
-            scores, recall = self._scored(predicted + self.base * alone, labels[chosen])
+            predicted = predicted + self.base * alone
+            scores, recall = self._scored(predicted, labels[chosen])
             rows.setdefault(row, {})[n] = scores
             recalls.setdefault(row, {})[n] = recall
+            return predicted
 
         for row, n, head in novel_heads(z_few, config.shots):
             say(f"{member.loss}_{row}", n, head, alone=True)
-        before = None
+        before, shown = None, {}
         if member.loss == "softmax":
             known = make_head(train_state.trainable["head"], member.loss)
             predicted = np.asarray(_logits(known, z[~unknown])).argmax(axis=1)
@@ -330,7 +337,9 @@ class Study:
             ]
             moved = jnp.stack(copies, axis=2)
             for row, n, head in joint_heads(known, drawn, z_few, moved, config.shots):
-                say(row, n, head, alone=False)
+                predicted = say(row, n, head, alone=False)
+                if row == "imprinting" and n == min(config.shots):
+                    shown = self._gallery(member, predicted)
         headline = ", ".join(
             f"{row} at n = {n} {scores['novel']:.2f}"
             for row, by_n in rows.items()
@@ -339,9 +348,20 @@ class Study:
         )
         if before is not None:
             headline = f"base {before:.2f}, {headline}"
+        record = {"rows": rows, "recalls": recalls, "base_before": before}
+        return {**record, "headline": headline}, shown
+
+    def _gallery(self, member: Member, predicted: np.ndarray) -> dict[str, np.ndarray]:
+        """Exemplars of novel classes, and some images taken for one of them."""
+        classes = self.classes(member.seed)
+        labels, rng = classes.test, np.random.default_rng(member.seed)
+        met = (labels >= self.base) & (predicted >= self.base)
+        right = predicted == labels
+        parts = [np.flatnonzero(met & right), np.flatnonzero(met & ~right)]
+        rows = np.concatenate([rng.permutation(part)[:_SHOWN] for part in parts])
         return {
-            "rows": rows,
-            "recalls": recalls,
-            "base_before": before,
-            "headline": headline,
+            "exemplars": np.asarray(self.train_set.images)[classes.few[:, 0]],
+            "images": np.asarray(self.test_set.images)[rows],
+            "labels": labels[rows] - self.base,
+            "predicted": predicted[rows] - self.base,
         }

@@ -20,6 +20,7 @@ from experiments.backbone import load_parts, make_net
 from experiments.layer_transfer_config import Config, check
 from experiments.layer_transfer_members import members
 from experiments.layer_transfer_study import Study
+from experiments.members import findings_table
 from jaxfer import config as configs
 from jaxfer import runlog
 from jaxfer.transfer import check_layers
@@ -55,7 +56,7 @@ def run(
     with configs.open_workdir(workdir, config):
         study.train(queue)
         result = results.make_result(config, workdir, queue, train, test, published)
-        print(results.table(result))
+        print(findings_table(result))
         if config.figures:
             results.draw(workdir, result)
         # Last: a study is finished where it stands.

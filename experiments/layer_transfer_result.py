@@ -233,17 +233,6 @@ def _place(grid: str, n: int) -> str:
     return f"{grid}/n{n}"
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The findings as Markdown."""
-    lines = ["| finding | what | difference | seen |", "| --- | --- | --- | --- |"]
-    for name, found in result["findings"].items():
-        metric = found["difference"]
-        value = str(Summary(metric["mean"], metric["ci95"], metric["n"]))
-        seen = {True: "yes", False: "no", None: "undecided"}[found["seen"]]
-        lines.append(f"| {name} | {found['what']} | {value} | {seen} |")
-    return "\n".join(lines)
-
-
 def draw(workdir: Path, result: Mapping[str, Any]) -> None:
     """The figures of a study, where matplotlib is installed."""
     try:

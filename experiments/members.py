@@ -1,4 +1,4 @@
-"""A study's networks on disk: each is done where its record stands."""
+"""A study's networks on disk, each done where its record stands; and its findings."""
 
 import os
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxfer import runlog
+from jaxfer.stats import Summary
 from jaxfer.trees import flatten, unflatten
 from jaxfer.types import AnyArray, Params, State
 
@@ -68,3 +69,14 @@ def net_arrays(
     """A network and how its pixels are normalised, as `read_net` gives it back."""
     tree = {"params": params, "state": state, "centre": centre, "scale": scale}
     return flatten(tree)
+
+
+def findings_table(result: Mapping[str, Any]) -> str:
+    """The findings as Markdown."""
+    lines = ["| finding | what | difference | seen |", "| --- | --- | --- | --- |"]
+    for name, found in result["findings"].items():
+        metric = found["difference"]
+        value = str(Summary(metric["mean"], metric["ci95"], metric["n"]))
+        seen = {True: "yes", False: "no", None: "undecided"}[found["seen"]]
+        lines.append(f"| {name} | {found['what']} | {value} | {seen} |")
+    return "\n".join(lines)

@@ -3,15 +3,16 @@
     python tools/paper_figures.py DIR [DIR ...]
 
 draws, of a layer-transfer study, Figures 2 and 3, Table 1 and the first-layer filters
-of Yosinski et al. 2014 under DIR/figures, and prints which of the paper's findings are
-seen.
+of Yosinski et al. 2014 under DIR/figures, and of an imprinting study Tables 1 to 4 and
+Figures 3 to 8 of Qi et al. 2018; and prints which of the paper's findings are seen.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from experiments import layer_transfer_figures, layer_transfer_result
+from experiments import imprinting_figures, layer_transfer_figures
+from experiments.members import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json
 
@@ -22,14 +23,18 @@ def draw(workdir: Path) -> None:
     if not path.is_file():
         raise ValueError(f"found no {path}, needed the result of a finished run")
     result = read_json(path)
-    if result["experiment"] != "layer_transfer":
+    figures = {
+        "layer_transfer": layer_transfer_figures,
+        "imprinting": imprinting_figures,
+    }
+    if result["experiment"] not in figures:
         raise ValueError(
             f"found a result of {result['experiment']} in {workdir}, needed one of "
-            "layer_transfer: others draw their own"
+            f"{[*figures]}: others draw their own"
         )
-    for drawn in layer_transfer_figures.draw(workdir, result):
+    for drawn in figures[result["experiment"]].draw(workdir, result):
         print(drawn)
-    print(layer_transfer_result.table(result))
+    print(findings_table(result))
 
 
 def main() -> int:
