@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import layer_transfer, prototypes
+from experiments import imprinting, layer_transfer, prototypes
 from experiments.backbone import make_net
+from experiments.imprinting_config import Config as ImprintingConfig
+from experiments.imprinting_config import Rows
 from experiments.layer_transfer_config import Config as TransferConfig
 from experiments.layer_transfer_members import members
 from experiments.prototypes_config import Config
@@ -20,7 +22,11 @@ from jaxfer.data.images import Images
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
-EXPERIMENTS = {"prototypes": Config, "layer_transfer": TransferConfig}
+EXPERIMENTS = {
+    "prototypes": Config,
+    "layer_transfer": TransferConfig,
+    "imprinting": ImprintingConfig,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,25 +64,27 @@ def test_a_config_loads_is_json_and_makes_a_run(path):
             assert member.n <= num_layers
 
 
+@pytest.fixture
+def cifar_stands_in(tmp_path, blobs, monkeypatch):
+    """30 classes in its place, of which the last four examples are tested."""
+    # Half of them are called animals.
+    names = [f"{'fish' if i < 15 else 'trees'}/{i}" for i in range(30)]
+    named = dataclasses.replace(blobs, class_names=tuple(names))
+    write_cache(named, tmp_path / "cifar100.cache")
+
+    def split(data: Images, name: str) -> Images:
+        is_test = np.arange(len(data.labels)) % 12 >= 8
+        return data.take(np.flatnonzero(is_test == (name == "test")), name=name)
+
+    sources = sys.modules["jaxfer.data.sources"]
+    monkeypatch.setitem(sources.BY_EXAMPLE, "cifar100", split)
+
+
 @pytest.mark.usefixtures("small_glyphs")
 @pytest.mark.parametrize("path", _of("layer_transfer"), ids=lambda p: p.stem)
-def test_a_shrunk_study_has_a_pulse(path, tmp_path, blobs, monkeypatch):
+def test_a_shrunk_study_has_a_pulse(path, tmp_path, cifar_stands_in):
     command = _load(path)
     config = command.config
-    if config.data.name == "cifar100":
-        # Half of the stand-ins are called animals; the last four of each are tested.
-        names = [f"{'fish' if i < 15 else 'trees'}/{i}" for i in range(30)]
-        write_cache(
-            dataclasses.replace(blobs, class_names=tuple(names)),
-            tmp_path / "cifar100.cache",
-        )
-
-        def split(data: Images, name: str) -> Images:
-            is_test = np.arange(len(data.labels)) % 12 >= 8
-            return data.take(np.flatnonzero(is_test == (name == "test")), name=name)
-
-        sources = sys.modules["jaxfer.data.sources"]
-        monkeypatch.setitem(sources.BY_EXAMPLE, "cifar100", split)
     grids = {
         name: dataclasses.replace(
             grid,
@@ -108,6 +116,39 @@ def test_a_shrunk_study_has_a_pulse(path, tmp_path, blobs, monkeypatch):
     n = config.layers[0]
     for name in grids:
         assert f"{name}/n{n}/AnB/accuracy" in result["metrics"]
+
+
+@pytest.mark.usefixtures("small_glyphs", "cifar_stands_in")
+@pytest.mark.parametrize("path", _of("imprinting"), ids=lambda p: p.stem)
+def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
+    command = _load(path)
+    config, none = command.config, Rows((), ())
+    classes = None if config.data.name == "cifar100" else 20
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            config.data, dir=str(tmp_path), classes=classes, base=16, side=None
+        ),
+        net=dataclasses.replace(config.net, width=2, dense=4),
+        dim=4,
+        shots=(1,),
+        seeds=(0,),
+        tuned=Rows((1,), (0,)),
+        transfer=none,
+        joint=none,
+        dims=(),
+        losses=(),
+        epochs=1,
+        finetune_epochs=1,
+        batch=20,
+        copies=1,
+        steps_per_call=1,
+        figures=False,
+    )
+    result = imprinting.run(config, tmp_path / "run", command.published)
+    split = "16+14" if classes is None else "16+4"
+    for row in ("imprinting", "imprinting_ft"):
+        assert f"{split}/n1/{row}/novel" in result["metrics"]
 
 
 @pytest.mark.usefixtures("small_glyphs")

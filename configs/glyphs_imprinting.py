@@ -1,0 +1,32 @@
+"""New classes at once, on embedded handwriting, in minutes and with no download.
+
+Reproduces: nothing published; the story of Qi et al. 2018 on `glyphs`: 250 characters,
+    15 drawers to train on and 5 to test, 200 base classes and 50 novel ones.
+Run: python -m experiments.imprinting --config configs/glyphs_imprinting.py
+    --workdir runs/glyphs_imprinting
+Expect: to be measured.
+"""
+
+from experiments.imprinting_config import Config, Data, Network, Optim, Rows
+from jaxfer.data import Crop
+
+config = Config(
+    data=Data("glyphs", classes=250, base=200, side=14),
+    net=Network("eight_batch_norm", width=8, dense=64, dropout=0.0),
+    augment=Crop(1),
+    batch=64,
+    optim=Optim(learning_rate=0.1),
+    epochs=20,
+    finetune=Optim("rmsprop", 0.01, head_rate=10.0, schedule="stairs", weight_decay=0),
+    finetune_epochs=10,
+    transfer_steps=200,
+    shots=(1, 2, 5, 10, 15),
+    seeds=(0, 1, 2),
+    tuned=Rows((1, 5, 15), (0, 1, 2)),
+    transfer=Rows((1, 5, 15), (0,)),
+    joint=Rows((1, 5, 15), (0,)),
+    dims=(16, 128),
+    losses=("lifted", "nca", "proxy_nca"),
+    save_every=10_000,
+    log_every=10,
+)
