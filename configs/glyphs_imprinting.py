@@ -17,7 +17,7 @@ config = Config(
     batch=64,
     optim=Optim(learning_rate=0.1),
     epochs=20,
-    finetune=Optim("rmsprop", 0.01, head_rate=10.0, schedule="stairs", weight_decay=0),
+    finetune=Optim("rmsprop", 0.003, head_rate=10.0, schedule="stairs", weight_decay=0),
     finetune_epochs=10,
     transfer_steps=200,
     shots=(1, 2, 5, 10, 15),

@@ -77,6 +77,9 @@ class Config:
     """Of the embedding, the network's last and linear layer."""
     scale: float = 10.0
     """s of the cosine head, at first."""
+    scale_per_class: bool = False
+    """Each class with a scale of its own; novel ones begin with the mean of the base
+    classes'."""
     batch: int = 128
     optim: Optim = field(default_factory=Optim)
     """Of base networks and joint ones."""

@@ -40,9 +40,9 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
     drawn = [folder / "tables.md"]
     tables = [table(result, metric) for metric in ("novel", "base", "all", "harmonic")]
     drawn[0].write_text("\n\n".join(tables) + "\n")
-    drawn.append(by_shots(folder / "rows.png", lines))
+    drawn.append(by_shots(folder / "rows.png", lines, result))
     if any(row.endswith("_nearest") for row, _ in lines):
-        drawn.append(averages(folder / "nearest.png", lines))
+        drawn.append(averages(folder / "nearest.png", lines, result))
     if any("_d" in row for row, _ in lines):
         drawn.append(dimensions(folder / "dimensions.png", lines, result))
     for prefix, name in (("", "epochs.png"), ("transfer_", "transfer_epochs.png")):
@@ -55,7 +55,7 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
     return drawn
 
 
-def by_shots(path: Path, lines: Lines) -> Path:
+def by_shots(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
     """Tables 1 and 2: accuracy on novel and on all classes against n, by row."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("novel", "all"), strict=True):
@@ -68,13 +68,13 @@ def by_shots(path: Path, lines: Lines) -> Path:
             ylabel="test accuracy (%)",
             title=f"{metric} classes, of all",
         )
-        _count(axes, {n for at in lines.values() for n in at})
+        _count(axes, result["config"]["shots"])
     figure.axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=120)
     return path
 
 
-def averages(path: Path, lines: Lines) -> Path:
+def averages(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
     """Figure 6: means against nearest neighbours, by the loss of the embedding."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -90,7 +90,7 @@ def averages(path: Path, lines: Lines) -> Path:
         xlabel="n, examples a novel class",
         ylabel="accuracy among novel classes (%)",
     )
-    _count(axes, {n for at in lines.values() for n in at})
+    _count(axes, result["config"]["shots"])
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     return path

@@ -74,9 +74,20 @@ def with_novel(known: Head, drawn: Head, *, alone: bool = False) -> Head:
     """A trained head with the last rows of a drawn one, or these alone."""
     novel = drawn.num_classes - (0 if alone else known.num_classes)
     weight = drawn.weight[-novel:]
+    scale = known.scale
+    if scale.ndim:
+        scale = jnp.full((novel,), scale.mean())
     if not alone:
         weight = jnp.concatenate([known.weight, weight])
-    return dataclasses.replace(drawn, weight=weight, scale=known.scale)
+        scale = jnp.concatenate([known.scale, scale]) if scale.ndim else scale
+    return dataclasses.replace(
+        drawn,
+        weight=weight,
+        bias=jnp.zeros_like(weight[:, 0]),
+        scale=scale,
+        owner=jnp.arange(len(weight), dtype=jnp.int32),
+        num_classes=len(weight),
+    )
 
 
 def exemplars(known: Head, z: Array) -> Head:
@@ -84,10 +95,14 @@ def exemplars(known: Head, z: Array) -> Head:
     novel, n, dim = z.shape
     own = known.num_classes + jnp.repeat(jnp.arange(novel, dtype=jnp.int32), n)
     weight = jnp.concatenate([known.weight, z.reshape(-1, dim)])
+    scale = known.scale
+    if scale.ndim:
+        scale = jnp.concatenate([scale, jnp.full((novel * n,), scale.mean())])
     return dataclasses.replace(
         known,
         weight=weight,
         bias=jnp.zeros_like(weight[:, 0]),
+        scale=scale,
         owner=jnp.concatenate([known.owner, own]),
         num_classes=known.num_classes + novel,
         pool="max",

@@ -1,5 +1,6 @@
 """The queue of an imprinting study at work: trains its networks and measures rows."""
 
+import dataclasses
 import hashlib
 import shutil
 import time
@@ -158,6 +159,9 @@ class Study:
             head = heads.linear_head(key, member.dim, classes)
         else:
             head = heads.cosine_head(key, member.dim, classes, scale=config.scale)
+        if config.scale_per_class and head.unit:
+            scales = jnp.full((classes,), config.scale, jnp.float32)
+            head = dataclasses.replace(head, scale=scales)
         if member.source is None:
             init = make_init(config.net, member.dim, self.images.shape[1:])
             params, state = init(jax.random.fold_in(member.key(), INIT))
@@ -324,11 +328,13 @@ class Study:
 
         for row, n, head in novel_heads(z_few, config.shots):
             say(f"{member.loss}_{row}", n, head, alone=True)
-        before, shown = None, {}
+        headline, shown = "", {}
         if member.loss == "softmax":
             known = make_head(train_state.trainable["head"], member.loss)
             predicted = np.asarray(_logits(known, z[~unknown])).argmax(axis=1)
             before = 100 * float((predicted == labels[~unknown]).mean())
+            rows["base_classifier"] = {0: {"base": before}}
+            headline = f"base {before:.2f}, "
             key = jax.random.fold_in(member.key(), HEAD)
             drawn = heads.cosine_head(key, member.dim, self.base + novel)
             copies = [
@@ -340,16 +346,13 @@ class Study:
                 predicted = say(row, n, head, alone=False)
                 if row == "imprinting" and n == min(config.shots):
                     shown = self._gallery(member, predicted)
-        headline = ", ".join(
+        headline += ", ".join(
             f"{row} at n = {n} {scores['novel']:.2f}"
             for row, by_n in rows.items()
             for n, scores in [*by_n.items()][:1]
             if row in ("imprinting", f"{member.loss}_average")
         )
-        if before is not None:
-            headline = f"base {before:.2f}, {headline}"
-        record = {"rows": rows, "recalls": recalls, "base_before": before}
-        return {**record, "headline": headline}, shown
+        return {"rows": rows, "recalls": recalls, "headline": headline}, shown
 
     def _gallery(self, member: Member, predicted: np.ndarray) -> dict[str, np.ndarray]:
         """Exemplars of novel classes, and some images taken for one of them."""

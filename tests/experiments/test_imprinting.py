@@ -16,6 +16,7 @@ from experiments.backbone import Network, normalized
 from experiments.imprinting_config import Config, Data, Optim, Rows
 from experiments.imprinting_members import Member, members
 from experiments.imprinting_result import findings, score
+from experiments.imprinting_rows import exemplars, imprinted, with_novel
 from experiments.imprinting_step import (
     Program,
     Task,
@@ -25,7 +26,7 @@ from experiments.imprinting_step import (
     make_optimizer,
     objective,
 )
-from jaxfer import cosine_head, linear_head, nets, normalize
+from jaxfer import cosine_head, head_logits, linear_head, nets, normalize
 from jaxfer.data import Crop
 from jaxfer.episodes import class_table
 from jaxfer.runlog import read_json
@@ -82,11 +83,11 @@ def test_a_study_measures_every_row(finished):
     assert rows["rand_ft", "n3"] == rows["joint", "n3"] == one(both, 1)
     assert rows["imprinting_d4", "n1"] == one(both, 1)
     for row in ("softmax_average", "softmax_nearest"):
-        assert rows[row, "n3"] == {"novel": 2, "all": 2}
+        assert rows[row, "n3"] == {"novel": 2}
     for row in ("lifted_average", "lifted_nearest", "proxy_nca_average"):
-        assert rows[row, "n1"] == {"novel": 1, "all": 1}
+        assert rows[row, "n1"] == {"novel": 1}
     for row in ("transfer_rand_ft", "transfer_imprinting_ft"):
-        assert rows[row, "n3"] == {"novel": 1, "all": 1}
+        assert rows[row, "n3"] == {"novel": 1}
     assert result["data"] == "simulated" and result["seed"] == [0, 1]
     assert read_json(workdir / "result.json") == result
 
@@ -154,7 +155,9 @@ def test_rows_without_training_are_their_definitions(finished, seed):
         found = record["rows"]["softmax_average"][str(n)]["novel"]
         assert found == pytest.approx(100 * np.mean(alone == labels[labels >= 12]))
     known = (z @ base.T).argmax(axis=1) == labels
-    assert record["base_before"] == pytest.approx(100 * known[labels < 12].mean())
+    assert record["rows"]["base_classifier"]["0"]["base"] == pytest.approx(
+        100 * known[labels < 12].mean()
+    )
 
 
 def test_the_last_epoch_is_reported_and_no_better_one(finished):
@@ -230,6 +233,30 @@ def test_scores_by_a_loop():
     for c in range(5):
         own = [h for h, t in zip(hit, labels, strict=True) if t == c]
         assert recall[c] == pytest.approx(100 * sum(own) / len(own))
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_a_trained_head_gets_rows_and_keeps_its_own(rng, per_class):
+    known = cosine_head(jax.random.key(0), 4, 3)
+    if per_class:
+        known = dataclasses.replace(known, scale=jnp.array([6.0, 9.0, 12.0]))
+    drawn = cosine_head(jax.random.key(1), 4, 5, scale=99.0)
+    z = jnp.asarray(rng.normal(size=(2, 3, 4)), jnp.float32)
+    both, alone = with_novel(known, drawn), with_novel(known, drawn, alone=True)
+    assert alone.num_classes == 5
+    np.testing.assert_array_equal(both.weight[:3], known.weight)
+    np.testing.assert_array_equal(both.weight[3:], drawn.weight[3:])
+    some = exemplars(known, z)
+    assert some.num_classes == both.num_classes == 5
+    logits = np.asarray(head_logits(known, z[0]))
+    for head in (both, some, imprinted(both, z, jnp.array([3, 3, 3, 4, 4, 4]))):
+        np.testing.assert_allclose(
+            head_logits(head, z[0])[:, :3], logits, rtol=1e-6, atol=1e-6
+        )
+    new = 9 if per_class else 10
+    assert np.ravel(both.scale)[-1] == np.ravel(alone.scale)[-1] == new
+    # An exemplar is its own nearest neighbour.
+    np.testing.assert_allclose(head_logits(some, z[1])[:, 4], new, rtol=1e-5)
 
 
 COUNTS = [3, 40, 8, 9]

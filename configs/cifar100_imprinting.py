@@ -1,0 +1,30 @@
+"""New classes at once, on natural images: the study of the README, on CPU cores.
+
+Reproduces: Tables 1 to 3 and Figures 3 to 7 of Qi et al. 2018 in kind, on CIFAR-100 at
+    16x16 pixels, 80 base and 20 novel classes drawn by seed, from networks trained from
+    scratch (the paper's start from ImageNet).
+Run: python -m experiments.imprinting --config configs/cifar100_imprinting.py
+    --workdir runs/cifar100_imprinting --data.dir DIR
+Expect: nothing published has these values; not measured yet.
+"""
+
+from experiments.imprinting_config import Config, Data, Network, Optim, Rows
+from jaxfer.data import Crop
+
+config = Config(
+    data=Data("cifar100", base=80, side=16),
+    net=Network("eight_batch_norm", width=24, dense=256, dropout=0.0),
+    augment=Crop(2, mirror=True),
+    batch=128,
+    optim=Optim(learning_rate=0.1),
+    epochs=12,
+    finetune=Optim("rmsprop", 0.003, head_rate=10.0, schedule="stairs"),
+    finetune_epochs=6,
+    shots=(1, 2, 5, 10, 20),
+    seeds=(0, 1, 2, 3, 4),
+    tuned=Rows((1, 5, 20), (0, 1, 2)),
+    transfer=Rows((1, 5, 20), (0, 1, 2)),
+    joint=Rows((1, 5, 20), (0,)),
+    dims=(128, 256, 512),
+    losses=("lifted", "nca", "proxy_nca"),
+)
