@@ -153,7 +153,10 @@ def _kernels(params: Params) -> Any:
 
 
 def batch_of(program: Program, task: Task, step: Array) -> tuple[Array, Array]:
-    """Places of a step's examples in the task, and a number for each of its own."""
+    """Places of a step's examples in the task, and a number for each of its own.
+
+    By epochs the number is that of example and epoch, else that of step and place.
+    """
     batch = program.batch
     places = jnp.arange(batch, dtype=jnp.int32)
     numbers = step * batch + places
@@ -161,7 +164,8 @@ def batch_of(program: Program, task: Task, step: Array) -> tuple[Array, Array]:
     if program.drawn == "epoch":
         per_epoch = program.n // batch
         at = step % per_epoch * batch + places
-        return shuffled(order, step // per_epoch, at, n=program.n), numbers
+        drawn = shuffled(order, step // per_epoch, at, n=program.n)
+        return drawn, step // per_epoch * program.n + drawn
     key = jax.random.fold_in(order, step)
     if program.drawn == "groups":
         way = batch // program.group

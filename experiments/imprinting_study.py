@@ -259,7 +259,7 @@ class Study:
         else:
             record, shown = self._measured(member, task, train_state)
         record["epochs"] = [
-            {name: value for name, value in line.items() if name != "time"}
+            {name: value for name, value in line.items() if name != "wall_s"}
             for line in runlog.read_metrics(folder)
             if "novel" in line
         ]
