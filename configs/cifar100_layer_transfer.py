@@ -7,8 +7,8 @@ Reproduces: Yosinski et al. 2014, Figures 2 and 3 in kind, not in value: two ran
     regression on pixels.
 Run: python -m experiments.layer_transfer --config configs/cifar100_layer_transfer.py
     --workdir runs/cifar100_layer_transfer --data.dir DIR
-Expect: about 90 minutes on 2 CPU cores; base networks of the random halves from 43 to
-    52.
+Expect: one and a half to two hours on 2 CPU cores; base networks of the random halves
+    from 43 to 52, 9 points lost by AnB at n = 7, 4 gained by AnB+.
 """
 
 from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
