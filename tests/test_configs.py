@@ -39,8 +39,26 @@ def _experiment(path):
     return path.read_text().split("python -m experiments.")[1].split()[0]
 
 
+# Others are these with other numbers.
+PULSES = {
+    "cifar100_imprinting",
+    "cifar100_layer_transfer",
+    "omniglot_1shot",
+    "omniglot_modern",
+    "quickstart",
+}
+
+
 def _of(experiment):
-    return [path for path in FILES if _experiment(path) == experiment]
+    return [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=() if path.stem in PULSES else pytest.mark.slow,
+        )
+        for path in FILES
+        if _experiment(path) == experiment
+    ]
 
 
 def _load(path):
@@ -81,7 +99,7 @@ def cifar_stands_in(tmp_path, blobs, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_glyphs")
-@pytest.mark.parametrize("path", _of("layer_transfer"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", _of("layer_transfer"))
 def test_a_shrunk_study_has_a_pulse(path, tmp_path, cifar_stands_in):
     command = _load(path)
     config = command.config
@@ -119,7 +137,7 @@ def test_a_shrunk_study_has_a_pulse(path, tmp_path, cifar_stands_in):
 
 
 @pytest.mark.usefixtures("small_glyphs", "cifar_stands_in")
-@pytest.mark.parametrize("path", _of("imprinting"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", _of("imprinting"))
 def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
     command = _load(path)
     config, none = command.config, Rows((), ())
@@ -152,7 +170,7 @@ def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
 
 
 @pytest.mark.usefixtures("small_glyphs")
-@pytest.mark.parametrize("path", _of("prototypes"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", _of("prototypes"))
 def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
     command = _load(path)
     config = command.config

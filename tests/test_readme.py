@@ -35,11 +35,12 @@ def _shown(code):
 
 
 def test_the_library_examples_run():
-    episodes, layers = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    episodes, layers, birds = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     shown = _shown(episodes)
     assert re.fullmatch(r"\d+\.\d\d ± \d\.\d\d\n", shown)
     # Even untrained, a random embedding of strokes is above chance.
     assert float(shown.split()[0]) > 25
+    assert _shown(birds) == "['gull', 'gull']\n"
     assert _shown(layers) == "['fc6', 'fc7', 'fc8'] train; 10 arrays were copied\n"
 
 

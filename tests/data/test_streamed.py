@@ -45,7 +45,9 @@ def test_glyphs_are_those_of_the_resident_pipeline(small_glyphs):
     _assert_streams_what_is_drawn(images, images.in_memory())
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    "split", [pytest.param("train", marks=pytest.mark.slow), "test"]
+)
 def test_omniglot_from_its_records_is_that_of_the_resident_pipeline(
     real_data, omniglot_images, split
 ):

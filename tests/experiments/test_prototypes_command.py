@@ -132,6 +132,7 @@ def test_a_damaged_cache_is_refused_in_one_line(tmp_path, capsys, blobs):
     assert "omniglot.cache is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_runs_in_64_bits(tmp_path, data_dir):
     few = ("--episodes", "2", "--test.ways", "5", "--test.shots", "1")
     few = (*few, "--net.precision", "bfloat16")

@@ -98,6 +98,7 @@ def test_the_whole_test_is_timed_in_proportion(monkeypatch, images):
     assert measured["ratio"] == pytest.approx(10 / measured["once_s"], rel=0.5)
 
 
+@pytest.mark.slow
 def test_steps_of_layer_transfer_are_timed_against_the_full_one(monkeypatch, capsys):
     monkeypatch.setattr(bench_transfer, "N", 128)
     monkeypatch.setattr(bench_transfer, "TOGETHER", 2)

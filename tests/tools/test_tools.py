@@ -70,6 +70,7 @@ def test_prepare_data_writes_a_cache_of_any_source(tmp_path):
     assert cached.fingerprint == load_all("glyphs").fingerprint
 
 
+@pytest.mark.slow
 def test_prepare_data_of_a_tfds_data_set(tmp_path, real_data, omniglot_images):
     source = real_data / "tfds"
     done = _tool("prepare_data.py", "omniglot", "--to", tmp_path, "--source", source)
