@@ -171,7 +171,7 @@ def base_and_novel(
     if seed is not None:
         # The old generator, whose numbers no release of NumPy changes.
         order = np.random.RandomState([seed]).permutation(order)  # noqa: NPY002
-    names = tuple(class_names[i] for i in order)
+    names = tuple(class_names[int(i)] for i in order)
     return names[:base], names[base:]
 
 
