@@ -10,10 +10,28 @@ import numpy as np
 from jax import Array
 
 from jaxfer import nets
+from jaxfer.config import how
 from jaxfer.data import Images, load, shrunk
 from jaxfer.types import Net, Params, State
 
 _BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images with their classes; parts of it are by example."""
+
+    name: str = "cifar100"
+    train: str = "trainval"
+    test: str = "test"
+    classes: int | None = None
+    """Only the first so many of the data set's; all, unless given."""
+    side: int | None = None
+    """Pixels a side to shrink images to; as they are, unless given."""
+    limit: float = how(4.0)
+    """Gigabytes of pixels that may be kept on a device."""
+    dir: str | None = how(None)
+    """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +48,11 @@ class Network:
     """Of activations; parameters and statistics stay float32."""
 
 
-def load_parts(data: Any) -> tuple[Images, Images]:
+def load_parts(data: Data) -> tuple[Images, Images]:
     """The training and the test images of all classes, in memory.
 
     Args:
-        data: the part of an experiment's config that says which: name, train, test,
-            classes, side, limit, dir.
+        data: says which.
 
     Raises:
         ValueError: data that are not there, or more of them than the limit.

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from experiments import imprinting_result as results
 from experiments.backbone import load_parts
 from experiments.imprinting_config import Config, check
@@ -34,15 +32,9 @@ def run(
         KeyboardInterrupt: stopped on request, after saving.
         ValueError: data or a folder that do not fit the config.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"found {jax.process_count()} processes, needed one: this experiment runs "
-            "on one device"
-        )
-    configs.check_workdir(workdir, config)
-    if (workdir / "result.json").exists():
-        print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")
-        return runlog.read_json(workdir / "result.json")
+    configs.check_one_process("runs on one device")
+    if (earlier := configs.earlier_result(workdir, config)) is not None:
+        return earlier
     check(config)
     train, test = load_parts(config.data)
     queue = members(config)

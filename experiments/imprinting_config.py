@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from experiments import backbone
 from experiments.backbone import Network
-from jaxfer.config import how, to_json
+from jaxfer.config import check_at_least, how, to_json
 from jaxfer.data import Crop
 
 # Losses that train an embedding: with a head of trained rows, or without.
@@ -12,26 +13,17 @@ Loss = Literal["softmax", "proxy_nca", "nca", "lifted"]
 
 
 @dataclass(frozen=True)
-class Data:
-    """Images with their classes; parts of it are by example."""
+class Data(backbone.Data):
+    """Images with their classes, some of which are novel.
 
-    name: str = "cifar100"
-    train: str = "trainval"
-    """Of base classes all that is there trains, of novel ones a few examples."""
-    test: str = "test"
-    """'val', with 'train' above it, is what choices are to be made on."""
-    classes: int | None = None
-    """Only the first so many of the data set's; all, unless given."""
+    Of base classes all of the training part is trained on, of novel ones a few
+    examples. To choose by, there is `val` beside `train`.
+    """
+
     base: int = 80
     """Base classes; the others are novel."""
     shuffled: bool = True
     """Which classes are novel hangs on the seed; else they are the last ones."""
-    side: int | None = None
-    """Pixels a side to shrink images to; as they are, unless given."""
-    limit: float = how(4.0)
-    """Gigabytes of pixels that may be kept on a device."""
-    dir: str | None = how(None)
-    """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +116,11 @@ class Config:
 def check(config: Config) -> None:
     """Refuse numbers and names that make no study."""
     values = to_json(config)
-    for name in (
+    positive = (
         "batch",
         "copies",
+        "data.classes",
+        "data.side",
         "dim",
         "epochs",
         "finetune_epochs",
@@ -135,12 +129,8 @@ def check(config: Config) -> None:
         "save_every",
         "steps_per_call",
         "transfer_steps",
-    ):
-        if values[name] < 1:
-            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
-    for name in ("data.classes", "data.side"):
-        if values[name] is not None and values[name] < 1:
-            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    )
+    check_at_least(1, values, positive)
     for name in ("net.dropout", "optim.warmup", "finetune.warmup"):
         if not 0 <= values[name] < 1:
             raise ValueError(

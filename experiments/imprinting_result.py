@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.imprinting_config import Config
 from experiments.imprinting_members import Member
+from experiments.members import study_result
 from jaxfer import config as configs
 from jaxfer import runlog, stats
 from jaxfer.data import Images
@@ -97,10 +97,10 @@ def make_result(
         for (row, n), by_seed in cells.items()
         for metric in next(iter(by_seed.values()))
     }
-    rates = [r["examples_per_s"] for r in records.values() if r["examples_per_s"]]
-    result = {
+    return {
         "experiment": "imprinting",
         "config": configs.to_json(config),
+        "reference": runlog.compare(metrics, published),
         "metrics": metrics,
         "findings": findings(cells, config),
         "curves": {m.name: r["epochs"] for m, r in records.items() if r["epochs"]},
@@ -108,19 +108,9 @@ def make_result(
             {**m._asdict(), "name": m.name, "wall_s": records[m]["wall_s"]}
             for m in queue
         ],
-        "reference": runlog.compare(metrics, published),
-        "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
-        **runlog.environment(jax.devices()[:1]),
-        "dataset_fingerprint": {
-            config.data.train: train.fingerprint,
-            config.data.test: test.fingerprint,
-        },
         "seed": list(config.seeds),
-        "wall_s": sum(r["wall_s"] for r in records.values()),
+        **study_result([*records.values()], train, test, config.data, devices=1),
     }
-    if test.simulated:
-        result["data"] = "simulated"
-    return result
 
 
 def findings(cells: Cells, config: Config) -> dict[str, dict[str, Any]]:

@@ -51,7 +51,7 @@ class Program:
         net: the network, as the config has it.
         dim: of the embedding.
         loss: of the embedding.
-        head: of the rows there are, its arrays in the parameters.
+        num_classes: that it trains on.
         margin: of the lifted structured loss.
         optim: how it trains.
         augment: how images are moved.

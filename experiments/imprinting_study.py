@@ -1,7 +1,6 @@
 """The queue of an imprinting study at work: trains its networks and measures rows."""
 
 import dataclasses
-import hashlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -92,9 +91,8 @@ class Study:
 
     def _data(self, member: Member) -> str:
         """What says on which images and classes a member is trained and tested."""
-        names = repr(self.classes(member.seed).names)
-        digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-        return " ".join((self.train_set.fingerprint, self.test_set.fingerprint, digest))
+        names = self.classes(member.seed).names
+        return networks.data_of(self.train_set, self.test_set, names)
 
     def _program(self, member: Member) -> Program:
         config = self.config

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from experiments import layer_transfer_result as results
 from experiments.backbone import load_parts, make_net
 from experiments.layer_transfer_config import Config, check
@@ -35,15 +33,9 @@ def run(
         KeyboardInterrupt: stopped on request, after saving.
         ValueError: data or a folder that do not fit the config.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"found {jax.process_count()} processes, needed one: this experiment "
-            "spreads over the devices of one host"
-        )
-    configs.check_workdir(workdir, config)
-    if (workdir / "result.json").exists():
-        print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")
-        return runlog.read_json(workdir / "result.json")
+    configs.check_one_process("spreads over the devices of one host")
+    if (earlier := configs.earlier_result(workdir, config)) is not None:
+        return earlier
     check(config)
     train, test = load_parts(config.data)
     net = make_net(config.net, 2)

@@ -3,27 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from experiments.backbone import Network
-from jaxfer.config import how, to_json
+from experiments.backbone import Data, Network
+from jaxfer.config import check_at_least, how, to_json
 from jaxfer.data import Crop
 from jaxfer.transfer import treatments
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images with their classes; parts of it are by example."""
-
-    name: str = "cifar100"
-    train: str = "trainval"
-    test: str = "test"
-    classes: int | None = None
-    """Only the first so many of the data set's; all, unless given."""
-    side: int | None = None
-    """Pixels a side to shrink images to; as they are, unless given."""
-    limit: float = how(4.0)
-    """Gigabytes of pixels that may be kept on a device."""
-    dir: str | None = how(None)
-    """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +100,7 @@ class Config:
 def check(config: Config) -> None:
     """Refuse numbers and names that make no study."""
     values = to_json(config)
-    for name in (
+    positive = (
         "epochs",
         "batch",
         "steps_per_call",
@@ -125,15 +108,15 @@ def check(config: Config) -> None:
         "log_every",
         "net.width",
         "net.dense",
-    ):
-        if values[name] < 1:
-            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
-    for name in ("population", "devices", "data.classes", "data.side", "outputs"):
-        if values[name] is not None and values[name] < 1:
-            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
-    for name in ("optim.clip", "augment.shift", "cache_limit", "data.limit"):
-        if values[name] < 0:
-            raise ValueError(f"found {name} = {values[name]}, needed at least 0")
+        "population",
+        "devices",
+        "data.classes",
+        "data.side",
+        "outputs",
+    )
+    check_at_least(1, values, positive)
+    limits = ("optim.clip", "augment.shift", "cache_limit", "data.limit")
+    check_at_least(0, values, limits)
     if not 0 <= config.net.dropout < 1:
         raise ValueError(
             f"found net.dropout = {config.net.dropout}, needed 0 up to, not with, 1"

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.layer_transfer_config import Config
 from experiments.layer_transfer_members import Member
+from experiments.members import study_result
 from jaxfer import config as configs
 from jaxfer import runlog, stats
 from jaxfer.data import Images
@@ -53,10 +53,10 @@ def make_result(
         for (grid, kind, n), values in cells.items()
     }
     metrics |= differences(cells)
-    rates = [r["examples_per_s"] for r in records.values() if r["examples_per_s"]]
-    result = {
+    return {
         "experiment": "layer_transfer",
         "config": configs.to_json(config),
+        "reference": runlog.compare(metrics, published),
         "metrics": metrics,
         "findings": findings(cells),
         "members": [
@@ -73,19 +73,11 @@ def make_result(
             }
             for m in queue
         ],
-        "reference": runlog.compare(metrics, published),
-        "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
-        **runlog.environment(jax.devices()[: config.devices or 1]),
-        "dataset_fingerprint": {
-            config.data.train: train.fingerprint,
-            config.data.test: test.fingerprint,
-        },
         "seed": sorted({m.target.seed for m in queue}),
-        "wall_s": sum(r["wall_s"] for r in records.values()),
+        **study_result(
+            [*records.values()], train, test, config.data, devices=config.devices or 1
+        ),
     }
-    if test.simulated:
-        result["data"] = "simulated"
-    return result
 
 
 def differences(cells: Cells) -> dict[str, dict[str, Any]]:

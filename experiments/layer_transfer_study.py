@@ -67,9 +67,8 @@ class Study:
 
     def _data(self, member: Member) -> str:
         """What says on which images and classes a member is trained and tested."""
-        classes = hashlib.sha256(repr(member.target.classes).encode()).hexdigest()
-        parts = self.train_set.fingerprint, self.test_set.fingerprint, classes[:16]
-        return " ".join(parts)
+        names = member.target.classes
+        return networks.data_of(self.train_set, self.test_set, names)
 
     def train(self, queue: Sequence[Member]) -> None:
         """Train the members that are not yet there, and say how it goes."""

@@ -1,13 +1,17 @@
 """A study's networks on disk, each done where its record stands; and its findings."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from experiments.backbone import Data
 from jaxfer import runlog
+from jaxfer.data import Images
 from jaxfer.stats import Summary
 from jaxfer.trees import flatten, unflatten
 from jaxfer.types import AnyArray, Params, State
@@ -80,3 +84,31 @@ def findings_table(result: Mapping[str, Any]) -> str:
         seen = {True: "yes", False: "no", None: "undecided"}[found["seen"]]
         lines.append(f"| {name} | {found['what']} | {value} | {seen} |")
     return "\n".join(lines)
+
+
+def study_result(
+    records: Sequence[Mapping[str, Any]],
+    train: Images,
+    test: Images,
+    data: Data,
+    *,
+    devices: int,
+) -> dict[str, Any]:
+    """What a study's result says of its networks, data and machine as a whole."""
+    rates = [r["examples_per_s"] for r in records if r["examples_per_s"]]
+    return {
+        "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
+        **runlog.environment(jax.devices()[:devices]),
+        "dataset_fingerprint": {
+            data.train: train.fingerprint,
+            data.test: test.fingerprint,
+        },
+        "wall_s": sum(r["wall_s"] for r in records),
+        **({"data": "simulated"} if test.simulated else {}),
+    }
+
+
+def data_of(train: Images, test: Images, classes: Sequence[str]) -> str:
+    """What says on which images and classes a network is trained and tested."""
+    digest = hashlib.sha256(repr(tuple(classes)).encode()).hexdigest()[:16]
+    return " ".join((train.fingerprint, test.fingerprint, digest))

@@ -137,15 +137,9 @@ def run(
         KeyboardInterrupt: stopped on request, after saving.
         ValueError: data or a folder that do not fit the config.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"found {jax.process_count()} processes, needed one: this experiment "
-            "spreads over the devices of one host"
-        )
-    configs.check_workdir(workdir, config)
-    if (workdir / "result.json").exists():
-        print(f"{workdir} is finished; its result stands in {workdir / 'result.json'}")
-        return runlog.read_json(workdir / "result.json")
+    configs.check_one_process("spreads over the devices of one host")
+    if (earlier := configs.earlier_result(workdir, config)) is not None:
+        return earlier
     check_numbers(config)
     # By default all the devices that the episodes of a step can be dealt out to.
     share = math.gcd(config.episodes_per_step, jax.device_count())

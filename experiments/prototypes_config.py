@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jaxfer import heads
-from jaxfer.config import how, to_json
+from jaxfer.config import check_at_least, how, to_json
 from jaxfer.data import Affine
 
 
@@ -197,7 +197,7 @@ def omniglot_published(
 def check_numbers(config: Config) -> None:
     """Refuse numbers that make no run."""
     values = to_json(config)
-    for name in (
+    positive = (
         "episodes",
         "episodes_per_step",
         "steps_per_call",
@@ -209,9 +209,8 @@ def check_numbers(config: Config) -> None:
         "test.episodes",
         "net.width",
         "data.workers",
-    ):
-        if values[name] < 1:
-            raise ValueError(f"found {name} = {values[name]}, needed at least 1")
+    )
+    check_at_least(1, values, positive)
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"found seed = {config.seed}, needed 0 to 2^32 - 1")
     if config.episodes % config.episodes_per_step:
@@ -224,8 +223,7 @@ def check_numbers(config: Config) -> None:
             f"found val.every = {config.val.every}, needed a multiple of "
             f"episodes_per_step = {config.episodes_per_step}"
         )
-    if config.data.limit < 0:
-        raise ValueError(f"found data.limit = {config.data.limit}, needed at least 0")
+    check_at_least(0, values, ["data.limit"])
     if config.data.val and config.episodes < config.val.every:
         raise ValueError(
             f"found episodes = {config.episodes} with data.val, needed at least "

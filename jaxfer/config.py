@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import jax
+
 from jaxfer.runlog import read_json, report, write_json
 
 C = TypeVar("C")
@@ -135,6 +137,49 @@ def check_workdir(workdir: Path, config: Any) -> None:
             f"{workdir} holds a run of another config: {', '.join(differing)}; "
             "choose another --workdir, or the same options to resume"
         )
+
+
+def earlier_result(workdir: Path, config: Any) -> dict[str, Any] | None:
+    """The result of a run that is finished, which is said; None where there is none.
+
+    Raises:
+        ValueError: as `check_workdir`.
+    """
+    check_workdir(workdir, config)
+    path = workdir / "result.json"
+    if not path.exists():
+        return None
+    print(f"{workdir} is finished; its result stands in {path}")
+    return read_json(path)
+
+
+def check_one_process(does: str) -> None:
+    """Refuse several processes, for what works in one.
+
+    Args:
+        does: what the experiment does in it, for the message.
+
+    Raises:
+        ValueError: more than one.
+    """
+    if (count := jax.process_count()) > 1:
+        raise ValueError(f"found {count} processes, needed one: this experiment {does}")
+
+
+def check_at_least(least: int, values: dict[str, Any], names: Sequence[str]) -> None:
+    """Refuse fields of a config that are smaller; those that are None are not asked.
+
+    Args:
+        least: what is needed.
+        values: of `to_json`.
+        names: of the fields.
+
+    Raises:
+        ValueError: a smaller one.
+    """
+    for name in names:
+        if values[name] is not None and values[name] < least:
+            raise ValueError(f"found {name} = {values[name]}, needed at least {least}")
 
 
 @contextmanager
