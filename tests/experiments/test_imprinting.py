@@ -7,7 +7,6 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from experiments import imprinting, imprinting_step
@@ -18,17 +17,10 @@ from experiments.imprinting_members import Member, members
 from experiments.imprinting_result import findings, score
 from experiments.imprinting_rows import exemplars, imprinted, with_novel
 from experiments.imprinting_step import (
-    Program,
-    Task,
-    batch_of,
-    head_params,
     make_head,
-    make_optimizer,
-    objective,
 )
-from jaxfer import cosine_head, head_logits, linear_head, nets, normalize
+from jaxfer import cosine_head, head_logits, nets
 from jaxfer.data import Crop
-from jaxfer.episodes import class_table
 from jaxfer.runlog import read_json
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
@@ -257,142 +249,6 @@ def test_a_trained_head_gets_rows_and_keeps_its_own(rng, per_class):
     assert np.ravel(both.scale)[-1] == np.ravel(alone.scale)[-1] == new
     # An exemplar is its own nearest neighbour.
     np.testing.assert_allclose(head_logits(some, z[1])[:, 4], new, rtol=1e-5)
-
-
-COUNTS = [3, 40, 8, 9]
-LABELS = np.repeat(np.arange(4, dtype=np.int32), COUNTS)
-
-
-def _program(**how):
-    values = {
-        "net": Network(),
-        "dim": 4,
-        "loss": "softmax",
-        "num_classes": 4,
-        "margin": 1.0,
-        "optim": Optim(),
-        "augment": Crop(),
-        "batch": 12,
-        "drawn": "class",
-        "group": 3,
-        "n": 60,
-        "per_epoch": 5,
-        "num_steps": 50,
-    }
-    return Program(**{**values, **how})
-
-
-def _task():
-    table = jax.tree.map(jnp.asarray, class_table(LABELS, num_classes=4))
-    rows = jnp.arange(60, dtype=jnp.int32)
-    blank = jnp.zeros((1, 1, 1))
-    return Task(
-        rows, jnp.asarray(LABELS), table, blank, jnp.ones(()), jax.random.key(3)
-    )
-
-
-def _drawn(program, steps):
-    draw = jax.jit(jax.vmap(lambda s: batch_of(program, _task(), s)[0]))
-    return np.asarray(draw(jnp.arange(steps, dtype=jnp.int32)))
-
-
-def test_oversampled_batches_have_every_class_as_often():
-    places = _drawn(_program(), 500)
-    labels = LABELS[places].ravel()
-    found = np.bincount(labels, minlength=4)
-    # Chi-square with 3 degrees of freedom: beyond 16.3 once in a thousand.
-    assert ((found - 1500) ** 2 / 1500).sum() < 16.3
-    assert np.bincount(places[LABELS[places] == 0]).tolist() == pytest.approx(
-        [500] * 3, rel=0.2
-    )
-
-
-def test_epochs_have_every_example_once():
-    places = _drawn(_program(drawn="epoch"), 10)
-    assert sorted(places[:5].ravel()) == sorted(places[5:].ravel()) == [*range(60)]
-    assert (places[:5] != places[5:]).any()
-
-
-def test_groups_are_different_examples_of_different_classes():
-    for batch in _drawn(_program(drawn="groups"), 40):
-        groups = LABELS[batch].reshape(4, 3)
-        assert (groups == groups[:, :1]).all() and len({*groups[:, 0]}) == 4
-        assert len({*batch}) == 12
-
-
-def test_rmsprop_is_that_of_slim_and_new_rows_move_ten_times_as_far():
-    # v = .9 * 1 + .1 g^2, m = .9 * 0 + rate g / sqrt(v + 1), p = p - m.
-    optim = Optim("rmsprop", 0.1, 10.0, weight_decay=0.0, schedule="stairs", warmup=0.0)
-    optimizer = make_optimizer(_program(optim=optim))
-    params = {"head": {"weight": jnp.ones((2, 2))}, "net": {"fc": jnp.ones((2, 2))}}
-    gradient = jax.tree.map(lambda x: 2 * x, params)
-    state = optimizer.init(params)
-    v, m = 1.0, 0.0
-    for _ in range(3):
-        updates, state = optimizer.update(gradient, state, params)
-        v = 0.9 * v + 0.1 * 4
-        m = 0.9 * m + 0.1 * 2 / (v + 1) ** 0.5
-        np.testing.assert_allclose(updates["net"]["fc"], -m, rtol=1e-5)
-        np.testing.assert_allclose(updates["head"]["weight"], -10 * m, rtol=1e-5)
-
-
-def test_stairs_fall_to_94_percent_every_four_epochs():
-    optim = Optim("sgd", 1.0, momentum=0.0, schedule="stairs", warmup=0.0)
-    optimizer = make_optimizer(_program(optim=optim, loss="nca"))
-    params = {"net": {"b": jnp.ones(1)}}
-    state, rates = optimizer.init(params), []
-    for _ in range(45):
-        updates, state = optimizer.update(params, state, params)
-        rates.append(-float(updates["net"]["b"][0]))
-    expected = 0.94 ** (np.arange(45) // 20)
-    np.testing.assert_allclose(rates, expected, rtol=1e-5)
-
-
-def test_decay_is_of_kernels_of_the_network_only():
-    optimizer = make_optimizer(_program(optim=Optim(weight_decay=0.5, warmup=0.0)))
-    params = {
-        "head": {"weight": jnp.ones((2, 2)), "scale": jnp.ones(())},
-        "net": {"fc": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}},
-    }
-    none = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(none, optimizer.init(params), params)
-    moved = jax.tree.map(lambda u: bool(jnp.any(u != 0)), updates)
-    assert moved["net"]["fc"] == {"kernel": True, "bias": False}
-    assert moved["head"] == {"weight": False, "scale": False}
-
-
-@pytest.mark.parametrize("loss", ["softmax", "linear", "proxy_nca", "nca", "lifted"])
-def test_losses_are_what_they_are_called(rng, loss):
-    z = jnp.asarray(rng.normal(size=(12, 4)) * 3, jnp.float32)
-    labels = jnp.asarray(np.arange(12) % 4, jnp.int32)
-    draw = linear_head if loss == "linear" else cosine_head
-    params = {"head": head_params(draw(jax.random.key(0), 4, 4), loss)}
-    value, _ = objective(_program(loss=loss), params, z, labels)
-    unit, rows = np.asarray(normalize(z)), np.asarray(params["head"]["weight"])
-    if loss in ("softmax", "linear"):
-        logits = 10 * unit @ _unit(rows).T if loss == "softmax" else z @ rows.T
-        expected = optax.softmax_cross_entropy_with_integer_labels(
-            jnp.asarray(logits), labels
-        ).mean()
-    else:
-        others = _unit(rows) if loss == "proxy_nca" else unit
-        d = ((unit[:, None] - others) ** 2).sum(-1)
-        terms = []
-        for i in range(12):
-            away = (np.arange(4) if loss == "proxy_nca" else labels) != labels[i]
-            if loss == "proxy_nca":
-                terms.append(d[i, labels[i]] + np.log(np.exp(-d[i][away]).sum()))
-                continue
-            for j in range(12):
-                if i == j or labels[i] != labels[j]:
-                    continue
-                if loss == "nca":
-                    terms.append(d[i, j] + np.log(np.exp(-d[i][away]).sum()))
-                else:
-                    far = np.exp(1 - np.sqrt(d[[i, j]][:, away])).sum()
-                    terms.append(max(0, np.sqrt(d[i, j]) + np.log(far)) ** 2 / 2)
-        expected = np.mean(terms)
-    assert value == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_names_tell_networks_apart_and_sources_come_first():
