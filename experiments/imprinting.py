@@ -43,8 +43,7 @@ def run(
     with configs.open_workdir(workdir, config):
         study.train(queue)
         result = results.make_result(config, workdir, queue, train, test, published)
-        for metric in ("novel", "base", "all", "harmonic"):
-            print(results.table(result, metric), end="\n\n")
+        print(results.tables(result), end="\n\n")
         print(findings_table(result))
         if config.figures:
             results.draw(workdir, result)

@@ -44,7 +44,7 @@ def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Clas
     )
     number = {name: i for i, name in enumerate((*base, *novel))}
     new = np.array([number[name] for name in train.class_names], np.int32)
-    shots = [config.shots]
+    shots = [config.shots, config.side_shots]
     for rows in (config.tuned, config.transfer, config.joint):
         shots += [rows.shots] * bool(rows.seeds)
     most = max(n for found in shots for n in found)

@@ -99,6 +99,8 @@ class Config:
     """More losses that train an embedding, each a base network (Figure 6)."""
     side_seeds: tuple[int, ...] = (0,)
     """The seeds of these two."""
+    side_shots: tuple[int, ...] = ()
+    """For which n AllClassJoint is trained at these dimensions too."""
     group: int = 4
     """Examples of a class in the batches of losses over pairs."""
     margin: float = 1.0
@@ -136,14 +138,20 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"found {name} = {values[name]}, needed 0 up to, not with, 1"
             )
-    for name in ("shots", "seeds", "dims", "losses", "side_seeds"):
+    for name in ("shots", "seeds", "dims", "losses", "side_seeds", "side_shots"):
         _check_different(name, values[name], needed=name in ("shots", "seeds"))
     for name in ("tuned", "transfer", "joint"):
         for part in ("shots", "seeds"):
             _check_different(f"{name}.{part}", values[f"{name}.{part}"])
         _check_within(f"{name}.seeds", values[f"{name}.seeds"], config.seeds)
     _check_within("side_seeds", values["side_seeds"], config.seeds)
-    for name in ("shots", "tuned.shots", "transfer.shots", "joint.shots"):
+    for name in (
+        "shots",
+        "side_shots",
+        "tuned.shots",
+        "transfer.shots",
+        "joint.shots",
+    ):
         if min(values[name], default=1) < 1:
             raise ValueError(f"found {name} = {values[name]}, needed at least 1")
     if config.dim in config.dims:

@@ -1,5 +1,6 @@
 """Figures 3 to 8 of Qi et al. 2018, of a study. Needs matplotlib, the `plot` extra."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.imprinting_members import Member
-from experiments.imprinting_result import ROWS, table
+from experiments.imprinting_result import ALONE, ROWS, tables
 from experiments.members import read_net
 from jaxfer.runlog import read_json
 
@@ -38,14 +39,13 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
         _, at, row, metric = name.split("/")
         lines[row, metric][int(at[1:])] = entry
     drawn = [folder / "tables.md"]
-    tables = [table(result, metric) for metric in ("novel", "base", "all", "harmonic")]
-    drawn[0].write_text("\n\n".join(tables) + "\n")
+    drawn[0].write_text(tables(result) + "\n")
     drawn.append(by_shots(folder / "rows.png", lines, result))
     if any(row.endswith("_nearest") for row, _ in lines):
         drawn.append(averages(folder / "nearest.png", lines, result))
     if any("_d" in row for row, _ in lines):
         drawn.append(dimensions(folder / "dimensions.png", lines, result))
-    for prefix, name in (("", "epochs.png"), ("transfer_", "transfer_epochs.png")):
+    for prefix, name in (("", "epochs.png"), (ALONE, "transfer_epochs.png")):
         curves = _curves(result, prefix)
         if curves:
             drawn.append(epochs(folder / name, curves, prefix))
@@ -56,17 +56,25 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
 
 
 def by_shots(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
-    """Tables 1 and 2: accuracy on novel and on all classes against n, by row."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, 2), ("novel", "all"), strict=True):
+    """Tables 1 to 3: accuracy against n, by row."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    for axes, (prefix, metric, title) in zip(
+        figure.subplots(1, 3),
+        (
+            ("", "novel", "novel classes, of all"),
+            ("", "all", "all classes"),
+            (ALONE, "novel", "novel classes alone"),
+        ),
+        strict=True,
+    ):
         for row, (colour, marker) in _STYLES.items():
-            if (row, metric) in lines:
-                _line(axes, lines[row, metric], ROWS[row], color=colour, marker=marker)
+            if (at := lines.get((prefix + row, metric))) is not None:
+                _line(axes, at, ROWS[row], color=colour, marker=marker)
         axes.set(
             xscale="log",
             xlabel="n, examples a novel class",
             ylabel="test accuracy (%)",
-            title=f"{metric} classes, of all",
+            title=title,
         )
         _count(axes, result["config"]["shots"])
     figure.axes[0].legend(fontsize=8)
@@ -97,25 +105,33 @@ def averages(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
 
 
 def dimensions(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
-    """Figure 7: imprinting against the dimension of the embedding."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    """Figure 7: accuracy against the dimension of the embedding, a colour an n."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
     config = result["config"]
     dims = sorted([config["dim"], *config["dims"]])
-    for colour, n in zip(_COLOURS, config["shots"], strict=False):
-        rows = ["imprinting" + f"_d{d}" * (d != config["dim"]) for d in dims]
-        for metric, dashes in (("novel", "-"), ("all", ":")):
-            means = [lines[row, metric][n]["mean"] for row in rows]
-            label = f"{metric}, n = {n}"
-            axes.plot(dims, means, dashes, color=colour, marker="o", label=label)
-    axes.set(
-        xscale="log",
-        xlabel="dimensions of the embedding",
-        ylabel="test accuracy (%)",
-        title="imprinting",
-    )
-    _count(axes, dims)
-    axes.legend(fontsize=7, ncols=2)
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, metric in zip(panels, ("novel", "all"), strict=True):
+        for (row, dashes), (colour, n) in itertools.product(
+            (("imprinting", "-"), ("joint", ":")),
+            zip(_COLOURS, config["shots"], strict=False),
+        ):
+            at = {d: row + f"_d{d}" * (d != config["dim"]) for d in dims}
+            means = {
+                d: lines[name, metric][n]["mean"]
+                for d, name in at.items()
+                if n in lines.get((name, metric), ())
+            }
+            if len(means) > 1:
+                label, xs, ys = f"{ROWS[row]}, n = {n}", [*means], [*means.values()]
+                axes.plot(xs, ys, dashes, color=colour, marker="o", label=label)
+        axes.set(
+            xscale="log",
+            xlabel="dimensions of the embedding",
+            ylabel="test accuracy (%)",
+            title=f"{metric} classes",
+        )
+        _count(axes, dims)
+    panels[0].legend(fontsize=7)
     figure.savefig(path, dpi=120)
     return path
 

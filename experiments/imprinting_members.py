@@ -75,4 +75,8 @@ def members(config: Config) -> list[Member]:
         for seed, n, kind in itertools.product(rows.seeds, rows.shots, kinds):
             loss = "linear" if kind == "joint" else "softmax"
             found.append(Member(seed, kind, n, config.dim, loss))
+    for seed, n, dim in itertools.product(
+        config.side_seeds, config.side_shots, config.dims
+    ):
+        found.append(Member(seed, "joint", n, dim, "linear"))
     return found

@@ -28,6 +28,9 @@ ROWS = {
     "joint_cosine": "AllClassJoint, cosine head",
 }
 
+# Before the names of rows of classifiers of novel classes alone (Table 3).
+ALONE = "transfer_"
+
 # What is measured of a classifier, in percent.
 Scores = dict[str, float]
 # Scores by seed, of a row at n.
@@ -180,23 +183,21 @@ def findings(cells: Cells, config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-def table(result: Mapping[str, Any], metric: str) -> str:
-    """One of the paper's tables as Markdown: a line a row, a column an n."""
-    by_row: dict[str, dict[int, str]] = defaultdict(dict)
+def tables(result: Mapping[str, Any]) -> str:
+    """The paper's tables as Markdown: a line a row, a column an n.
+
+    One a metric of classifiers of all classes (Tables 1, 2 and 4), and one of those of
+    novel classes alone (Table 3, and the numbers of Figure 6).
+    """
+    titles = ("novel", "base", "all", "harmonic", "novel alone")
+    by_table = {title: defaultdict(dict) for title in titles}
     for name, entry in result["metrics"].items():
-        _, at, row, what = name.split("/")
-        if what == metric:
-            shown = Summary(entry["mean"], entry["ci95"], entry["n"])
-            by_row[row][int(at[1:])] = str(shown)
-    columns = sorted({n for cells in by_row.values() for n in cells})
-    lines = [
-        f"| {metric} | " + " | ".join(f"n = {n}" for n in columns) + " |",
-        "| --- |" + " --- |" * len(columns),
-    ]
-    for row, found in by_row.items():
-        shown = " | ".join(found.get(n, "") for n in columns)
-        lines.append(f"| {ROWS.get(row, row)} | {shown} |")
-    return "\n".join(lines)
+        _, at, row, metric = name.split("/")
+        alone = row.startswith(ALONE) or row.endswith(("_average", "_nearest"))
+        by_row = by_table[f"{metric} alone" if alone else metric]
+        shown = Summary(entry["mean"], entry["ci95"], entry["n"])
+        by_row[row.removeprefix(ALONE)][int(at[1:])] = str(shown)
+    return "\n\n".join(_table(*found) for found in by_table.items())
 
 
 def draw(workdir: Path, result: Mapping[str, Any]) -> None:
@@ -207,6 +208,18 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> None:
         print("no figures: matplotlib is not installed (the 'plot' extra)")
         return
     imprinting_figures.draw(workdir, result)
+
+
+def _table(title: str, by_row: Mapping[str, Mapping[int, str]]) -> str:
+    columns = sorted({n for cells in by_row.values() for n in cells})
+    lines = [
+        f"| {title} | " + " | ".join(f"n = {n}" for n in columns) + " |",
+        "| --- |" + " --- |" * len(columns),
+    ]
+    for row, found in by_row.items():
+        shown = " | ".join(found.get(n, "") for n in columns)
+        lines.append(f"| {ROWS.get(row, row)} | {shown} |")
+    return "\n".join(lines)
 
 
 def _metric(values: Sequence[float]) -> dict[str, Any]:

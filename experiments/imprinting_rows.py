@@ -13,7 +13,7 @@ from jaxfer.types import Head, Memory
 _imprint = jax.jit(heads.imprint)
 
 
-def novel_heads(z: Array, shots: Sequence[int]) -> Iterator[tuple[str, int, Head]]:
+def metric_heads(z: Array, shots: Sequence[int]) -> Iterator[tuple[str, int, Head]]:
     """Classifiers of novel classes alone: their means, or all their examples.
 
     Args:
@@ -36,31 +36,39 @@ def novel_heads(z: Array, shots: Sequence[int]) -> Iterator[tuple[str, int, Head
         yield "nearest", n, nearest
 
 
-def joint_heads(
-    known: Head, drawn: Head, z: Array, moved: Array, shots: Sequence[int]
+def with_examples(
+    known: Head,
+    drawn: Head,
+    z: Array,
+    moved: Array,
+    shots: Sequence[int],
+    *,
+    alone: bool,
 ) -> Iterator[tuple[str, int, Head]]:
-    """Classifiers of all classes, those of the base ones as they are.
+    """Classifiers of all classes, those of the base ones as they are, or of novel ones.
 
     Args:
         known: trained on base classes.
-        drawn: of all classes, the last rows of which stand for novel ones.
+        drawn: of all those classes; its last rows stand for novel ones.
         z: `[novel, most, dim]`, embeddings of the examples, nested.
         moved: `[novel, most, copies, dim]`, of augmented copies of them.
         shots: the values of n.
+        alone: whether novel classes are all that there is (Table 3).
 
     Yields:
         Row, n and head.
     """
     novel, _, copies, _ = moved.shape
-    blank = with_novel(known, drawn)
-    base = known.num_classes
+    blank = with_novel(known, drawn, alone=alone)
+    first = 0 if alone else known.num_classes
     for n in shots:
-        own = base + jnp.repeat(jnp.arange(novel, dtype=jnp.int32), n)
+        own = first + jnp.repeat(jnp.arange(novel, dtype=jnp.int32), n)
         yield "rand_noft", n, blank
         yield "imprinting", n, imprinted(blank, z[:, :n], own)
         many = jnp.repeat(own, copies)
         yield "imprinting_aug", n, imprinted(blank, moved[:, :n], many)
-        yield "nearest", n, exemplars(known, z[:, :n])
+        if not alone:
+            yield "nearest", n, exemplars(known, z[:, :n])
 
 
 def imprinted(head: Head, z: Array, labels: Array) -> Head:

@@ -18,11 +18,11 @@ from experiments.backbone import pieces
 from experiments.imprinting_classes import draw_classes, examples
 from experiments.imprinting_config import Config
 from experiments.imprinting_members import Member
-from experiments.imprinting_result import Scores, score
+from experiments.imprinting_result import ALONE, Scores, score
 from experiments.imprinting_rows import (
     imprinted,
-    joint_heads,
-    novel_heads,
+    metric_heads,
+    with_examples,
     with_novel,
 )
 from experiments.imprinting_step import (
@@ -324,7 +324,7 @@ class Study:
             recalls.setdefault(row, {})[n] = recall
             return predicted
 
-        for row, n, head in novel_heads(z_few, config.shots):
+        for row, n, head in metric_heads(z_few, config.shots):
             say(f"{member.loss}_{row}", n, head, alone=True)
         headline, shown = "", {}
         if member.loss == "softmax":
@@ -334,16 +334,20 @@ class Study:
             rows["base_classifier"] = {0: {"base": before}}
             headline = f"base {before:.2f}, "
             key = jax.random.fold_in(member.key(), HEAD)
-            drawn = heads.cosine_head(key, member.dim, self.base + novel)
             copies = [
                 embed(self.images, few.reshape(-1), copy).reshape(novel, most, -1)
                 for copy in range(config.copies)
             ]
             moved = jnp.stack(copies, axis=2)
-            for row, n, head in joint_heads(known, drawn, z_few, moved, config.shots):
-                predicted = say(row, n, head, alone=False)
-                if row == "imprinting" and n == min(config.shots):
-                    shown = self._gallery(member, predicted)
+            for alone, prefix in ((False, ""), (True, ALONE)):
+                classes_in_all = novel if alone else self.base + novel
+                drawn = heads.cosine_head(key, member.dim, classes_in_all)
+                for row, n, head in with_examples(
+                    known, drawn, z_few, moved, config.shots, alone=alone
+                ):
+                    predicted = say(prefix + row, n, head, alone=alone)
+                    if (row, n, alone) == ("imprinting", min(config.shots), False):
+                        shown = self._gallery(member, predicted)
         headline += ", ".join(
             f"{row} at n = {n} {scores['novel']:.2f}"
             for row, by_n in rows.items()

@@ -14,7 +14,7 @@ from experiments import members as networks
 from experiments.backbone import Network, normalized
 from experiments.imprinting_config import Config, Data, Optim, Rows
 from experiments.imprinting_members import Member, members
-from experiments.imprinting_result import findings, score
+from experiments.imprinting_result import ALONE, findings, score, tables
 from experiments.imprinting_rows import exemplars, imprinted, with_novel
 from experiments.imprinting_step import (
     make_head,
@@ -44,6 +44,7 @@ TINY = Config(
     joint=Rows((3,), (1,)),
     dims=(4,),
     losses=("lifted",),
+    side_shots=(3,),
     log_every=5,
 )
 
@@ -73,8 +74,13 @@ def test_a_study_measures_every_row(finished):
     for row in ("rand_noft", "imprinting", "imprinting_aug", "nearest"):
         assert rows[row, "n1"] == rows[row, "n3"] == both
     assert rows["rand_ft", "n3"] == rows["joint", "n3"] == one(both, 1)
-    assert rows["imprinting_d4", "n1"] == one(both, 1)
-    for row in ("softmax_average", "softmax_nearest"):
+    assert rows["imprinting_d4", "n1"] == rows["joint_d4", "n3"] == one(both, 1)
+    alone = ["rand_noft", "imprinting", "imprinting_aug"]
+    for row in (
+        "softmax_average",
+        "softmax_nearest",
+        *(ALONE + x for x in alone),
+    ):
         assert rows[row, "n3"] == {"novel": 2}
     for row in ("lifted_average", "lifted_nearest"):
         assert rows[row, "n1"] == {"novel": 1}
@@ -144,8 +150,10 @@ def test_rows_without_training_are_their_definitions(finished, seed):
             hits = 100 * np.mean((predicted == labels)[labels < 12])
             assert found["base"] == pytest.approx(hits), (row, n)
         alone = 12 + (z[labels >= 12] @ imprinted[12:].T).argmax(axis=1)
-        found = record["rows"]["softmax_average"][str(n)]["novel"]
-        assert found == pytest.approx(100 * np.mean(alone == labels[labels >= 12]))
+        expected = 100 * np.mean(alone == labels[labels >= 12])
+        for row in ("softmax_average", "transfer_imprinting"):
+            found = record["rows"][row][str(n)]["novel"]
+            assert found == pytest.approx(expected), (row, n)
     known = (z @ base.T).argmax(axis=1) == labels
     assert record["rows"]["base_classifier"]["0"]["base"] == pytest.approx(
         100 * known[labels < 12].mean()
@@ -254,13 +262,31 @@ def test_a_trained_head_gets_rows_and_keeps_its_own(rng, per_class):
 def test_names_tell_networks_apart_and_sources_come_first():
     queue = members(TINY)
     names = [m.name for m in queue]
-    assert len(set(names)) == len(names) == 2 + 2 + 2 + 2 + 2
+    assert len(set(names)) == len(names) == 2 + 2 + 2 + 2 + 2 + 1
     for i, member in enumerate(queue):
         assert member.source is None or member.source in queue[:i]
     assert make_head({"weight": jnp.ones((2, 3))}, "proxy_nca").unit
     one = Member(0, "rand_ft", 3, 8, "softmax")
     assert one.source == Member(0, "base", 0, 8, "softmax")
     assert (one.key() != one._replace(seed=1).key()).any()
+
+
+def test_tables_keep_classifiers_of_novel_classes_apart(finished):
+    result, _ = finished
+    shown = dict(
+        (lines[0].split("|")[1].strip(), [x.split("|")[1].strip() for x in lines[2:]])
+        for lines in (part.splitlines() for part in tables(result).split("\n\n"))
+    )
+    assert [*shown] == ["novel", "base", "all", "harmonic", "novel alone"]
+    assert shown["all"] == [
+        *("Rand-noFT", "Imprinting", "Imprinting + Aug", "nearest neighbour"),
+        *("rand_noft_d4", "imprinting_d4", "imprinting_aug_d4", "nearest_d4"),
+        *("Rand + FT", "Imprinting + FT", "AllClassJoint"),
+        *("AllClassJoint, cosine head", "joint_d4"),
+    ]
+    assert {"softmax_nearest", "lifted_average", "Imprinting + Aug", "Rand + FT"} < {
+        *shown["novel alone"]
+    }
 
 
 def test_findings_are_paired_by_seed():
