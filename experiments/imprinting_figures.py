@@ -152,7 +152,9 @@ def epochs(
                     continue
                 colour, marker = _STYLES[row]
                 values = np.array([[line[metric] for line in run] for run in runs])
-                number = np.arange(1, values.shape[1] + 1)
+                number = [line["step"] for line in runs[0]]
+                if not prefix:
+                    number = np.arange(1, len(number) + 1)
                 mean, name = values.mean(axis=0), ROWS[row]
                 panel.plot(number, mean, color=colour, marker=marker, ms=4, label=name)
                 panel.fill_between(
@@ -160,7 +162,7 @@ def epochs(
                 )
             panel.set(title=f"{metric} classes, n = {n}")
             if metric == metrics[-1]:
-                panel.set(xlabel="epoch")
+                panel.set(xlabel="step" if prefix else "epoch")
         axes[0].set(ylabel="test accuracy (%)")
     grid[0, -1].legend(fontsize=8)
     figure.savefig(path, dpi=120)

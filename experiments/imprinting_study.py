@@ -220,6 +220,8 @@ class Study:
         def evaluate(train_state: TrainState) -> Mapping[str, float]:
             return self._tested(member, task, train_state)[0]
 
+        # Novel classes alone have no epochs to speak of.
+        every = program.num_steps // 10 if member.novel_only else program.per_epoch
         with loop.Run(
             folder,
             fingerprint=self._data(member),
@@ -237,7 +239,7 @@ class Study:
                     (self.images, task),
                     num_steps=program.num_steps,
                     evaluate=evaluate if member.n else None,
-                    eval_every=program.per_epoch if member.n else 0,
+                    eval_every=max(every, 1) if member.n else 0,
                 )
             except ValueError as e:
                 raise ValueError(f"{member.name}: {e}") from e
