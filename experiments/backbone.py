@@ -27,7 +27,10 @@ class Data:
     classes: int | None = None
     """Only the first so many of the data set's; all, unless given."""
     side: int | None = None
-    """Pixels a side to shrink images to; as they are, unless given."""
+    """Pixels a side to shrink images to, or to resize photographs to; as they are, and
+    256, unless given."""
+    exclude: str | None = None
+    """File that names photographs to leave out."""
     limit: float = how(4.0)
     """Gigabytes of pixels that may be kept on a device."""
     dir: str | None = how(None)

@@ -38,13 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--to", type=Path, required=True, help="data directory")
-    parser.add_argument("--source", type=Path, help="TFDS data directory")
+    parser.add_argument("--source", type=Path, help="TFDS data directory, or folder")
+    parser.add_argument("--side", type=int, help="pixels a side of photographs")
+    parser.add_argument("--exclude", type=Path, help="list of photographs to leave out")
     args = parser.parse_args()
     with clean_errors():
         source = args.source or args.to
-        if args.name in NAMES and args.name != "glyphs":
+        if args.name in NAMES and args.name not in ("folder", "glyphs"):
             prepare_tfds(args.name, source)
-        data = load_source(args.name, source)
+        data = load_source(args.name, source, side=args.side, exclude=args.exclude)
         folder = write_cache(data, cache_directory(args.name, args.to))
         data = read_cache(folder)
     shape = "x".join(str(size) for size in data.images.shape)

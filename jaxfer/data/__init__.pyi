@@ -1,4 +1,4 @@
-from .augment import Affine, Crop, random_affine, random_crop
+from .augment import Affine, Crop, centre_crop, random_affine, random_crop
 from .cache import read_cache, write_cache
 from .cifar import cifar100
 from .glyphs import glyphs
@@ -6,13 +6,14 @@ from .halves import Halves, halve, random_halves, read_halves
 from .images import Images, rotations, shrunk
 from .omniglot import omniglot
 from .order import shuffled
+from .photos import Photos, folder, read_excluded, recorded
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sources import from_arrays, load, load_all
 from .splits import (
     base_and_novel,
-    cifar100_examples,
     drawer_examples,
     few_examples,
+    given_examples,
     glyphs_split,
     omniglot_split,
 )
@@ -24,17 +25,20 @@ __all__ = [
     "Crop",
     "Halves",
     "Images",
+    "Photos",
     "Resident",
     "View",
     "base_and_novel",
+    "centre_crop",
     "cifar100",
-    "cifar100_examples",
     "draw",
     "drawer_examples",
     "fetch",
     "few_examples",
     "floats",
+    "folder",
     "from_arrays",
+    "given_examples",
     "glyphs",
     "glyphs_split",
     "halve",
@@ -46,7 +50,9 @@ __all__ = [
     "random_crop",
     "random_halves",
     "read_cache",
+    "read_excluded",
     "read_halves",
+    "recorded",
     "resident",
     "rotations",
     "shrunk",

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+
+from jaxfer.types import AnyArray
 
 
 @dataclass(frozen=True)
@@ -32,32 +35,53 @@ class Affine:
 
 @dataclass(frozen=True)
 class Crop:
-    """How images are shifted and mirrored at random.
+    """How images are shifted, cut and mirrored at random.
 
     Attributes:
         shift: whole pixels, at most and to either side, in height and width apart.
         mirror: whether every other one, on average, is flipped from left to right.
+        side: pixels a side of the window that is cut out of an image, anywhere in it or
+            from its middle (see `centre_crop`); the whole image, unless given.
     """
 
     shift: int = 0
     mirror: bool = False
+    side: int | None = None
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""
-        return bool(self.shift or self.mirror)
+        return bool(self.shift or self.mirror or self.side)
+
+    def window(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what is cut out of an image.
+
+        Raises:
+            ValueError: a window larger than the image.
+        """
+        if self.side is None:
+            return height, width
+        if not 0 < self.side <= min(height, width):
+            raise ValueError(
+                f"found a window of {self.side} pixels a side and images of "
+                f"{height}x{width}, needed one that fits into them"
+            )
+        return self.side, self.side
 
 
 def random_crop(
     keys: Shaped[Array, " n"],
     images: Float[Array, "n height width channels"],
     limits: Crop,
-) -> Float[Array, "n height width channels"]:
-    """Each image shifted and mirrored by its own key, 0 where it was not.
+) -> Float[Array, "n h w channels"]:
+    """Each image shifted, cut and mirrored by its own key, 0 where it was not.
 
     Args:
         keys: `[n]` typed keys, one an image.
         images: of which 0 is the background (or the mean).
         limits: see `Crop`.
+
+    Raises:
+        ValueError: a window larger than the images.
 
     Example:
         >>> keys = jax.random.split(jax.random.key(0), 1)
@@ -67,19 +91,45 @@ def random_crop(
     """
     shift = limits.shift
     _, height, width, channels = images.shape
+    window = limits.window(height, width)
 
-    def one(key: PRNGKeyArray, image: Float[Array, "h w c"]):
-        where, side = jax.random.split(key)
-        at = jax.random.randint(where, (2,), 0, 2 * shift + 1, dtype=jnp.int32)
+    def one(key: PRNGKeyArray, image: Float[Array, "height width channels"]):
+        at, flip = draw_crop(key, limits, height, width)
         wide = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)))
         zero = jnp.zeros((), jnp.int32)
-        cut = jax.lax.dynamic_slice(
-            wide, (at[0], at[1], zero), (height, width, channels)
-        )
-        flip = limits.mirror & (jax.random.bits(side, dtype=jnp.uint32) >> 31 == 1)
+        cut = jax.lax.dynamic_slice(wide, (at[0], at[1], zero), (*window, channels))
         return jnp.where(flip, cut[:, ::-1], cut)
 
     return jax.vmap(one)(keys, images)
+
+
+def draw_crop(
+    key: PRNGKeyArray, limits: Crop, height: int, width: int
+) -> tuple[Int[Array, "2"], Bool[Array, ""]]:
+    """Where in a (widened) image its window begins, and whether it is mirrored."""
+    where, side = jax.random.split(key)
+    h, w = limits.window(height, width)
+    free = np.array([height - h, width - w], np.int32) + 2 * limits.shift
+    at = jax.random.randint(where, (2,), 0, free + 1, dtype=jnp.int32)
+    return at, limits.mirror & (jax.random.bits(side, dtype=jnp.uint32) >> 31 == 1)
+
+
+def centre_crop(
+    images: Shaped[AnyArray, "n height width channels"], limits: Crop
+) -> Shaped[AnyArray, "n h w channels"]:
+    """The middle window of each image, where a crop has one; else the whole images.
+
+    Raises:
+        ValueError: a window larger than the images.
+
+    Example:
+        >>> centre_crop(np.arange(9).reshape(1, 3, 3, 1), Crop(side=1)).ravel()
+        array([4])
+    """
+    _, height, width, _ = images.shape
+    h, w = limits.window(height, width)
+    top, left = (height - h) // 2, (width - w) // 2
+    return images[:, top : top + h, left : left + w]
 
 
 def random_affine(

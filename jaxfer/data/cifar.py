@@ -39,7 +39,7 @@ def cifar100(directory: str | Path) -> Images:
         )
     places = [(part, row) for part in parts for row in range(len(part.source))]
     part, row = places[0]
-    with naming(lambda: (row, part.files)):
+    with naming(lambda: part.place(row)):
         for i, (part, row) in enumerate(tqdm(places, "reading cifar100", leave=False)):
             record = part.source[row]
             images[i] = _decode(record["image"])
@@ -52,7 +52,8 @@ def cifar100(directory: str | Path) -> Images:
     names = tuple(
         f"{coarse[s]}/{fine[c]}" for c, s in zip(present, superclasses, strict=True)
     )
-    return Images("cifar100", images, labels.astype(np.int32), names)
+    given = SIZES["train"]
+    return Images("cifar100", images, labels.astype(np.int32), names, given=given)
 
 
 def _decode(png: bytes) -> np.ndarray:

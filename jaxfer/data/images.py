@@ -24,6 +24,8 @@ class Images:
         labels: int32 `[n]`, 0 to the number of classes - 1.
         class_names: one a class.
         simulated: whether the data are made up by a program.
+        given: how many of the images, the first ones, their source gives to train on,
+            the others to test on; None where it says nothing, or of a part.
 
     Raises:
         ValueError: arrays of another rank, type or length, or labels without a name.
@@ -39,6 +41,7 @@ class Images:
     labels: np.ndarray
     class_names: tuple[str, ...]
     simulated: bool = False
+    given: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is not images with labels."""
@@ -101,7 +104,8 @@ class Images:
     def take(self, rows: np.ndarray, *, name: str) -> "Images":
         """Some of the images, of all classes as they were."""
         images = View.of(self.images).take(rows)
-        return replace(self, name=name, images=images, labels=self.labels[rows])
+        labels = self.labels[rows]
+        return replace(self, name=name, images=images, labels=labels, given=None)
 
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
         """The images of some classes, renumbered in the order they are named.
@@ -133,6 +137,7 @@ class Images:
             images=View.of(self.images).take(keep),
             labels=labels[keep],
             class_names=chosen,
+            given=None,
         )
 
 
@@ -154,6 +159,7 @@ def rotations(data: Images) -> Images:
         class_names=tuple(
             f"{c}/rot{90 * k:03d}" for c in data.class_names for k in range(4)
         ),
+        given=None,
     )
 
 

@@ -67,9 +67,9 @@ class Drawings:
             return self._parts[0].source[row]
         return self._parts[1].source[row - self._in_train]
 
-    def _place(self, row: int) -> tuple[int, str]:
+    def _place(self, row: int) -> str:
         half = int(row >= self._in_train)
-        return row - half * self._in_train, self._parts[half].files
+        return self._parts[half].place(row - half * self._in_train)
 
 
 def omniglot(directory: str | Path) -> Images:

@@ -13,12 +13,20 @@ from jaxtyping import Integer, Num
 from jaxfer.data.cache import read_cache
 from jaxfer.data.cifar import cifar100
 from jaxfer.data.glyphs import glyphs
-from jaxfer.data.images import Images
+from jaxfer.data.images import Images, shrunk
 from jaxfer.data.omniglot import omniglot
+from jaxfer.data.photos import RECORDS, SIDE, folder, read_excluded, recorded
 from jaxfer.data.splits import BY_CLASS, BY_EXAMPLE
 from jaxfer.data.view import View
 
-NAMES = ("cifar100", "glyphs", "omniglot")
+NAMES = (
+    "caltech_birds2011",
+    "cifar100",
+    "folder",
+    "glyphs",
+    "i_naturalist2017",
+    "omniglot",
+)
 
 
 def data_directory(directory: str | Path | None = None) -> Path:
@@ -42,41 +50,80 @@ def cache_directory(name: str, directory: str | Path | None = None) -> Path:
     return data_directory(directory) / f"{name}.cache"
 
 
-def load_all(name: str, directory: str | Path | None = None) -> Images:
+def load_all(
+    name: str,
+    directory: str | Path | None = None,
+    *,
+    side: int | None = None,
+    exclude: str | Path | None = None,
+) -> Images:
     """A whole data set: from its array cache where there is one, else from its source.
 
     Args:
-        name: 'glyphs', which is drawn on the spot, 'omniglot' or 'cifar100'.
-        directory: see `data_directory`.
+        name: 'glyphs', which is drawn on the spot; 'omniglot', 'cifar100',
+            'caltech_birds2011' (CUB-200-2011) or 'i_naturalist2017', which TFDS has
+            prepared; 'folder', a folder of images a class.
+        directory: see `data_directory`; the folder itself.
+        side: pixels a side of the images: photographs are resized to it (256, unless
+            given), others shrunk.
+        exclude: a file that names photographs to leave out (see `read_excluded`).
 
     Raises:
-        ValueError: an unknown name, or a data set that is not there.
+        ValueError: an unknown name, a data set that is not there, a side that others
+            than photographs cannot be shrunk to, or something to leave out of what is
+            not photographs, or of a cache, which does not know the names of files.
     """
     _check_name(name)
     cache = cache_directory(name, directory)
-    return read_cache(cache) if cache.exists() else load_source(name, directory)
+    if cache.exists():
+        if exclude is not None:
+            raise ValueError(
+                f"found the cache {cache} and {exclude} to leave out, needed a cache "
+                "written without them: tools/prepare_data.py --exclude"
+            )
+        data = read_cache(cache)
+    else:
+        data = load_source(name, directory, side=side, exclude=exclude)
+    if side is None or data.images.shape[1:3] == (side, side):
+        return data
+    return shrunk(data, side)
 
 
-def load_source(name: str, directory: str | Path | None = None) -> Images:
+def load_source(
+    name: str,
+    directory: str | Path | None = None,
+    *,
+    side: int | None = None,
+    exclude: str | Path | None = None,
+) -> Images:
     """A whole data set from its source, whether or not there is a cache.
 
     Args:
         name: see `load_all`.
-        directory: where TFDS has prepared it.
+        directory: where TFDS has prepared it; the folder itself.
+        side: to resize photographs to; others come as they are.
+        exclude: see `load_all`.
 
     Raises:
         ValueError: an unknown name, or a data set that is not there.
     """
     _check_name(name)
+    if exclude is not None and name not in (*RECORDS, "folder"):
+        raise ValueError(f"found {exclude} to leave out of {name}, needed photographs")
+    out = frozenset() if exclude is None else read_excluded(exclude)
     if name == "glyphs":
         return glyphs()
     directory = data_directory(directory)
+    if name == "folder":
+        return folder(directory, side or SIDE, out)
     if not (directory / name).is_dir():
         raise ValueError(
             f"found neither {name}.cache nor {name} as TFDS prepares it in {directory},"
             " needed one of them: say where it is with --data.dir or $JAXFER_DATA, or "
             f"prepare it with `python tools/prepare_data.py {name} --to DIR`"
         )
+    if name in RECORDS:
+        return recorded(name, directory, side or SIDE, out)
     return {"cifar100": cifar100, "omniglot": omniglot}[name](directory)
 
 
@@ -87,6 +134,8 @@ def load(
     *,
     by: Literal["class", "example"] = "class",
     limit: float = math.inf,
+    side: int | None = None,
+    exclude: str | Path | None = None,
 ) -> dict[str, Images]:
     """Parts of a data set.
 
@@ -97,6 +146,8 @@ def load(
         by: whether parts have other classes, or other examples of the same.
         limit: bytes of pixels up to which a data set that has to be decoded is decoded
             once, into memory; a larger one is when it is asked for.
+        side: see `load_all`.
+        exclude: see `load_all`.
 
     Raises:
         ValueError: as `load_all`, an unknown split, or a data set that has no such
@@ -106,7 +157,7 @@ def load(
     rules = BY_CLASS if by == "class" else BY_EXAMPLE
     if name not in rules:
         raise ValueError(f"{name} has no parts by {by}, needed one of {[*rules]}")
-    data = load_all(name, directory)
+    data = load_all(name, directory, side=side, exclude=exclude)
     if isinstance(data.images, View) and data.images.nbytes <= limit:
         data = data.in_memory()
     return {split: rules[name](data, split) for split in splits}

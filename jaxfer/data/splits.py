@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxfer.data.cifar import SIZES
 from jaxfer.data.images import Images, rotations
 from jaxfer.data.view import View
 
@@ -83,22 +82,32 @@ def glyphs_split(data: Images, split: str) -> Images:
 _GLYPHS_PARTS = ("train",) * 7 + ("val",) + ("test",) * 2
 
 
-def cifar100_examples(data: Images, split: str) -> Images:
-    """A part of CIFAR-100 by example: trainval and test are those of the data set.
+def given_examples(data: Images, split: str) -> Images:
+    """A part by example: trainval and test are those that the source gives.
 
-    Validation is the last 50 of the 500 examples that a class has in trainval.
+    Validation is the last tenth of what a class has in trainval, at least one example
+    where it has two: of CIFAR-100 the last 50 of 500.
 
     Args:
-        data: all of CIFAR-100 (see `cifar100`).
+        data: of a source that has such parts (see `Images.given`).
         split: 'train', 'val', 'trainval' or 'test'.
 
     Raises:
-        ValueError: another split's name.
+        ValueError: another split's name, or data that say nothing of parts.
     """
-    is_test = np.arange(len(data.labels)) >= SIZES["train"]
+    if data.given is None:
+        raise ValueError(
+            f"{data.name} does not say which images are to train on, needed a data set "
+            "whose source does"
+        )
+    is_test = np.arange(len(data.labels)) >= data.given
+    count = np.bincount(data.labels[: data.given], minlength=data.num_classes)
+    held = np.where(count > 1, np.maximum(count // 10, 1), 0)
     # Those of the test part come after all of trainval.
     place = _place_in_class(data.labels)
-    return _by_example(data, split, is_test, ~is_test & (place >= 450))
+    return _by_example(
+        data, split, is_test, ~is_test & (place >= (count - held)[data.labels])
+    )
 
 
 def drawer_examples(data: Images, split: str) -> Images:
@@ -214,8 +223,11 @@ def few_examples(
 Split = Callable[[Images, str], Images]
 BY_CLASS: dict[str, Split] = {"glyphs": glyphs_split, "omniglot": omniglot_split}
 BY_EXAMPLE: dict[str, Split] = {
-    "cifar100": cifar100_examples,
+    "caltech_birds2011": given_examples,
+    "cifar100": given_examples,
+    "folder": given_examples,
     "glyphs": drawer_examples,
+    "i_naturalist2017": given_examples,
     "omniglot": drawer_examples,
 }
 

@@ -19,6 +19,10 @@ class Records(NamedTuple):
     features: Any
     files: str
 
+    def place(self, row: int) -> str:
+        """Where a record is, for messages."""
+        return f"record {row} of {self.files}"
+
 
 def import_tfds(what: str) -> Any:
     """The module, which is optional, heavy, and slow to import.
@@ -54,9 +58,12 @@ def open_records(name: str, directory: Path, split: str) -> Records:
     tfds = import_tfds(f"read {name} in {directory}")
     try:
         builder = tfds.builder(name, data_dir=str(directory))
-        source = builder.as_data_source(
-            split=split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        encoded = {
+            key: tfds.decode.SkipDecoding()
+            for key, feature in builder.info.features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
+        source = builder.as_data_source(split=split, decoders=encoded)
     except (AssertionError, NotImplementedError, OSError, ValueError) as e:
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
@@ -69,11 +76,11 @@ def open_records(name: str, directory: Path, split: str) -> Records:
 
 
 @contextmanager
-def naming(record: Callable[[], tuple[int, str]]) -> Iterator[None]:
-    """Name the record at which reading failed.
+def naming(place: Callable[[], str]) -> Iterator[None]:
+    """Name what was being read when reading failed.
 
     Args:
-        record: that is being read: its number, and the files it is in.
+        place: of it: a file, or a record (see `Records.place`).
 
     Raises:
         ValueError: in place of what a decoder or a reader raised.
@@ -81,9 +88,7 @@ def naming(record: Callable[[], tuple[int, str]]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, SyntaxError, ValueError) as e:
-        number, files = record()
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
-            f"record {number} of {files} is damaged ({why}): copy or prepare the data "
-            "set again"
+            f"{place()} is damaged ({why}): copy or prepare the data set again"
         ) from e

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jaxfer.data import Affine, Crop, random_affine, random_crop
+from jaxfer.data import Affine, Crop, centre_crop, random_affine, random_crop
 from jaxfer.data.augment import affine
 
 
@@ -106,3 +106,28 @@ def test_an_image_is_moved_by_its_own_key_alone(rng):
     alone = random_crop(keys[2:3], images[2:3], Crop(2, True))
     np.testing.assert_array_equal(whole[2:3], alone)
     assert not Crop() and Crop(1) and Crop(mirror=True)
+
+
+def test_a_window_is_cut_anywhere_and_in_tests_from_the_middle(rng):
+    image = rng.random((6, 7, 2)).astype(np.float32)
+    n, crop = 300, Crop(mirror=True, side=4)
+    keys = jax.random.split(jax.random.key(2), n)
+    same = jnp.broadcast_to(jnp.asarray(image)[None], (n, *image.shape))
+    moved = np.asarray(random_crop(keys, same, crop))
+    assert moved.shape == (n, 4, 4, 2)
+    found = []
+    for one in moved:
+        (at,) = [
+            (y, x)
+            for y, x, flip in np.ndindex(3, 4, 2)
+            if (one == image[y : y + 4, x : x + 4][:, :: -1 if flip else 1]).all()
+        ]
+        found.append(at)
+    assert len(set(found)) == 12
+    np.testing.assert_array_equal(centre_crop(image[None], crop)[0], image[1:5, 1:5])
+    assert centre_crop(image[None], Crop(shift=2)).shape == (1, 6, 7, 2)
+    assert Crop(side=4) and crop.window(6, 7) == (4, 4)
+    wide = Crop(shift=1, side=6)
+    assert random_crop(keys[:1], same[:1], wide).shape == (1, 6, 6, 2)
+    with pytest.raises(ValueError, match="window of 7 pixels a side and images of 6x7"):
+        random_crop(keys, same, Crop(side=7))
