@@ -17,12 +17,13 @@ from .splits import (
     glyphs_split,
     omniglot_split,
 )
-from .streamed import stream
+from .streamed import Drawn, read_ahead, stream
 from .view import View
 
 __all__ = [
     "Affine",
     "Crop",
+    "Drawn",
     "Halves",
     "Images",
     "Photos",
@@ -49,6 +50,7 @@ __all__ = [
     "random_affine",
     "random_crop",
     "random_halves",
+    "read_ahead",
     "read_cache",
     "read_excluded",
     "read_halves",

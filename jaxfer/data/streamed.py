@@ -1,12 +1,12 @@
 """The streamed pipeline: what does not fit a device is read ahead of the step.
 
-The numbers of an episode's rows come from the same sampler as in the resident pipeline,
-a block of episodes at a time, on the CPU and in a thread of its own; Grain's threads
-read those rows and do nothing else, and what they run needs no JAX.
+The numbers of a batch's rows come from the same sampler as in the resident pipeline, a
+block of batches at a time, on the CPU and in a thread of its own; Grain's threads read
+those rows and do nothing else, and what they run needs no JAX.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any
@@ -21,11 +21,11 @@ from jaxfer.data.view import View
 from jaxfer.episodes import ClassTable, check_episode, numbered_episode
 from jaxfer.types import Episode
 
-# Episodes whose rows are drawn in one call; steps read and put ahead of their use.
+# Episodes whose rows are drawn in one call; batches read and put ahead of their use.
 _DRAWN = 256
 _READ = 8
 _PUT = 2
-_DRAWER = "episodes"
+_DRAWER = "drawer"
 
 
 def stream(
@@ -80,7 +80,7 @@ def stream(
             f"found share {index} of {count} of {per_step} episodes a step, needed "
             "equal shares, counted from 0"
         )
-    grain = _grain()
+    _grain()
     table = table_of(data)
     check_episode(
         table,
@@ -105,50 +105,58 @@ def stream(
     def read(rows: Episode) -> Episode:
         return Episode(images[rows.support], images[rows.query], rows.classes)
 
-    block = max(1, _DRAWN // mine)
-    drawn = _Drawn(draw, table, (2**32 - 1) // per_step, block)
-
-    def at(step: int) -> Iterator[Episode]:
-        batches = grain.MapDataset.source(drawn)[step:].map(read)
-        options = grain.ReadOptions(
-            num_threads=workers, prefetch_buffer_size=max(_READ, workers)
-        )
-        return _ahead(iter(batches.to_iter_dataset(options)), put)
-
-    return at
+    num_steps = (2**32 - 1) // per_step
+    drawn = Drawn(draw, table, num_steps, block=max(1, _DRAWN // mine))
+    return lambda step: read_ahead(drawn, read, first=step, workers=workers, put=put)
 
 
-class _Drawn:
-    """The rows of each step's episodes, drawn block by block: a source for Grain.
+class Drawn:
+    """What each step needs read, drawn block by block: items for `read_ahead`.
 
     A thread of its own draws, a block ahead; whoever asks only waits for it.
+
+    Args:
+        draw: of what is given and the number of a step, the rows that it needs; a pure
+            function of JAX, run under `jit` and `vmap` on the CPU.
+        given: that all steps draw from.
+        num_steps: how many there are.
+        block: steps that are drawn in one call.
+
+    Example:
+        >>> tens = Drawn(lambda ten, step: ten * step, np.uint32(10), 5, block=2)
+        >>> len(tens), int(tens[3])
+        (5, 30)
     """
 
     def __init__(
         self,
-        draw: Callable[[ClassTable, Array], Episode],
-        table: ClassTable,
+        draw: Callable[[Any, Array], Any],
+        given: Any,
         num_steps: int,
-        block: int,
+        *,
+        block: int = _DRAWN,
     ) -> None:
+        """Bring what is given to the CPU's memory."""
         self._draw = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
         self._cpu = _cpu()
-        self._table = jax.device_put(table, self._cpu)
+        self._given = jax.device_put(given, self._cpu)
         self._num_steps = num_steps
         self._size = block
         self._thread = ThreadPoolExecutor(1, _DRAWER)
         self._lock = Lock()
-        self._blocks: dict[int, Future[Episode]] = {}
+        self._blocks: dict[int, Future[Any]] = {}
 
-    def _block(self, number: int) -> Episode:
+    def _block(self, number: int) -> Any:
         first = number * self._size
         steps = np.arange(first, first + self._size, dtype=np.uint32)
-        return jax.device_get(self._draw(self._table, jax.device_put(steps, self._cpu)))
+        return jax.device_get(self._draw(self._given, jax.device_put(steps, self._cpu)))
 
     def __len__(self) -> int:
+        """How many steps there are."""
         return self._num_steps
 
-    def __getitem__(self, step: int) -> Episode:
+    def __getitem__(self, step: int) -> Any:
+        """What a step draws."""
         block, within = divmod(int(step), self._size)
         with self._lock:
             # The one before too, since readers cross a border at different times.
@@ -159,12 +167,44 @@ class _Drawn:
                     drawing = self._thread.submit(self._block, number)
                     self._blocks[number] = drawing
             drawn = self._blocks[block]
-        return Episode(*(x[within] for x in drawn.result()))
+        return jax.tree.map(lambda x: x[within], drawn.result())
 
 
-def _ahead(batches: Iterator[Episode], put: Callable[[Any], Any]) -> Iterator[Episode]:
+def read_ahead(
+    items: Sequence[Any] | Drawn,
+    read: Callable[[Any], Any],
+    *,
+    first: int = 0,
+    workers: int = 2,
+    put: Callable[[Any], Any] = jax.device_put,
+) -> Iterator[Any]:
+    """What is read for each item, in their order, ahead of its use.
+
+    Args:
+        items: by number, such as the rows of a batch.
+        read: gives the batch, run in Grain's threads.
+        first: number of the item to begin with.
+        workers: threads that read.
+        put: brings what is read to the devices.
+
+    Raises:
+        ValueError: no Grain; on reading, what the source says.
+
+    Example:
+        >>> [int(x) for x in read_ahead([1, 2, 3], lambda x: np.int32(x * x))]
+        [1, 4, 9]
+    """
+    grain = _grain()
+    batches = grain.MapDataset.source(items)[first:].map(read)
+    options = grain.ReadOptions(
+        num_threads=workers, prefetch_buffer_size=max(_READ, workers)
+    )
+    return _ahead(iter(batches.to_iter_dataset(options)), put)
+
+
+def _ahead(batches: Iterator[Any], put: Callable[[Any], Any]) -> Iterator[Any]:
     """Batches on the device, the transfer of the next ones already begun."""
-    flying: deque[Episode] = deque()
+    flying: deque[Any] = deque()
     for batch in batches:
         flying.append(put(batch))
         if len(flying) > _PUT:

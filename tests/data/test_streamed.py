@@ -185,7 +185,7 @@ def test_rows_are_drawn_in_a_thread_of_their_own(blobs, monkeypatch):
     monkeypatch.setattr(streamed, "numbered_episode", drawing)
     images = Images("watched", View.of(Watched()), blobs.labels, blobs.class_names)
     _take(600, stream(images, 0, "train", **SHAPE, workers=3)(0))
-    assert {name.rsplit("_", 1)[0] for name in drew} == {"episodes"}
+    assert {name.rsplit("_", 1)[0] for name in drew} == {"drawer"}
     assert len(read) >= 2 and not drew & read
 
 
