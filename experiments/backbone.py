@@ -1,20 +1,24 @@
 """The networks that experiments train on images, and how images come to them."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxfer import nets
 from jaxfer.config import how
-from jaxfer.data import Images, load, shrunk
+from jaxfer.data import Images, View, load, read_ahead
 from jaxfer.types import Net, Params, State
 
+# Of what is read and embedded at a time: images, and bytes of pixels.
 _BLOCK = 1000
+_BYTES = 10**8
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class Data:
     exclude: str | None = None
     """File that names photographs to leave out."""
     limit: float = how(4.0)
-    """Gigabytes of pixels that may be kept on a device."""
+    """Gigabytes of pixels that are kept on a device; more of them are streamed, by an
+    experiment that can."""
+    workers: int = how(2)
+    """Threads that read what is streamed."""
     dir: str | None = how(None)
     """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
 
@@ -51,31 +58,42 @@ class Network:
     """Of activations; parameters and statistics stay float32."""
 
 
-def load_parts(data: Data) -> tuple[Images, Images]:
-    """The training and the test images of all classes, in memory.
+def load_parts(data: Data, *, streams: bool = False) -> tuple[Images, Images]:
+    """The training and the test images of all classes.
 
     Args:
         data: says which.
+        streams: whether those above the limit are given as they are, to be streamed;
+            others are in memory.
 
     Raises:
         ValueError: data that are not there, or more of them than the limit.
     """
-    parts = load(data.name, [data.train, data.test], data.dir, by="example")
-    train, test = (
-        parts[split] if data.side is None else shrunk(parts[split], data.side)
-        for split in (data.train, data.test)
+    splits = (data.train, data.test)
+    parts = load(
+        data.name,
+        splits,
+        data.dir,
+        by="example",
+        limit=data.limit * 1e9,
+        side=data.side,
+        exclude=data.exclude,
     )
-    size = (train.images.nbytes + test.images.nbytes) / 1e9
-    if size > data.limit:
-        raise ValueError(
-            f"found {size:.3g} GB of pixels in {train.name} and {test.name}, needed at "
-            f"most data.limit = {data.limit:g}: this experiment keeps images on the "
-            "device (see also data.side)"
-        )
+    train, test = (parts[split] for split in splits)
     if data.classes is not None:
         chosen = train.class_names[: data.classes]
         train, test = (x.take_classes(chosen, name=x.name) for x in (train, test))
-    return train.in_memory(), test.in_memory()
+    size = (train.images.nbytes + test.images.nbytes) / 1e9
+    if size <= data.limit:
+        return train.in_memory(), test.in_memory()
+    found = f"{size:.3g} GB of pixels in {train.name} and {test.name}"
+    if not streams:
+        raise ValueError(
+            f"found {found}, needed at most data.limit = {data.limit:g}: this "
+            "experiment keeps images on the device (see also data.side)"
+        )
+    print(f"images are streamed: {found}, above data.limit = {data.limit:g}")
+    return train, test
 
 
 @lru_cache
@@ -117,22 +135,32 @@ def pieces(
     params: Params,
     state: State,
     task: Any,
-    images: Array,
+    images: Array | View,
     rows: np.ndarray,
+    workers: int = 2,
 ) -> Iterator[Array]:
     """What a compiled function gives for some rows, a block after another.
 
     Args:
-        piece: of parameters, statistics, task, images and the rows of a block.
+        piece: of parameters, statistics, task, the pixels of a block and its rows.
         params: of the network.
         state: of the network.
         task: says how pixels are normalised.
-        images: all of them.
+        images: all of them, on the device or to be read.
         rows: those wanted.
+        workers: threads that read.
     """
+    block = min(_BLOCK, len(rows), max(1, _BYTES // math.prod(images.shape[1:])))
     # The last block is filled up: there is one shape to compile.
-    block = min(_BLOCK, len(rows))
-    filled = np.resize(rows, -(-len(rows) // block) * block)
-    for start in range(0, len(rows), block):
-        out = piece(params, state, task, images, filled[start : start + block])
-        yield out[: len(rows) - start]
+    filled = np.resize(rows, (-(-len(rows) // block), block))
+    if isinstance(images, View):
+        pixels = read_ahead([*filled], images.__getitem__, workers=workers)
+    else:
+        pixels = (_take(images, at) for at in filled)
+    for i, (at, x) in enumerate(zip(filled, pixels, strict=True)):
+        yield piece(params, state, task, x, at)[: len(rows) - i * block]
+
+
+@jax.jit
+def _take(images: Array, rows: Array) -> Array:
+    return images[rows]

@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments import imprinting_result as results
 from experiments.backbone import load_parts
+from experiments.imprinting_classes import large_enough
 from experiments.imprinting_config import Config, check
 from experiments.imprinting_members import members
 from experiments.imprinting_study import Study
@@ -36,13 +37,15 @@ def run(
     if (earlier := configs.earlier_result(workdir, config)) is not None:
         return earlier
     check(config)
-    train, test = load_parts(config.data)
+    train, test = large_enough(config.data, *load_parts(config.data, streams=True))
     queue = members(config)
     study = Study(config, workdir, train, test)
     study.check(queue)
     with configs.open_workdir(workdir, config):
         study.train(queue)
-        result = results.make_result(config, workdir, queue, train, test, published)
+        result = results.make_result(
+            config, workdir, queue, train, test, study.base, published
+        )
         print(results.tables(result), end="\n\n")
         print(findings_table(result))
         if config.figures:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.backbone import moments
-from experiments.imprinting_config import Config
+from experiments.imprinting_config import Config, Data
 from experiments.imprinting_members import Member
 from jaxfer.data import Images, base_and_novel, few_examples
 
@@ -19,8 +19,8 @@ class Classes(NamedTuple):
         train: labels of the training images.
         test: labels of the test images.
         few: `[novel, n]`, rows of the novel examples, nested.
-        centre: the mean image of base classes.
-        scale: one over the standard deviation of their pixels.
+        centre: what is taken from pixels, such as the mean image of base classes.
+        scale: what they are multiplied with then.
     """
 
     names: tuple[str, ...]
@@ -32,6 +32,19 @@ class Classes(NamedTuple):
     scale: np.float32
 
 
+def large_enough(data: Data, train: Images, test: Images) -> tuple[Images, Images]:
+    """Both parts without the classes that have too few training images."""
+    counts = np.bincount(train.labels, minlength=train.num_classes)
+    if counts.min() >= data.fewest:
+        return train, test
+    kept = [
+        name
+        for name, count in zip(train.class_names, counts, strict=True)
+        if count >= data.fewest
+    ]
+    return tuple(part.take_classes(kept, name=part.name) for part in (train, test))
+
+
 def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Classes:
     """The base and novel classes of a seed, and the novel examples.
 
@@ -39,9 +52,15 @@ def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Clas
         ValueError: as many base classes as there are, or a novel class with fewer
             examples than the largest n.
     """
-    base, novel = base_and_novel(
-        train.class_names, config.data.base, seed if config.data.shuffled else None
-    )
+    data, names = config.data, train.class_names
+    if data.base_from is None:
+        base, novel = base_and_novel(names, data.base, seed if data.shuffled else None)
+    else:
+        counts = np.bincount(train.labels, minlength=len(names))
+        many = counts >= data.base_from
+        known = [name for name, much in zip(names, many, strict=True) if much]
+        others = [name for name, much in zip(names, many, strict=True) if not much]
+        base, novel = base_and_novel((*known, *others), len(known))
     number = {name: i for i, name in enumerate((*base, *novel))}
     new = np.array([number[name] for name in train.class_names], np.int32)
     shots = [config.shots, config.side_shots]
@@ -56,7 +75,11 @@ def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Clas
         labels,
         new[test.labels],
         few_examples(train, novel, most, seed).astype(np.int32),
-        *moments(np.asarray(train.images), known),
+        *(
+            moments(np.asarray(train.images), known)
+            if data.pixels == "moments"
+            else (np.full((1, 1, 1), 127.5, np.float32), np.float32(1 / 127.5))
+        ),
     )
 
 

@@ -24,6 +24,14 @@ class Data(backbone.Data):
     """Base classes; the others are novel."""
     shuffled: bool = True
     """Which classes are novel hangs on the seed; else they are the last ones."""
+    base_from: int | None = None
+    """In place of these two: base classes are those with at least so many training
+    images."""
+    fewest: int = 1
+    """Classes with fewer training images are left out."""
+    pixels: Literal["moments", "range"] = "moments"
+    """Less the mean image of base classes and over their standard deviation, or scaled
+    to [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +129,12 @@ def check(config: Config) -> None:
     positive = (
         "batch",
         "copies",
+        "augment.side",
+        "data.base_from",
         "data.classes",
+        "data.fewest",
         "data.side",
+        "data.workers",
         "dim",
         "epochs",
         "finetune_epochs",
@@ -133,6 +145,7 @@ def check(config: Config) -> None:
         "transfer_steps",
     )
     check_at_least(1, values, positive)
+    check_at_least(0, values, ["augment.shift", "data.limit"])
     for name in ("net.dropout", "optim.warmup", "finetune.warmup"):
         if not 0 <= values[name] < 1:
             raise ValueError(
@@ -167,6 +180,18 @@ def check(config: Config) -> None:
         raise ValueError(
             f"found batch = {config.batch}, needed a multiple of group = {config.group}"
         )
+
+
+def check_streamed(config: Config) -> None:
+    """Refuse what images cannot be that are read batch by batch."""
+    needed = {"data.pixels": "range", "augment.shift": 0}
+    values = to_json(config)
+    for name, wanted in needed.items():
+        if values[name] != wanted:
+            raise ValueError(
+                f"found {name} = {values[name]!r}, needed {wanted!r} for images that "
+                "are streamed (see data.limit)"
+            )
 
 
 def _check_different(name: str, found: list, *, needed: bool = False) -> None:

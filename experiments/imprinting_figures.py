@@ -255,4 +255,4 @@ def _gallery(
         return None
     record = read_json(path.with_suffix(".json"))
     recall = record["recalls"]["imprinting"][str(min(config["shots"]))]
-    return read_net(path)["gallery"], recall[config["data.base"] :]
+    return read_net(path)["gallery"], recall[result["base"] :]

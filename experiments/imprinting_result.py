@@ -88,13 +88,14 @@ def make_result(
     queue: Sequence[Member],
     train: Images,
     test: Images,
+    base: int,
     published: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The content of result.json."""
+    """The content of result.json; `base` is the number of base classes."""
     folder = workdir / "members"
     records = {m: runlog.read_json(folder / f"{m.name}.json") for m in queue}
     cells = cells_of(records, config)
-    split = f"{config.data.base}+{train.num_classes - config.data.base}"
+    split = f"{base}+{train.num_classes - base}"
     metrics = {
         f"{split}/n{n}/{row}/{metric}": _metric([s[metric] for s in by_seed.values()])
         for (row, n), by_seed in cells.items()
@@ -103,6 +104,7 @@ def make_result(
     return {
         "experiment": "imprinting",
         "config": configs.to_json(config),
+        "base": base,
         "reference": runlog.compare(metrics, published),
         "metrics": metrics,
         "findings": findings(cells, config),

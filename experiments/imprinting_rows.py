@@ -5,10 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxfer import heads
 from jaxfer.types import Head, Memory
+
+# Embeddings whose logits are held at a time: each exemplar may be a row of its own.
+_BLOCK = 1000
 
 _imprint = jax.jit(heads.imprint)
 
@@ -115,3 +119,16 @@ def exemplars(known: Head, z: Array) -> Head:
         num_classes=known.num_classes + novel,
         pool="max",
     )
+
+
+def predict(head: Head, z: Array) -> np.ndarray:
+    """The class of each embedding."""
+    blocks = [
+        _nearest(head, z[start : start + _BLOCK]) for start in range(0, len(z), _BLOCK)
+    ]
+    return np.concatenate(jax.device_get(blocks))
+
+
+@jax.jit
+def _nearest(head: Head, z: Array) -> Array:
+    return heads.head_logits(head, z).argmax(axis=1)

@@ -1,19 +1,29 @@
 """How the networks of an imprinting study train, and what heads make of embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
 from experiments.backbone import Network, make_net, normalized
 from experiments.imprinting_config import Optim
 from jaxfer import heads, losses, steps
-from jaxfer.data import Crop, random_crop, shuffled
+from jaxfer.data import (
+    Crop,
+    Drawn,
+    View,
+    centre_crop,
+    random_crop,
+    read_ahead,
+    shuffled,
+)
+from jaxfer.data.augment import draw_crop
 from jaxfer.episodes import ClassTable, sample_episode
 from jaxfer.types import EVAL, TRAIN, Head, Params, State
 
@@ -30,8 +40,9 @@ class Task(NamedTuple):
         rows: `[n]`, its examples among the images.
         labels: `[n]`, from 0.
         table: the places of each class among these.
-        centre: `[height, width, channels]`, the mean image of the base classes.
-        scale: `[]`, one over the standard deviation of their pixels.
+        centre: what is taken from pixels, such as `[height, width, channels]`, the mean
+            image of the base classes.
+        scale: `[]`, what they are multiplied with then.
         key: of the order of examples, of dropout and of augmentation.
     """
 
@@ -62,6 +73,7 @@ class Program:
         n: examples it trains on.
         per_epoch: steps.
         num_steps: of the whole training.
+        streamed: whether batches are read, and data are they.
     """
 
     net: Network
@@ -77,6 +89,7 @@ class Program:
     n: int
     per_epoch: int
     num_steps: int
+    streamed: bool = False
 
 
 def make_head(params: Params, loss: str) -> Head:
@@ -203,23 +216,69 @@ def objective(program: Program, params: Params, z: Array, labels: Array) -> Any:
 
 
 def make_loss(program: Program) -> steps.Loss:
-    """The loss of a batch; data are a pair, all images and a `Task`."""
+    """The loss of a batch.
+
+    Data are a `Task` and all images; where they are streamed, a `Task` and what is read
+    for the step: windows of images, and labels.
+    """
     net = make_net(program.net, program.dim)
 
-    def loss(params: Params, state: State, step: Array, data: tuple[Array, Task]):
-        images, task = data
-        at, number = batch_of(program, task, step)
-        x = normalized(images[task.rows[at]], task.centre, task.scale)
-        if program.augment:
-            key = jax.random.fold_in(task.key, _CROP)
-            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
-            x = random_crop(keys, x, program.augment)
+    def loss(params: Params, state: State, step: Array, data: tuple[Task, Any]):
+        task, found = data
+        if program.streamed:
+            pixels, labels = found
+            x = normalized(pixels, task.centre, task.scale)
+        else:
+            at, number = batch_of(program, task, step)
+            labels = task.labels[at]
+            x = normalized(found[task.rows[at]], task.centre, task.scale)
+            if program.augment:
+                x = random_crop(_crop_keys(task, number), x, program.augment)
         rng = jax.random.fold_in(jax.random.fold_in(task.key, _DROPOUT), step)
         z, state = net.apply(params["net"], state, x, mode=TRAIN, rng=rng)
-        value, metrics = objective(program, params, z, task.labels[at])
+        value, metrics = objective(program, params, z, labels)
         return value, (state, metrics)
 
     return loss
+
+
+def make_batches(
+    program: Program, task: Task, images: View, workers: int
+) -> Callable[[int], Iterator[tuple[Task, Any]]]:
+    """What gives the data of each step, from one on, read ahead of it.
+
+    Each image is moved as where all of them are on the device: by the same draws.
+    """
+    _, height, width, _ = images.shape
+    limits = program.augment
+    h, w = limits.window(height, width)
+
+    def draw(task: Task, step: Array) -> Any:
+        at, number = batch_of(program, task, step.astype(jnp.int32))
+        keys = _crop_keys(task, number)
+        crops = jax.vmap(lambda key: draw_crop(key, limits, height, width))(keys)
+        return task.rows[at], task.labels[at], *crops
+
+    def read(drawn: Any) -> Any:
+        rows, labels, corners, flips = drawn
+        cut = [
+            x[top : top + h, left : left + w][:, :: -1 if flip else 1]
+            for x, (top, left), flip in zip(images[rows], corners, flips, strict=True)
+        ]
+        return np.stack(cut), labels
+
+    drawn = Drawn(draw, task, program.num_steps)
+
+    def at(step: int) -> Iterator[tuple[Task, Any]]:
+        for found in read_ahead(drawn, read, first=step, workers=workers):
+            yield task, found
+
+    return at
+
+
+def _crop_keys(task: Task, number: Array) -> Array:
+    key = jax.random.fold_in(task.key, _CROP)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
 
 
 @lru_cache
@@ -230,16 +289,20 @@ def make_step(program: Program) -> steps.CompiledStep:
 
 
 @lru_cache
-def make_piece(net: Network, dim: int, augment: Crop | None) -> Callable[..., Array]:
-    """What embeds a block of stored images, moved or as they are, compiled."""
+def make_piece(
+    net: Network, dim: int, crop: Crop, *, moved: bool
+) -> Callable[..., Array]:
+    """What embeds a block of images, moved or from their middle, compiled."""
     made = make_net(net, dim)
 
     @jax.jit
-    def piece(params: Params, state: State, task: Task, images: Array, rows: Array):
-        x = normalized(images[rows], task.centre, task.scale)
-        if augment:
+    def piece(params: Params, state: State, task: Task, pixels: Array, rows: Array):
+        x = normalized(pixels, task.centre, task.scale)
+        if moved:
             keys = jax.vmap(lambda i: jax.random.fold_in(task.key, i))(rows)
-            x = random_crop(keys, x, augment)
+            x = random_crop(keys, x, crop)
+        else:
+            x = centre_crop(x, crop)
         return made.apply(params, state, x, mode=EVAL)[0]
 
     return piece

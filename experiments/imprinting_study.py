@@ -16,12 +16,13 @@ from jax import Array
 from experiments import members as networks
 from experiments.backbone import pieces
 from experiments.imprinting_classes import draw_classes, examples
-from experiments.imprinting_config import Config
+from experiments.imprinting_config import Config, check_streamed
 from experiments.imprinting_members import Member
 from experiments.imprinting_result import ALONE, Scores, score
 from experiments.imprinting_rows import (
     imprinted,
     metric_heads,
+    predict,
     with_examples,
     with_novel,
 )
@@ -32,6 +33,7 @@ from experiments.imprinting_step import (
     Program,
     Task,
     head_params,
+    make_batches,
     make_head,
     make_init,
     make_optimizer,
@@ -39,14 +41,12 @@ from experiments.imprinting_step import (
     make_step,
 )
 from jaxfer import heads, loop, runlog, steps
-from jaxfer.data import Images
+from jaxfer.data import Images, View
 from jaxfer.episodes import check_episode, class_table
 from jaxfer.types import Head, Params, State, TrainState
 
 # Images of the gallery, at most: as many right ones, as many wrong ones.
 _SHOWN = 10
-
-_logits = jax.jit(heads.head_logits)
 
 
 class Study:
@@ -58,10 +58,14 @@ class Study:
         """Put the images on the device."""
         self.config, self.folder = config, workdir / "members"
         self.train_set, self.test_set = train, test
-        self.base = config.data.base
-        self.images = jnp.asarray(np.asarray(train.images))
-        self.test_images = jnp.asarray(np.asarray(test.images))
+        self.images, self.test_images = (
+            x if isinstance(x, View) else jnp.asarray(x)
+            for x in (train.images, test.images)
+        )
+        if isinstance(self.images, View):
+            check_streamed(config)
         self.classes = lru_cache(lambda seed: draw_classes(config, train, test, seed))
+        self.base = self.classes(config.seeds[0]).base
 
     def check(self, queue: Sequence[Member]) -> None:
         """Refuse members that cannot be trained, and networks of other data.
@@ -135,6 +139,7 @@ class Study:
             num_steps=(
                 config.transfer_steps if member.novel_only else epochs * per_epoch
             ),
+            streamed=isinstance(self.images, View),
         )
 
     def _task(self, member: Member) -> Task:
@@ -161,7 +166,9 @@ class Study:
             scales = jnp.full((classes,), config.scale, jnp.float32)
             head = dataclasses.replace(head, scale=scales)
         if member.source is None:
-            init = make_init(config.net, member.dim, self.images.shape[1:])
+            _, *size, channels = self.images.shape
+            shape = (*config.augment.window(*size), channels)
+            init = make_init(config.net, member.dim, shape)
             params, state = init(jax.random.fold_in(member.key(), INIT))
         else:
             before = networks.read_net(self.folder / f"{member.source.name}.npz")
@@ -201,14 +208,16 @@ class Study:
         params: Params,
         state: State,
         task: Task,
-        images: Array,
+        images: Array | View,
         rows: np.ndarray,
         *,
         moved: bool = False,
     ) -> Array:
-        augment = self.config.augment if moved else None
-        piece = make_piece(self.config.net, member.dim, augment)
-        return jnp.concatenate([*pieces(piece, params, state, task, images, rows)])
+        config = self.config
+        piece = make_piece(config.net, member.dim, config.augment, moved=moved)
+        workers = config.data.workers
+        blocks = pieces(piece, params, state, task, images, rows, workers)
+        return jnp.concatenate([*blocks])
 
     def _train(self, member: Member) -> None:
         """Train a member, measure it, and write down what it came to."""
@@ -216,6 +225,9 @@ class Study:
         program, task = self._program(member), self._task(member)
         params, state = self._begin(member, task, program.num_classes)
         train_state = steps.init_train_state(params, state, make_optimizer(program))
+        data: Any = (task, self.images)
+        if program.streamed:
+            data = make_batches(program, task, self.images, config.data.workers)
 
         def evaluate(train_state: TrainState) -> Mapping[str, float]:
             return self._tested(member, task, train_state)[0]
@@ -236,7 +248,7 @@ class Study:
                     "train",
                     make_step(program),
                     train_state,
-                    (self.images, task),
+                    data,
                     num_steps=program.num_steps,
                     evaluate=evaluate if member.n else None,
                     eval_every=max(every, 1) if member.n else 0,
@@ -286,7 +298,7 @@ class Study:
             member, params["net"], train_state.state, task, self.test_images, rows
         )
         first = self.base if member.novel_only else 0
-        predicted = np.asarray(_logits(head, z)).argmax(axis=1) + first
+        predicted = predict(head, z) + first
         return self._scored(predicted, labels[rows])
 
     def _scored(
@@ -304,7 +316,7 @@ class Study:
         few = classes.few
         novel, most = few.shape
 
-        def embed(images: Array, rows: np.ndarray, copy: int | None = None) -> Array:
+        def embed(images: Any, rows: np.ndarray, copy: int | None = None) -> Array:
             moved, own = copy is not None, task
             if copy is not None:
                 own = task._replace(key=jax.random.fold_in(task.key, copy))
@@ -319,8 +331,7 @@ class Study:
 
         def say(row: str, n: int, head: Head, *, alone: bool) -> np.ndarray:
             chosen = unknown if alone else np.ones_like(unknown)
-            predicted = np.asarray(_logits(head, z[chosen])).argmax(axis=1)
-            predicted = predicted + self.base * alone
+            predicted = predict(head, z[chosen]) + self.base * alone
             scores, recall = self._scored(predicted, labels[chosen])
             rows.setdefault(row, {})[n] = scores
             recalls.setdefault(row, {})[n] = recall
@@ -331,7 +342,7 @@ class Study:
         headline, shown = "", {}
         if member.loss == "softmax":
             known = make_head(train_state.trainable["head"], member.loss)
-            predicted = np.asarray(_logits(known, z[~unknown])).argmax(axis=1)
+            predicted = predict(known, z[~unknown])
             before = 100 * float((predicted == labels[~unknown]).mean())
             rows["base_classifier"] = {0: {"base": before}}
             headline = f"base {before:.2f}, "
@@ -367,8 +378,8 @@ class Study:
         parts = [np.flatnonzero(met & right), np.flatnonzero(met & ~right)]
         rows = np.concatenate([rng.permutation(part)[:_SHOWN] for part in parts])
         return {
-            "exemplars": np.asarray(self.train_set.images)[classes.few[:, 0]],
-            "images": np.asarray(self.test_set.images)[rows],
+            "exemplars": View.of(self.train_set.images)[classes.few[:, 0]],
+            "images": View.of(self.test_set.images)[rows],
             "labels": labels[rows] - self.base,
             "predicted": predicted[rows] - self.base,
         }

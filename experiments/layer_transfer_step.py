@@ -176,12 +176,12 @@ def make_step(program: Program) -> steps.CompiledStep:
 def make_piece(
     net: Network, outputs: int, linear: bool, last: str | None
 ) -> Callable[..., Array]:
-    """What runs a network on a block of stored images, up to a layer, compiled."""
+    """What runs a network on a block of pixels, up to a layer, compiled."""
     made = make_member_net(net, outputs, linear)
 
     @jax.jit
-    def piece(params: Params, state: State, task: Task, images: Array, rows: Array):
-        x = normalized(images[rows], task.centre, task.scale)
+    def piece(params: Params, state: State, task: Task, pixels: Array, rows: Array):
+        x = normalized(pixels, task.centre, task.scale)
         return made.apply(params, state, x, mode=EVAL, last=last)[0]
 
     return piece

@@ -97,6 +97,21 @@ def omniglot_images(real_data: Path) -> Images:
         jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twelve JPEGs of different shapes for each of three classes."""
+    image = pytest.importorskip("PIL.Image")
+    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for number, name in enumerate(("kite", "robin", "wren")):
+        (folder / name).mkdir()
+        for i in range(12):
+            width, height = rng.integers(20, 60, 2)
+            pixels = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
+            pixels[..., number] += 120
+            image.fromarray(pixels).save(folder / name / f"{name}{i:02d}.jpg")
+    return folder
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Without checked annotations, as users run: for what the code itself refuses."""

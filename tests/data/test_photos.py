@@ -19,29 +19,12 @@ from jaxfer.data import (
 from jaxfer.data.sources import cache_directory
 from jaxfer.data.tfds import Records
 
-FEW = 12
-
 
 @pytest.fixture(scope="module")
-def birds(tmp_path_factory, real_data):
-    """Three species of CUB-200, some images each, in a folder a class."""
-    path = tmp_path_factory.mktemp("birds")
-    with zipfile.ZipFile(
-        real_data / "cub" / "cub200_2010_10classes_short160.zip"
-    ) as file:
-        names = sorted(n for n in file.namelist() if n.endswith(".jpg"))
-        for name in names:
-            number = int(name[:3])
-            if number <= 3 and sum(1 for _ in (path / name).parent.glob("*")) < FEW:
-                file.extract(name, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def parted(birds, tmp_path_factory):
+def parted(photographs, tmp_path_factory):
     """The same, six of each class to train on, under train/ and test/."""
     path = tmp_path_factory.mktemp("parted")
-    for own in sorted(birds.iterdir()):
+    for own in sorted(photographs.iterdir()):
         for i, file in enumerate(sorted(own.iterdir())):
             place = path / ("train" if i < 6 else "test") / own.name / file.name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -72,17 +55,17 @@ def test_a_folder_a_class_with_parts(parted):
     assert [*data.images.shape] == [36, 40, 40, 3]
 
 
-def test_a_folder_without_parts_is_divided_once_for_all(birds):
-    data = folder(birds, 8)
+def test_a_folder_without_parts_is_divided_once_for_all(photographs):
+    data = folder(photographs, 8)
     train, test = (given_examples(data, part) for part in ("trainval", "test"))
     np.testing.assert_array_equal(np.bincount(train.labels), [10, 10, 10])
     np.testing.assert_array_equal(np.bincount(test.labels), [2, 2, 2])
-    assert folder(birds, 8).fingerprint == data.fingerprint
+    assert folder(photographs, 8).fingerprint == data.fingerprint
     pixels = {x.tobytes() for x in data.in_memory().images}
     assert len(pixels) == 36
     # Not the first files, which may be of one photographer.
-    first = _resized(min((birds / data.class_names[0]).iterdir()), 8)
-    chosen = folder(birds, 8).in_memory().images
+    first = _resized(min((photographs / data.class_names[0]).iterdir()), 8)
+    chosen = folder(photographs, 8).in_memory().images
     assert not (chosen[0] == first).all()
 
 
@@ -135,7 +118,7 @@ def test_the_published_list_of_birds_in_imagenet_is_read(real_data):
     assert len(found) == 43 and found < there
 
 
-def test_what_is_no_folder_of_classes_is_refused(tmp_path, birds, parted):
+def test_what_is_no_folder_of_classes_is_refused(tmp_path, photographs, parted):
     with pytest.raises(ValueError, match="found no folders in .*, needed one a class"):
         folder(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -144,7 +127,7 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path, birds, parted):
         ValueError, match="found no image in .*empty, needed files that"
     ):
         folder(tmp_path)
-    file = next(birds.glob("*/*"))
+    file = next(photographs.glob("*/*"))
     (tmp_path / "empty" / "one.jpg").write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="found one image in .*empty, needed two"):
         folder(tmp_path)
@@ -162,6 +145,20 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path, birds, parted):
         data.in_memory()
     with pytest.raises(ValueError, match="side = 0, needed at least 1"):
         folder(parted, 0)
+
+
+def test_real_photographs_are_read(real_data, tmp_path):
+    with zipfile.ZipFile(
+        real_data / "cub" / "cub200_2010_10classes_short160.zip"
+    ) as file:
+        file.extractall(tmp_path)
+    data = folder(tmp_path, 32)
+    assert data.num_classes == 10 and len(data.images) == 294
+    assert data.class_names[0] == "001.Black_footed_Albatross"
+    pixels = data.in_memory().images
+    # Photographs: neither blank nor noise.
+    assert 20 < pixels.std() < 100
+    assert np.abs(np.diff(pixels.astype(int), axis=2)).mean() < 25
 
 
 def test_one_image_a_class_is_too_few_without_parts(real_data, tmp_path):
