@@ -48,12 +48,13 @@ class Data:
 class Network:
     """A network of `jaxfer.nets`."""
 
-    kind: Literal["eight", "eight_batch_norm", "resnet20"] = "eight"
+    kind: Literal["eight", "eight_batch_norm", "inception_v1", "resnet20"] = "eight"
     width: int = 32
     dense: int = 256
     """Units of fc6 and fc7."""
     dropout: float = 0.5
-    """Share of the units of fc6 and fc7 that is dropped."""
+    """Share of the units of fc6 and fc7 that is dropped, or of InceptionV1's pooled
+    features."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of activations; parameters and statistics stay float32."""
 
@@ -102,6 +103,9 @@ def make_net(net: Network, outputs: int) -> Net:
     dtype = jnp.dtype(net.precision)
     if net.kind == "resnet20":
         return nets.resnet20(outputs, width=net.width, dtype=dtype)
+    if net.kind == "inception_v1":
+        width, dropout = net.width, net.dropout
+        return nets.inception_v1(outputs, width=width, dropout=dropout, dtype=dtype)
     return nets.eight_layers(
         outputs,
         width=net.width,

@@ -83,24 +83,25 @@ def test_a_config_loads_is_json_and_makes_a_run(path):
 
 
 @pytest.fixture
-def cifar_stands_in(tmp_path, blobs, monkeypatch):
-    """30 classes in its place, of which the last four examples are tested."""
+def others_stand_in(tmp_path, blobs, monkeypatch):
+    """30 classes in place of what has to be downloaded; their last examples test."""
     # Half of them are called animals.
     names = [f"{'fish' if i < 15 else 'trees'}/{i}" for i in range(30)]
     named = dataclasses.replace(blobs, class_names=tuple(names))
-    write_cache(named, tmp_path / "cifar100.cache")
 
     def split(data: Images, name: str) -> Images:
         is_test = np.arange(len(data.labels)) % 12 >= 8
         return data.take(np.flatnonzero(is_test == (name == "test")), name=name)
 
     sources = sys.modules["jaxfer.data.sources"]
-    monkeypatch.setitem(sources.BY_EXAMPLE, "cifar100", split)
+    for name in ("caltech_birds2011", "cifar100", "i_naturalist2017"):
+        write_cache(named, tmp_path / f"{name}.cache")
+        monkeypatch.setitem(sources.BY_EXAMPLE, name, split)
 
 
 @pytest.mark.usefixtures("small_glyphs")
 @pytest.mark.parametrize("path", _of("layer_transfer"))
-def test_a_shrunk_study_has_a_pulse(path, tmp_path, cifar_stands_in):
+def test_a_shrunk_study_has_a_pulse(path, tmp_path, others_stand_in):
     command = _load(path)
     config = command.config
     grids = {
@@ -136,18 +137,25 @@ def test_a_shrunk_study_has_a_pulse(path, tmp_path, cifar_stands_in):
         assert f"{name}/n{n}/AnB/accuracy" in result["metrics"]
 
 
-@pytest.mark.usefixtures("small_glyphs", "cifar_stands_in")
+@pytest.mark.usefixtures("small_glyphs", "others_stand_in")
 @pytest.mark.parametrize("path", _of("imprinting"))
 def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
     command = _load(path)
     config, none = command.config, Rows((), ())
-    classes = None if config.data.name == "cifar100" else 20
+    classes = 20 if config.data.name == "glyphs" else None
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(
-            config.data, dir=str(tmp_path), classes=classes, base=16, side=None
+            config.data,
+            dir=str(tmp_path),
+            classes=classes,
+            base=16,
+            base_from=None,
+            fewest=1,
+            side=None,
         ),
         net=dataclasses.replace(config.net, width=2, dense=4),
+        augment=dataclasses.replace(config.augment, side=None),
         dim=4,
         shots=(1,),
         seeds=(0,),
@@ -156,6 +164,8 @@ def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
         joint=none,
         dims=(),
         losses=(),
+        side_seeds=(0,),
+        side_shots=(),
         epochs=1,
         finetune_epochs=1,
         batch=20,

@@ -1,0 +1,33 @@
+"""The CIFAR-100 study of imprinting at full resolution, for an accelerator.
+
+Reproduces: Tables 1 to 3 and Figures 3 to 7 of Qi et al. 2018 in kind, at 32x32 pixels,
+    five seeds of everything, on 80 base and 20 novel classes; `--data.base 50` for 50
+    and 50, in another workdir.
+Run: python -m experiments.imprinting --config configs/cifar100_imprinting_gpu.py
+    --workdir runs/cifar100_imprinting_gpu --data.dir DIR
+Expect: not yet measured.
+"""
+
+from experiments.imprinting_config import Config, Data, Network, Optim, Rows
+from jaxfer.data import Crop
+
+SEEDS = (0, 1, 2, 3, 4)
+
+config = Config(
+    data=Data("cifar100", base=80),
+    net=Network("eight_batch_norm", width=64, dense=512, dropout=0.3),
+    augment=Crop(4, mirror=True),
+    optim=Optim(learning_rate=0.1),
+    epochs=40,
+    finetune=Optim("rmsprop", 0.0003, head_rate=10.0, schedule="stairs"),
+    finetune_epochs=16,
+    seeds=SEEDS,
+    tuned=Rows((1, 2, 5, 10, 20), SEEDS),
+    transfer=Rows((1, 2, 5, 10, 20), SEEDS),
+    joint=Rows((1, 2, 5, 10, 20), SEEDS),
+    dims=(128, 256, 512),
+    losses=("lifted", "nca", "proxy_nca"),
+    side_seeds=SEEDS,
+    side_shots=(1, 5),
+    steps_per_call=50,
+)

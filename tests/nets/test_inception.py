@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxfer.nets import inception_v1
+
+SIZES = {
+    "conv1": (8, 8, 16),
+    "conv2": (8, 8, 16),
+    "conv3": (4, 4, 48),
+    "inception3a": (4, 4, 64),
+    "inception3b": (2, 2, 120),
+    "inception4a": (2, 2, 128),
+    "inception4e": (1, 1, 208),
+    "inception5b": (256,),
+}
+
+
+def test_it_has_the_parameters_of_the_one_in_torchvision():
+    """6,624,904 for 1000 classes, without the classifiers on the side."""
+    net = inception_v1(1000)
+    params, _ = jax.eval_shape(lambda k: net.init(k, (224, 224, 3)), jax.random.key(0))
+    assert sum(x.size for x in jax.tree.leaves(params)) == 6_624_904
+    kernels = [x for x in jax.tree.leaves(params) if x.ndim == 4]
+    assert len(kernels) == 3 + 9 * 6
+    assert net.layers == (
+        *("conv1", "conv2", "conv3", "inception3a", "inception3b", "inception4a"),
+        *("inception4b", "inception4c", "inception4d", "inception4e"),
+        *("inception5a", "inception5b"),
+    )
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_sides_halve_five_times(side):
+    net = inception_v1(10, width=16)
+
+    def shapes(key):
+        x = jnp.zeros((1, side, side, 3))
+        params, state = net.init(key, x.shape[1:])
+        return [net.apply(params, state, x, last=name)[0] for name in SIZES]
+
+    found = jax.eval_shape(shapes, jax.random.key(0))
+    for x, (h, *rest) in zip(found, SIZES.values(), strict=True):
+        expected = (h * side // 32, *rest)
+        if len(rest) == 2:
+            expected = (h * side // 32, h * side // 32, rest[1])
+        assert x.shape[1:] == (expected if len(rest) == 2 else (256,))
+
+
+def test_a_block_is_four_branches(rng, drawn):
+    net = inception_v1(3, width=8)
+    params, state = drawn(net, (32, 32, 3))
+    shape = (2, 3, 3, params["inception4a"]["_Unit_0"]["Conv_0"]["kernel"].shape[2])
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    def unit(x, i):
+        learnt = params["inception4a"][f"_Unit_{i}"]
+        stored = state["inception4a"][f"_Unit_{i}"]["BatchNorm_0"]
+        y = jax.lax.conv_general_dilated(
+            x,
+            learnt["Conv_0"]["kernel"],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        norm = learnt["BatchNorm_0"]
+        inverse = norm["scale"] / jnp.sqrt(stored["var"] + 1e-5)
+        centred = y - stored["mean"][None, None, None]
+        return nn.relu(
+            centred * inverse[None, None, None] + norm["bias"][None, None, None]
+        )
+
+    wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    pooled = np.max(
+        [wide[:, i : i + 3, j : j + 3] for i in range(3) for j in range(3)], axis=0
+    )
+    branches = [unit(x, 0), unit(unit(x, 1), 2), unit(unit(x, 3), 4)]
+    expected = jnp.concatenate([*branches, unit(jnp.asarray(pooled), 5)], axis=-1)
+    found, _ = net.apply(params, state, x, first="inception4a", last="inception4a")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
