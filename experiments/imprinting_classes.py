@@ -8,6 +8,7 @@ from experiments.backbone import moments
 from experiments.imprinting_config import Config, Data
 from experiments.imprinting_members import Member
 from jaxfer.data import Images, base_and_novel, few_examples
+from jaxfer.episodes import ClassTable, class_table
 
 
 class Classes(NamedTuple):
@@ -83,17 +84,25 @@ def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Clas
     )
 
 
-def examples(classes: Classes, member: Member) -> tuple[np.ndarray, np.ndarray, int]:
-    """Rows that a network trains on, their labels, and the number of classes."""
-    novel = len(classes.names) - classes.base
-    few = classes.few[:, : member.n].reshape(-1)
-    few_labels = np.repeat(np.arange(novel, dtype=np.int32), member.n)
-    if member.novel_only:
-        return few, few_labels, novel
-    rows = np.flatnonzero(classes.train < classes.base).astype(np.int32)
-    labels = classes.train[rows]
-    if not member.n:
-        return rows, labels, classes.base
-    rows = np.concatenate([rows, few])
-    labels = np.concatenate([labels, few_labels + np.int32(classes.base)])
-    return rows, labels, classes.base + novel
+def examples(
+    classes: Classes, member: Member
+) -> tuple[np.ndarray, np.ndarray, ClassTable]:
+    """Rows that a network trains on, their labels, and which of them a class has.
+
+    All novel examples are among the rows whatever n, of which the table counts in the
+    first n: so one compiled step serves every n.
+    """
+    novel, most = classes.few.shape
+    rows, labels = classes.few.reshape(-1), np.repeat(np.arange(novel), most)
+    first = 0
+    if not member.novel_only:
+        known = np.flatnonzero(classes.train < classes.base)
+        first, own = classes.base, classes.train[known]
+        if member.n:
+            rows = np.concatenate([known, rows])
+            labels = np.concatenate([own, labels + first])
+        else:
+            rows, labels, novel = known, own, 0
+    table = class_table(labels, num_classes=first + novel)
+    table.counts[first:] = member.n
+    return rows.astype(np.int32), labels.astype(np.int32), table

@@ -42,7 +42,7 @@ from experiments.imprinting_step import (
 )
 from jaxfer import heads, loop, runlog, steps
 from jaxfer.data import Images, View
-from jaxfer.episodes import check_episode, class_table
+from jaxfer.episodes import check_episode
 from jaxfer.types import Head, Params, State, TrainState
 
 # Images of the gallery, at most: as many right ones, as many wrong ones.
@@ -100,7 +100,8 @@ class Study:
 
     def _program(self, member: Member) -> Program:
         config = self.config
-        rows, labels, num_classes = examples(self.classes(member.seed), member)
+        rows, _, table = examples(self.classes(member.seed), member)
+        num_classes = len(table.counts)
         base = int((self.classes(member.seed).train < self.base).sum())
         per_epoch = base // config.batch
         if not per_epoch:
@@ -116,7 +117,7 @@ class Study:
         pairs = member.loss in ("nca", "lifted")
         if pairs:
             check_episode(
-                class_table(labels, num_classes=num_classes),
+                table,
                 self.classes(member.seed).names[:num_classes],
                 way=config.batch // config.group,
                 shot=config.group - 1,
@@ -143,9 +144,8 @@ class Study:
         )
 
     def _task(self, member: Member) -> Task:
-        rows, labels, num_classes = examples(self.classes(member.seed), member)
         classes = self.classes(member.seed)
-        table = class_table(labels, num_classes=num_classes)
+        rows, labels, table = examples(classes, member)
         return Task(
             jnp.asarray(rows),
             jnp.asarray(labels),

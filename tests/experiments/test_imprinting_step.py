@@ -7,7 +7,9 @@ import optax
 import pytest
 
 from experiments.backbone import Network
+from experiments.imprinting_classes import Classes, examples
 from experiments.imprinting_config import Optim
+from experiments.imprinting_members import Member
 from experiments.imprinting_step import (
     Program,
     Task,
@@ -159,3 +161,33 @@ def test_losses_are_what_they_are_called(rng, loss):
                     terms.append(max(0, np.sqrt(d[i, j]) + np.log(far)) ** 2 / 2)
         expected = np.mean(terms)
     assert value == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_novel_classes_are_drawn_from_their_first_examples_alone():
+    rng = np.random.default_rng(0)
+    train = rng.permutation(np.repeat(np.arange(5, dtype=np.int32), 9))
+    few = np.stack([rng.permutation(np.flatnonzero(train == c))[:6] for c in (3, 4)])
+    blank = np.zeros((1, 1, 1), np.float32)
+    one = np.float32(1)
+    classes = Classes(tuple("abcde"), 3, train, train, few.astype(np.int32), blank, one)
+    known = set(np.flatnonzero(train < 3))
+    for row, n, first in (
+        ("rand_ft", 2, 3),
+        ("joint", 6, 3),
+        ("transfer_rand_ft", 2, 0),
+    ):
+        member = Member(0, row, n, 4, "softmax")
+        rows, labels, table = examples(classes, member)
+        program = _program(num_classes=first + 2, n=len(rows))
+        task = _task()._replace(table=jax.tree.map(jnp.asarray, table))
+        draw = jax.jit(
+            jax.vmap(
+                lambda s, task=task, program=program: batch_of(program, task, s)[0]
+            )
+        )
+        places = np.unique(draw(jnp.arange(200, dtype=jnp.int32)))
+        assert {*rows[places]} == {*few[:, :n].ravel()} | (known if first else set())
+        np.testing.assert_array_equal(labels[places], train[rows[places]] - (3 - first))
+    rows, labels, table = examples(classes, Member(0, "base", 0, 4, "softmax"))
+    assert {*rows} == known and table.counts.tolist() == [9, 9, 9]
+    np.testing.assert_array_equal(labels, train[rows])
