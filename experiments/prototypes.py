@@ -54,7 +54,8 @@ def load_parts(config: Config) -> dict[str, Images]:
     ]
     asked = [(split, shape) for split, shape in asked if split]
     splits = list(dict.fromkeys(split for split, _ in asked))
-    loaded = load(data.name, splits, data.dir, limit=data.limit * 1e9)
+    limit = data.limit * 1e9
+    loaded = load(data.name, splits, data.dir, limit=limit, side=data.side)
     tables = {split: table_of(images) for split, images in loaded.items()}
     for split, (way, shot, query) in asked:
         check_episode(

@@ -21,6 +21,9 @@ class Data:
     """Then a fresh run on these, as long as the best one and the patience, is tested
     in its place: what the released code of Snell et al. 2017 does."""
     test: str = "test"
+    side: int | None = None
+    """Pixels a side to shrink images to, or to resize photographs to; as they are, and
+    256, unless given."""
     dir: str | None = how(None)
     """Data directory; else $JAXFER_DATA, else where TFDS keeps its data."""
     limit: float = how(4.0)

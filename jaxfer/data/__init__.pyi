@@ -12,6 +12,7 @@ from .sources import from_arrays, load, load_all
 from .splits import (
     base_and_novel,
     drawer_examples,
+    drawn_classes,
     few_examples,
     given_examples,
     glyphs_split,
@@ -34,6 +35,7 @@ __all__ = [
     "cifar100",
     "draw",
     "drawer_examples",
+    "drawn_classes",
     "fetch",
     "few_examples",
     "floats",

@@ -1,5 +1,6 @@
 """Photographs from folders and from records, against Pillow and the files."""
 
+import dataclasses
 import io
 import zipfile
 
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 
 from jaxfer.data import (
+    drawn_classes,
     folder,
+    from_arrays,
     given_examples,
     load,
     photos,
@@ -80,6 +83,24 @@ def test_parts_are_loaded_by_name(parted):
         "trainval": [6, 6, 6],
         "test": [6, 6, 6],
     }
+
+
+def test_classes_are_dealt_out_for_episodes(photographs):
+    parts = load("folder", ["train", "val", "trainval", "test"], photographs, side=8)
+    names = {name: part.class_names for name, part in parts.items()}
+    assert sorted(names["trainval"]) == sorted((*names["train"], *names["val"]))
+    dealt = sorted((*names["trainval"], *names["test"]))
+    assert dealt == ["kite", "robin", "wren"]
+    # All images of a class, whichever part they are in by example.
+    assert all(len(parts[name].images) == 12 for name in ("train", "val", "test"))
+    many = from_arrays(np.zeros((100, 2, 2)), np.arange(100))
+    sizes = [drawn_classes(many, x).num_classes for x in ("train", "val", "test")]
+    assert sizes == [64, 16, 20]
+    with pytest.raises(ValueError, match="found 2 classes in kite, needed 3"):
+        few = parts["train"].take_classes(names["train"], name="kite")
+        drawn_classes(
+            dataclasses.replace(few, class_names=(*names["train"], "b")), "val"
+        )
 
 
 def test_files_that_are_named_are_left_out(parted, tmp_path):
