@@ -81,7 +81,9 @@ def findings_table(result: Mapping[str, Any]) -> str:
     for name, found in result["findings"].items():
         metric = found["difference"]
         value = str(Summary(metric["mean"], metric["ci95"], metric["n"]))
-        seen = {True: "yes", False: "no", None: "undecided"}[found["seen"]]
+        words = {True: "yes", False: "no", None: "undecided"}
+        # Of what nobody claims there is nothing to be seen.
+        seen = words[found["seen"]] if "seen" in found else ""
         lines.append(f"| {name} | {found['what']} | {value} | {seen} |")
     return "\n".join(lines)
 

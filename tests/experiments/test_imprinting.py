@@ -308,6 +308,35 @@ def test_findings_are_paired_by_seed():
     assert found["2/n1"]["seen"] is False and "4/n1" not in found
 
 
+@pytest.mark.parametrize(
+    ("mean", "ci95", "above", "below", "equal"),
+    [
+        (3.0, 2.5, True, False, None),
+        (-3.0, 2.5, False, True, None),
+        (0.8, 1.1, None, None, True),
+        (0.5, 1.0, None, None, True),
+        (0.5, 4.0, None, None, None),
+        (-4.0, 1.0, False, True, False),
+        (4.0, None, None, None, None),
+    ],
+)
+def test_a_claim_is_seen_where_its_interval_says_so(mean, ci95, above, below, equal):
+    # Paired differences of two seeds whose mean and interval these are.
+    spread = 0.0 if ci95 is None else ci95 / 12.706204736432095
+    apart = [mean] if ci95 is None else [mean - spread, mean + spread]
+    less = {s: {"novel": 50.0, "all": 50.0} for s in range(len(apart))}
+    more = {s: {"novel": 50.0 + x, "all": 50.0} for s, x in enumerate(apart)}
+    for number, row, other, seen in (
+        ("2", "imprinting", "rand_ft", above),
+        ("8", "joint", "imprinting_ft", below),
+        ("3", "imprinting_aug", "imprinting", equal),
+    ):
+        found = findings({(row, 5): more, (other, 5): less}, TINY)
+        assert found[f"{number}/n5"]["seen"] is seen, number
+    found = findings({("joint_cosine", 5): more, ("imprinting_ft", 5): less}, TINY)
+    assert "seen" not in found["8/cosine/n5"]
+
+
 def test_pixels_are_those_of_base_classes(finished):
     _, workdir = finished
     train, _, order, *_ = _data(0)
