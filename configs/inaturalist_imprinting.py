@@ -17,8 +17,8 @@ from jaxfer.data import Crop
 config = Config(
     data=Data(
         "i_naturalist2017",
-        base_from=100,
-        fewest=20,
+        base_min_images=100,
+        min_images=20,
         side=256,
         pixels="range",
         workers=16,

@@ -30,9 +30,11 @@ class Data:
     test: str = "test"
     classes: int | None = None
     """Only the first so many of the data set's; all, unless given."""
+    min_images: int = 1
+    """Classes with fewer training images are left out."""
     side: int | None = None
     """Pixels a side to shrink images to, or to resize photographs to; as they are, and
-    256, unless given."""
+    256, unless given. A cache of photographs has the side it was written with."""
     exclude: str | None = None
     """File that names photographs to leave out."""
     limit: float = how(4.0)
@@ -81,8 +83,19 @@ def load_parts(data: Data, *, streams: bool = False) -> tuple[Images, Images]:
         exclude=data.exclude,
     )
     train, test = (parts[split] for split in splits)
-    if data.classes is not None:
-        chosen = train.class_names[: data.classes]
+    counts = np.bincount(train.labels, minlength=train.num_classes)
+    chosen = [
+        name
+        for name, count in zip(train.class_names, counts, strict=True)
+        if count >= data.min_images
+    ]
+    chosen = chosen[: data.classes]
+    if not chosen:
+        raise ValueError(
+            f"found {counts.max()} images in the largest class of {train.name}, needed "
+            f"data.min_images = {data.min_images}"
+        )
+    if len(chosen) < train.num_classes:
         train, test = (x.take_classes(chosen, name=x.name) for x in (train, test))
     size = (train.images.nbytes + test.images.nbytes) / 1e9
     if size <= data.limit:
@@ -130,7 +143,7 @@ def moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.float3
 
 
 def normalized(images: Array, centre: Array, scale: Array) -> Array:
-    """Pixels less the mean image, over their standard deviation."""
+    """Pixels less the mean image or another, times a scale."""
     return (images.astype(jnp.float32) - centre[None]) * scale
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from experiments import imprinting_result as results
 from experiments.backbone import load_parts
-from experiments.imprinting_classes import large_enough
 from experiments.imprinting_config import Config, check
 from experiments.imprinting_members import members
 from experiments.imprinting_study import Study
@@ -37,7 +36,7 @@ def run(
     if (earlier := configs.earlier_result(workdir, config)) is not None:
         return earlier
     check(config)
-    train, test = large_enough(config.data, *load_parts(config.data, streams=True))
+    train, test = load_parts(config.data, streams=True)
     queue = members(config)
     study = Study(config, workdir, train, test)
     study.check(queue)

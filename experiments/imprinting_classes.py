@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.backbone import moments
-from experiments.imprinting_config import Config, Data
+from experiments.imprinting_config import Config
 from experiments.imprinting_members import Member
 from jaxfer.data import Images, base_and_novel, few_examples
 from jaxfer.episodes import ClassTable, class_table
@@ -33,35 +33,26 @@ class Classes(NamedTuple):
     scale: np.float32
 
 
-def large_enough(data: Data, train: Images, test: Images) -> tuple[Images, Images]:
-    """Both parts without the classes that have too few training images."""
-    counts = np.bincount(train.labels, minlength=train.num_classes)
-    if counts.min() >= data.fewest:
-        return train, test
-    kept = [
-        name
-        for name, count in zip(train.class_names, counts, strict=True)
-        if count >= data.fewest
-    ]
-    return tuple(part.take_classes(kept, name=part.name) for part in (train, test))
-
-
 def draw_classes(config: Config, train: Images, test: Images, seed: int) -> Classes:
     """The base and novel classes of a seed, and the novel examples.
 
     Raises:
-        ValueError: as many base classes as there are, or a novel class with fewer
-            examples than the largest n.
+        ValueError: no base class or no novel one, or a novel class with fewer examples
+            than the largest n.
     """
     data, names = config.data, train.class_names
-    if data.base_from is None:
+    if data.base_min_images is None:
         base, novel = base_and_novel(names, data.base, seed if data.shuffled else None)
     else:
         counts = np.bincount(train.labels, minlength=len(names))
-        many = counts >= data.base_from
-        known = [name for name, much in zip(names, many, strict=True) if much]
-        others = [name for name, much in zip(names, many, strict=True) if not much]
-        base, novel = base_and_novel((*known, *others), len(known))
+        many = counts >= data.base_min_images
+        if many.all() or not many.any():
+            raise ValueError(
+                f"found {many.sum()} of {len(names)} classes with data.base_min_images "
+                f"= {data.base_min_images} training images, needed some and not all"
+            )
+        order = np.argsort(~many, kind="stable")
+        base, novel = base_and_novel([names[i] for i in order], int(many.sum()))
     number = {name: i for i, name in enumerate((*base, *novel))}
     new = np.array([number[name] for name in train.class_names], np.int32)
     shots = [config.shots, config.side_shots]

@@ -24,11 +24,9 @@ class Data(backbone.Data):
     """Base classes; the others are novel."""
     shuffled: bool = True
     """Which classes are novel hangs on the seed; else they are the last ones."""
-    base_from: int | None = None
+    base_min_images: int | None = None
     """In place of these two: base classes are those with at least so many training
     images."""
-    fewest: int = 1
-    """Classes with fewer training images are left out."""
     pixels: Literal["moments", "range"] = "moments"
     """Less the mean image of base classes and over their standard deviation, or scaled
     to [-1, 1]."""
@@ -94,7 +92,8 @@ class Config:
     shots: tuple[int, ...] = (1, 2, 5, 10, 20)
     """n, novel examples a class, of all that is done without training."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Each draws its own base and novel classes, examples and networks."""
+    """Each draws examples and networks of its own, and base and novel classes where
+    these are shuffled."""
     tuned: Rows = field(default_factory=Rows)
     """Rand + FT and Imprinting + FT."""
     transfer: Rows = field(default_factory=Rows)
@@ -114,7 +113,8 @@ class Config:
     margin: float = 1.0
     """Of the lifted structured loss."""
     steps_per_call: int = how(1)
-    """Steps in one compiled call: more of them where calls are what takes time."""
+    """Steps in one compiled call: more of them where calls are what takes time. Of
+    images that are streamed, one."""
     save_every: int = how(1000)
     """Steps between checkpoints within a network's training."""
     log_every: int = how(50)
@@ -130,9 +130,9 @@ def check(config: Config) -> None:
         "batch",
         "copies",
         "augment.side",
-        "data.base_from",
+        "data.base_min_images",
         "data.classes",
-        "data.fewest",
+        "data.min_images",
         "data.side",
         "data.workers",
         "dim",
@@ -171,6 +171,11 @@ def check(config: Config) -> None:
         raise ValueError(
             f"found {config.dim} in dims, needed others than dim = {config.dim}, "
             "which is there anyway"
+        )
+    if config.side_shots and not config.dims:
+        raise ValueError(
+            f"found side_shots = {list(config.side_shots)} and no dims, needed the "
+            "dimensions at which these are trained"
         )
     if "softmax" in config.losses:
         raise ValueError(

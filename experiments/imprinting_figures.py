@@ -175,6 +175,11 @@ def gallery(
     """Figure 5: exemplars by recall; test images, each above the one it was given to.
 
     Right ones are framed in green, wrong ones in red.
+
+    Args:
+        path: of the picture.
+        shown: see `Study`.
+        recall: of each exemplar's class.
     """
     exemplars, images = shown["exemplars"], shown["images"]
     order = np.argsort(recall)[::-1]
@@ -189,8 +194,7 @@ def gallery(
         axes = grid[divmod(place, columns)]
         _image(axes, exemplars[number])
         axes.set_title(f"{recall[number]:.0f}%", fontsize=7, pad=2)
-    right = shown["predicted"] == shown["labels"]
-    for row, chosen in enumerate((right, ~right)):
+    for row, chosen in enumerate((shown["right"], ~shown["right"])):
         for column, place in enumerate(np.flatnonzero(chosen)[:columns]):
             colour = "red" if row else "green"
             given = exemplars[shown["predicted"][place]]
@@ -255,4 +259,5 @@ def _gallery(
         return None
     record = read_json(path.with_suffix(".json"))
     recall = record["recalls"]["imprinting"][str(min(config["shots"]))]
-    return read_net(path)["gallery"], recall[result["base"] :]
+    shown = read_net(path)["gallery"]
+    return shown, [recall[result["base"] + c] for c in shown["classes"]]

@@ -1,5 +1,6 @@
 """What an imprinting study finds: accuracies over seeds, and the paper's claims."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -218,7 +219,8 @@ def tables(result: Mapping[str, Any]) -> str:
     by_table = {title: defaultdict(dict) for title in titles}
     for name, entry in result["metrics"].items():
         _, at, row, metric = name.split("/")
-        alone = row.startswith(ALONE) or row.endswith(("_average", "_nearest"))
+        kind = re.sub(r"_d\d+$", "", row)
+        alone = row.startswith(ALONE) or kind.endswith(("_average", "_nearest"))
         by_row = by_table[f"{metric} alone" if alone else metric]
         shown = Summary(entry["mean"], entry["ci95"], entry["n"])
         by_row[row.removeprefix(ALONE)][int(at[1:])] = str(shown)
@@ -243,7 +245,9 @@ def _table(title: str, by_row: Mapping[str, Mapping[int, str]]) -> str:
     ]
     for row, found in by_row.items():
         shown = " | ".join(found.get(n, "") for n in columns)
-        lines.append(f"| {ROWS.get(row, row)} | {shown} |")
+        name, _, dim = row.partition("_d")
+        called = ROWS.get(name, name) + (f", {dim} dimensions" if dim else "")
+        lines.append(f"| {called} | {shown} |")
     return "\n".join(lines)
 
 

@@ -45,17 +45,19 @@ from jaxfer.data import Images, View
 from jaxfer.episodes import check_episode
 from jaxfer.types import Head, Params, State, TrainState
 
-# Images of the gallery, at most: as many right ones, as many wrong ones.
+# Of the gallery, at most: right images, as many wrong ones, and other exemplars.
 _SHOWN = 10
+_EXEMPLARS = 60
 
 
 class Study:
-    """The images of a study on the device, and the folder its networks lie in."""
+    """The images of a study and the folder its networks lie in."""
 
     def __init__(
         self, config: Config, workdir: Path, train: Images, test: Images
     ) -> None:
-        """Put the images on the device."""
+        """Put the images on the device, unless they are to be streamed."""
+        config.augment.window(*train.images.shape[1:3])
         self.config, self.folder = config, workdir / "members"
         self.train_set, self.test_set = train, test
         self.images, self.test_images = (
@@ -377,9 +379,13 @@ class Study:
         right = predicted == labels
         parts = [np.flatnonzero(met & right), np.flatnonzero(met & ~right)]
         rows = np.concatenate([rng.permutation(part)[:_SHOWN] for part in parts])
+        given = predicted[rows] - self.base
+        some = rng.permutation(len(classes.few))[:_EXEMPLARS]
+        shown = np.union1d(some, given)
         return {
-            "exemplars": View.of(self.train_set.images)[classes.few[:, 0]],
+            "classes": shown,
+            "exemplars": View.of(self.train_set.images)[classes.few[shown, 0]],
             "images": View.of(self.test_set.images)[rows],
-            "labels": labels[rows] - self.base,
-            "predicted": predicted[rows] - self.base,
+            "right": right[rows],
+            "predicted": np.searchsorted(shown, given),
         }

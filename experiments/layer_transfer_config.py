@@ -111,6 +111,7 @@ def check(config: Config) -> None:
         "population",
         "devices",
         "data.classes",
+        "data.min_images",
         "data.side",
         "outputs",
     )
@@ -120,6 +121,11 @@ def check(config: Config) -> None:
     if not 0 <= config.net.dropout < 1:
         raise ValueError(
             f"found net.dropout = {config.net.dropout}, needed 0 up to, not with, 1"
+        )
+    if config.augment.side is not None:
+        raise ValueError(
+            f"found augment.side = {config.augment.side}, needed none: networks of "
+            "layer transfer see whole images"
         )
     if not config.grids():
         raise ValueError("found no splits in any grid, needed one, such as 0")

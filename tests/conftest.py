@@ -112,6 +112,35 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def parted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, six of each class to train on, under train/ and test/."""
+    path = tmp_path_factory.mktemp("parted")
+    for own in sorted(photographs.iterdir()):
+        for i, file in enumerate(sorted(own.iterdir())):
+            place = path / ("train" if i < 6 else "test") / own.name / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.read_bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def forgotten() -> Iterator[pytest.MonkeyPatch]:
+    """A patch for a module of tests, with which go all functions compiled under it."""
+    from experiments import backbone, imprinting_step, layer_transfer_step
+
+    def forget() -> None:
+        for module in (backbone, imprinting_step, layer_transfer_step):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+    forget()
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+    forget()
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Without checked annotations, as users run: for what the code itself refuses."""

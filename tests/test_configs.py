@@ -74,6 +74,10 @@ def test_a_config_loads_is_json_and_makes_a_run(path):
     checked = importlib.import_module(f"experiments.{_experiment(path)}_config")
     refuse = getattr(checked, "check_numbers", None) or checked.check
     refuse(config)
+    if isinstance(config, ImprintingConfig) and config.data.side:
+        config.augment.window(config.data.side, config.data.side)
+        if config.data.pixels == "range":
+            checked.check_streamed(config)
     if isinstance(config, TransferConfig):
         # Names that fit every rule of halves.
         names = ["fish/a", "vehicles_1/b", "angular00/c", "curved00/d"]
@@ -94,7 +98,7 @@ def others_stand_in(tmp_path, blobs, monkeypatch):
         return data.take(np.flatnonzero(is_test == (name == "test")), name=name)
 
     sources = sys.modules["jaxfer.data.sources"]
-    for name in ("caltech_birds2011", "cifar100", "i_naturalist2017"):
+    for name in ("caltech_birds2011", "cifar100", "folder", "i_naturalist2017"):
         write_cache(named, tmp_path / f"{name}.cache")
         monkeypatch.setitem(sources.BY_EXAMPLE, name, split)
 
@@ -150,8 +154,8 @@ def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
             dir=str(tmp_path),
             classes=classes,
             base=16,
-            base_from=None,
-            fewest=1,
+            base_min_images=None,
+            min_images=1,
             side=None,
         ),
         net=dataclasses.replace(config.net, width=2, dense=4),

@@ -1,12 +1,20 @@
-from .augment import Affine, Crop, centre_crop, random_affine, random_crop
+from .augment import (
+    Affine,
+    Crop,
+    centre_crop,
+    draw_crop,
+    random_affine,
+    random_crop,
+)
 from .cache import read_cache, write_cache
 from .cifar import cifar100
+from .folders import folder_of_classes, image_folder
 from .glyphs import glyphs
 from .halves import Halves, halve, random_halves, read_halves
 from .images import Images, rotations, shrunk
 from .omniglot import omniglot
 from .order import shuffled
-from .photos import Photos, folder, read_excluded, recorded
+from .photos import Photos, read_excluded, tfds_photos
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sources import from_arrays, load, load_all
 from .splits import (
@@ -34,17 +42,19 @@ __all__ = [
     "centre_crop",
     "cifar100",
     "draw",
+    "draw_crop",
     "drawer_examples",
     "drawn_classes",
     "fetch",
     "few_examples",
     "floats",
-    "folder",
+    "folder_of_classes",
     "from_arrays",
     "given_examples",
     "glyphs",
     "glyphs_split",
     "halve",
+    "image_folder",
     "load",
     "load_all",
     "omniglot",
@@ -56,12 +66,12 @@ __all__ = [
     "read_cache",
     "read_excluded",
     "read_halves",
-    "recorded",
     "resident",
     "rotations",
     "shrunk",
     "shuffled",
     "stream",
+    "tfds_photos",
     "to_float",
     "write_cache",
 ]

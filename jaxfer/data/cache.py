@@ -104,7 +104,7 @@ def read_cache(directory: str | Path) -> Images:
             given=meta["given"],
         )
         if data.images.nbytes > _TRUSTED:
-            vars(data)["fingerprint"] = meta["fingerprint"]
+            data = replace(data, origin=meta["fingerprint"])
     except (OSError, EOFError, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"the cache {directory} is damaged ({e}): {remedy}") from e
     if data.fingerprint != meta["fingerprint"]:

@@ -1,6 +1,7 @@
 """A labelled image data set: what every source gives and every split takes."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,9 @@ from tqdm.auto import tqdm
 
 from jaxfer.data.view import View
 
+# Images, and bytes of pixels, that are read at a time.
 _BLOCK = 4096
+_BYTES = 10**8
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Images:
         simulated: whether the data are made up by a program.
         given: how many of the images, the first ones, their source gives to train on,
             the others to test on; None where it says nothing, or of a part.
+        origin: fingerprint of the whole, where it is too large to be read through for
+            that of a part.
 
     Raises:
         ValueError: arrays of another rank, type or length, or labels without a name.
@@ -42,6 +47,7 @@ class Images:
     class_names: tuple[str, ...]
     simulated: bool = False
     given: int | None = None
+    origin: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is not images with labels."""
@@ -77,20 +83,29 @@ class Images:
         """
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.labels))
-        for block in self.blocks():
-            digest.update(np.ascontiguousarray(block))
+        if self.origin is None:
+            for block in self.blocks():
+                digest.update(np.ascontiguousarray(block))
+            return digest.hexdigest()[:16]
+        if not isinstance(self.images, View):
+            return self.origin
+        # The same images of the same whole have the same word still.
+        digest.update(repr((self.origin, self.images.transposed)).encode())
+        digest.update(np.ascontiguousarray(self.images.rows))
+        digest.update(np.ascontiguousarray(self.images.turns))
         return digest.hexdigest()[:16]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The images, some thousands at a time, read as they are asked for."""
-        for start in range(0, len(self.images), _BLOCK):
-            yield self.images[start : start + _BLOCK]
+        """The images, some thousands at a time at most, read as they are asked for."""
+        block = max(1, min(_BLOCK, _BYTES // math.prod(self.images.shape[1:])))
+        for start in range(0, len(self.images), block):
+            yield self.images[start : start + block]
 
     def in_memory(self) -> "Images":
         """The same data set with its images read, once, into one array."""
         images = np.empty(self.images.shape, np.uint8)
         self.read_into(images)
-        return replace(self, images=images)
+        return replace(self, images=images, origin=None)
 
     def read_into(self, array: np.ndarray) -> None:
         """All images, read once, into an array of their shape."""
@@ -193,4 +208,4 @@ def shrunk(data: Images, side: int) -> Images:
         np.rint(block.reshape(len(block), *cells).mean((2, 4))).astype(np.uint8)
         for block in data.blocks()
     ]
-    return replace(data, images=np.concatenate(small))
+    return replace(data, images=np.concatenate(small), origin=None)

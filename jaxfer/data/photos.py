@@ -1,8 +1,10 @@
-"""Photographs of any size: records of TFDS, or a folder a class."""
+"""Photographs of any size, decoded when asked for, and those of TFDS."""
 
 import io
+import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,15 +20,15 @@ RECORDS = {
     "caltech_birds2011": ("train", "test"),
     "i_naturalist2017": ("train", "validation"),
 }
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-# Of a folder without parts, the share of each class that is tested on.
-_TESTED = 0.2
+# Modes with a channel of what is seen through.
+_CLEAR = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 class Photos:
     """Encoded images, decoded and resized to squares when they are asked for.
 
-    Safe to read from several threads.
+    Turned upright as their EXIF says, what is transparent on white, 16 bits a channel
+    brought to 8, of an animation the first image. Safe to read from several threads.
 
     Args:
         read: gives the bytes of an image by its number.
@@ -35,7 +37,8 @@ class Photos:
         place: of an image, for messages.
 
     Raises:
-        ValueError: on reading, what is no image, with its place.
+        ValueError: a side below 1, or no Pillow; on reading, what is no image of at
+            most 16 bits, or a huge one, with its place.
 
     Example:
         >>> from PIL import Image
@@ -56,26 +59,21 @@ class Photos:
         """Remember how to read."""
         if side < 1:
             raise ValueError(f"found side = {side}, needed at least 1")
+        _pillow()
         self._read, self._place = read, place
         self.shape = (n, side, side, 3)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The images of some rows."""
-        from PIL import Image
-
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         row = 0
         with naming(lambda: self._place(row)):
             for i, row in enumerate(np.asarray(rows).tolist()):
-                with Image.open(io.BytesIO(self._read(row))) as image:
-                    square = image.convert("RGB").resize(
-                        self.shape[1:3], Image.Resampling.BILINEAR
-                    )
-                images[i] = np.asarray(square)
+                images[i] = _decoded(self._read(row), self.shape[1])
         return images
 
 
-def recorded(
+def tfds_photos(
     name: str, directory: str | Path, side: int = SIDE, exclude: Collection[str] = ()
 ) -> Images:
     """CUB-200-2011 (Wah et al. 2011) or iNaturalist 2017 (Van Horn et al. 2018).
@@ -106,86 +104,32 @@ def recorded(
         for i, (part, row) in enumerate(tqdm(places, f"reading {name}", leave=False)):
             record = part.source[row]
             labels[i] = record["label"]
-            files.append(_text(record.get("image/filename", b"")))
+            if "image/filename" in record:
+                files.append(_text(record["image/filename"]))
             if "label_name" in record:
                 names[int(labels[i])] = _text(record["label_name"])
+    if exclude and not files:
+        raise ValueError(
+            f"found {len(exclude)} files to leave out of {name}, needed none: its "
+            "records have no names of files"
+        )
 
     def read(row: int) -> bytes:
-        part, place = places[row]
-        return part.source[place]["image"]
+        part, at = places[row]
+        return part.source[at]["image"]
 
-    photos = Photos(read, len(places), side, lambda row: places[row][0].place(row))
-    return _images(
+    def place(row: int) -> str:
+        part, at = places[row]
+        return part.place(at)
+
+    return kept_images(
         name,
-        photos,
+        Photos(read, len(places), side, place),
         labels,
         [names[i] for i in sorted(names)],
         files,
         exclude,
         given=len(parts[0].source),
-    )
-
-
-def folder(
-    directory: str | Path, side: int = SIDE, exclude: Collection[str] = ()
-) -> Images:
-    """A folder of images a class, or `train/` and `test/` with such folders each.
-
-    Where there are no parts, a fifth of each class is to test on, drawn once for all,
-    at least one image of it.
-
-    Args:
-        directory: holds the folders; classes are named as these and ordered by name.
-        side: pixels a side to resize images to, whatever their shape.
-        exclude: names of files to leave out, with their class's folder or without.
-
-    Returns:
-        uint8 images `[n, side, side, 3]`, those to train on first, a view that decodes
-        them when asked for.
-
-    Raises:
-        ValueError: no folder, folders without images, a class with a single one,
-            classes of one part alone, or files to leave out that are not there.
-    """
-    directory = Path(directory)
-    if (directory / "train").is_dir() and (directory / "test").is_dir():
-        train, test = (_classes(directory / part) for part in ("train", "test"))
-        if train.keys() != test.keys():
-            alone = sorted(train.keys() ^ test.keys())
-            raise ValueError(
-                f"found classes {alone[:3]} in one of train/ and test/ of {directory}, "
-                "needed the same classes in both"
-            )
-    else:
-        train, test = {}, {}
-        for number, (name, paths) in enumerate(_classes(directory).items()):
-            if len(paths) < 2:
-                raise ValueError(
-                    f"found one image in {directory / name}, needed two, one of them "
-                    "to test on"
-                )
-            draw = np.random.RandomState([number])  # noqa: NPY002
-            paths = [paths[i] for i in draw.permutation(len(paths))]
-            cut = len(paths) - max(1, int(_TESTED * len(paths)))
-            train[name], test[name] = paths[:cut], paths[cut:]
-    paths, labels = [], []
-    for part in (train, test):
-        for number, own in enumerate(part.values()):
-            paths += own
-            labels += [number] * len(own)
-
-    def read(row: int) -> bytes:
-        return paths[row].read_bytes()
-
-    photos = Photos(read, len(paths), side, lambda row: str(paths[row]))
-    return _images(
-        directory.name,
-        photos,
-        np.array(labels, np.int32),
-        [*train],
-        [f"{path.parent.name}/{path.name}" for path in paths],
-        exclude,
-        given=sum(len(own) for own in train.values()),
     )
 
 
@@ -202,13 +146,54 @@ def read_excluded(path: str | Path) -> frozenset[str]:
         lines = Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} cannot be read as a list of files ({e})") from e
-    found = [line.rpartition("#")[2].strip() for line in lines if line[:1] != "#"]
+    found = [
+        re.split(r"\s#\s+", line)[-1].strip()
+        for line in lines
+        if not re.match(r"#+\s", line)
+    ]
     if not any(found):
         raise ValueError(f"found no name of a file in {path}, needed one a line")
     return frozenset(found) - {""}
 
 
-def _images(
+def _decoded(encoded: bytes, side: int) -> np.ndarray:
+    image_module, ops = _pillow()
+    try:
+        with image_module.open(io.BytesIO(encoded)) as opened:
+            image = ops.exif_transpose(opened)
+            if image.mode.startswith("I;16"):
+                pixels = (np.asarray(image) / 257).round().astype(np.uint8)
+                image = image_module.fromarray(pixels)
+            elif image.mode in ("I", "F"):
+                raise ValueError(
+                    f"found pixels of mode {image.mode!r}, needed at most 16 bits each"
+                )
+            elif image.mode in _CLEAR or "transparency" in image.info:
+                image = image.convert("RGBA")
+                white = image_module.new("RGBA", image.size, "white")
+                image = image_module.alpha_composite(white, image)
+            square = image.convert("RGB").resize(
+                (side, side), image_module.Resampling.BILINEAR
+            )
+    except image_module.DecompressionBombError as e:
+        raise ValueError(str(e)) from e
+    return np.asarray(square)
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        # Optional.
+        from PIL import Image, ImageOps
+    except ImportError as e:
+        raise ValueError(
+            f"found no Pillow to decode photographs with ({e}): pip install "
+            "'jaxfer[data]', or bring an array cache that tools/prepare_data.py made "
+            "elsewhere"
+        ) from e
+    return Image, ImageOps
+
+
+def kept_images(
     name: str,
     photos: Photos,
     labels: np.ndarray,
@@ -218,15 +203,29 @@ def _images(
     *,
     given: int,
 ) -> Images:
-    """The images that are not left out."""
-    called = [{file, Path(file).name} for file in files]
-    if lost := sorted(set(exclude) - set().union(*called)):
-        raise ValueError(
-            f"found {lost[:3]} among files to leave out of {name}, needed names of "
-            f"files it has, such as {files[0]!r}"
-        )
-    out = np.array([not found.isdisjoint(exclude) for found in called])
-    keep = np.flatnonzero(~out)
+    """The images that are not left out.
+
+    Args:
+        name: of the data set.
+        photos: all images.
+        labels: of each.
+        class_names: of the data set.
+        files: names of the images' files, asked for where some are to be left out.
+        exclude: names to leave out.
+        given: how many of the first ones are to train on.
+
+    Raises:
+        ValueError: a name that is not there.
+    """
+    keep = np.arange(len(labels))
+    if exclude:
+        called = [{file, Path(file).name} for file in files]
+        if lost := sorted(set(exclude) - set().union(*called)):
+            raise ValueError(
+                f"found {lost[:3]} among files to leave out of {name}, needed names of "
+                f"files it has, such as {files[0]!r}"
+            )
+        keep = np.flatnonzero([found.isdisjoint(exclude) for found in called])
     return Images(
         name,
         View.of(photos).take(keep),
@@ -234,25 +233,6 @@ def _images(
         tuple(class_names),
         given=int((keep < given).sum()),
     )
-
-
-def _classes(directory: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder, by name."""
-    found = {}
-    for own in sorted(path for path in directory.glob("*") if path.is_dir()):
-        paths = sorted(p for p in own.iterdir() if p.suffix.lower() in _SUFFIXES)
-        if not paths and not own.name.startswith("."):
-            raise ValueError(
-                f"found no image in {own}, needed files that end in one of "
-                f"{sorted(_SUFFIXES)}"
-            )
-        if paths:
-            found[own.name] = paths
-    if not found:
-        raise ValueError(
-            f"found no folders in {directory}, needed one a class with images in it"
-        )
-    return found
 
 
 def _text(value: bytes | str) -> str:

@@ -12,10 +12,11 @@ from jaxtyping import Integer, Num
 
 from jaxfer.data.cache import read_cache
 from jaxfer.data.cifar import cifar100
+from jaxfer.data.folders import folder_of_classes, image_folder
 from jaxfer.data.glyphs import glyphs
 from jaxfer.data.images import Images, shrunk
 from jaxfer.data.omniglot import omniglot
-from jaxfer.data.photos import RECORDS, SIDE, folder, read_excluded, recorded
+from jaxfer.data.photos import RECORDS, SIDE, read_excluded, tfds_photos
 from jaxfer.data.splits import BY_CLASS, BY_EXAMPLE
 from jaxfer.data.view import View
 
@@ -27,6 +28,7 @@ NAMES = (
     "i_naturalist2017",
     "omniglot",
 )
+_PHOTOGRAPHS = (*RECORDS, "folder")
 
 
 def data_directory(directory: str | Path | None = None) -> Path:
@@ -65,13 +67,14 @@ def load_all(
             prepared; 'folder', a folder of images a class.
         directory: see `data_directory`; the folder itself.
         side: pixels a side of the images: photographs are resized to it (256, unless
-            given), others shrunk.
+            given), others shrunk. A cache has the side it was written with.
         exclude: a file that names photographs to leave out (see `read_excluded`).
 
     Raises:
-        ValueError: an unknown name, a data set that is not there, a side that others
-            than photographs cannot be shrunk to, or something to leave out of what is
-            not photographs, or of a cache, which does not know the names of files.
+        ValueError: an unknown name, a data set that is not there, a side that a cache
+            of photographs does not have or others cannot be shrunk to, or something to
+            leave out of what is not photographs, or of a cache, which does not know
+            the names of files.
     """
     _check_name(name)
     cache = cache_directory(name, directory)
@@ -83,9 +86,16 @@ def load_all(
             )
         data = read_cache(cache)
     else:
-        data = load_source(name, directory, side=side, exclude=exclude)
-    if side is None or data.images.shape[1:3] == (side, side):
+        asked = side if name in _PHOTOGRAPHS else None
+        data = load_source(name, directory, side=asked, exclude=exclude)
+    height, width = data.images.shape[1:3]
+    if side is None or (height, width) == (side, side):
         return data
+    if name in _PHOTOGRAPHS:
+        raise ValueError(
+            f"found {height}x{width} images in {cache}, needed side = {side}: write it "
+            f"with `python tools/prepare_data.py {name} --to DIR --side {side}`"
+        )
     return shrunk(data, side)
 
 
@@ -101,21 +111,26 @@ def load_source(
     Args:
         name: see `load_all`.
         directory: where TFDS has prepared it; the folder itself.
-        side: to resize photographs to; others come as they are.
+        side: to resize photographs to, 256 unless given; others have none.
         exclude: see `load_all`.
 
     Raises:
-        ValueError: an unknown name, or a data set that is not there.
+        ValueError: an unknown name, a data set that is not there, or a side or
+            something to leave out for what is not photographs.
     """
     _check_name(name)
-    if exclude is not None and name not in (*RECORDS, "folder"):
-        raise ValueError(f"found {exclude} to leave out of {name}, needed photographs")
+    if name not in _PHOTOGRAPHS and (side, exclude) != (None, None):
+        raise ValueError(
+            f"found side = {side} and exclude = {exclude} for {name}, needed "
+            "photographs"
+        )
+    side = SIDE if side is None else side
     out = frozenset() if exclude is None else read_excluded(exclude)
     if name == "glyphs":
         return glyphs()
     directory = data_directory(directory)
     if name == "folder":
-        return folder(directory, side or SIDE, out)
+        return image_folder(directory, side, out)
     if not (directory / name).is_dir():
         raise ValueError(
             f"found neither {name}.cache nor {name} as TFDS prepares it in {directory},"
@@ -123,7 +138,7 @@ def load_source(
             f"prepare it with `python tools/prepare_data.py {name} --to DIR`"
         )
     if name in RECORDS:
-        return recorded(name, directory, side or SIDE, out)
+        return tfds_photos(name, directory, side, out)
     return {"cifar100": cifar100, "omniglot": omniglot}[name](directory)
 
 
@@ -157,10 +172,34 @@ def load(
     rules = BY_CLASS if by == "class" else BY_EXAMPLE
     if name not in rules:
         raise ValueError(f"{name} has no parts by {by}, needed one of {[*rules]}")
-    data = load_all(name, directory, side=side, exclude=exclude)
-    if isinstance(data.images, View) and data.images.nbytes <= limit:
-        data = data.in_memory()
+    if name == "folder" and by == "class":
+        parts = _class_parts(splits, directory, side, exclude)
+        if parts is not None:
+            return {split: _held(part, limit) for split, part in parts.items()}
+    data = _held(load_all(name, directory, side=side, exclude=exclude), limit)
     return {split: rules[name](data, split) for split in splits}
+
+
+def _held(data: Images, limit: float) -> Images:
+    """The data set in memory, where it is to be decoded and is not above the limit."""
+    if isinstance(data.images, View) and data.images.nbytes <= limit:
+        return data.in_memory()
+    return data
+
+
+def _class_parts(
+    splits: Sequence[str],
+    directory: str | Path | None,
+    side: int | None,
+    exclude: str | Path | None,
+) -> dict[str, Images] | None:
+    """The parts of a folder that has some with classes of their own."""
+    where = data_directory(directory)
+    out = frozenset() if exclude is None else read_excluded(exclude)
+    size = SIDE if side is None else side
+    parts = {split: folder_of_classes(where, split, size, out) for split in splits}
+    found = {split: part for split, part in parts.items() if part is not None}
+    return found if len(found) == len(parts) else None
 
 
 def from_arrays(

@@ -71,7 +71,8 @@ def open_records(name: str, directory: Path, split: str) -> Records:
             "needed ArrayRecord files: prepare it with `python tools/prepare_data.py "
             f"{name} --to DIR` ({why})"
         ) from e
-    files = ", ".join(str(path) for path in builder.info.splits[split].filepaths)
+    paths = [str(path) for path in builder.info.splits[split].filepaths]
+    files = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"
     return Records(source, builder.info.features, files)
 
 

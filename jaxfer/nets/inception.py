@@ -34,9 +34,9 @@ def inception_v1(
 ) -> Net:
     """Three convolutions, nine blocks of four branches, mean pooling, a classifier.
 
-    Szegedy et al. 2015, Table 1, as TensorFlow-slim and torchvision have it, and Qi et
-    al. 2018 start from it: BatchNorm after every convolution, 3x3 kernels where the
-    table has 5x5, no classifiers on the side.
+    Szegedy et al. 2015, Table 1, with what TensorFlow-slim changed in it, from which Qi
+    et al. 2018 start: BatchNorm after every convolution, 3x3 kernels where the table
+    has 5x5, no classifiers on the side. Pools are the table's.
 
     Args:
         num_classes: outputs of the classifier.

@@ -1,38 +1,24 @@
 """Photographs from folders and from records, against Pillow and the files."""
 
-import dataclasses
 import io
-import zipfile
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxfer.data import (
-    drawn_classes,
-    folder,
-    from_arrays,
+    Photos,
     given_examples,
+    image_folder,
     load,
     photos,
     read_excluded,
-    recorded,
+    tfds_photos,
     write_cache,
 )
 from jaxfer.data.sources import cache_directory
 from jaxfer.data.tfds import Records
-
-
-@pytest.fixture(scope="module")
-def parted(photographs, tmp_path_factory):
-    """The same, six of each class to train on, under train/ and test/."""
-    path = tmp_path_factory.mktemp("parted")
-    for own in sorted(photographs.iterdir()):
-        for i, file in enumerate(sorted(own.iterdir())):
-            place = path / ("train" if i < 6 else "test") / own.name / file.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(file.read_bytes())
-    return path
 
 
 def _resized(file, side):
@@ -41,70 +27,8 @@ def _resized(file, side):
         return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
 
 
-def test_a_folder_a_class_with_parts(parted):
-    data = folder(parted, 40)
-    classes = sorted(path.name for path in (parted / "train").iterdir())
-    assert data.class_names == tuple(classes) and data.given == 18
-    files = [
-        file
-        for part in ("train", "test")
-        for name in classes
-        for file in sorted((parted / part / name).iterdir())
-    ]
-    assert len(files) == len(data.images) == 36
-    for row in (0, 17, 18, 35):
-        np.testing.assert_array_equal(data.images[row], _resized(files[row], 40))
-        assert data.class_names[data.labels[row]] == files[row].parent.name
-    assert [*data.images.shape] == [36, 40, 40, 3]
-
-
-def test_a_folder_without_parts_is_divided_once_for_all(photographs):
-    data = folder(photographs, 8)
-    train, test = (given_examples(data, part) for part in ("trainval", "test"))
-    np.testing.assert_array_equal(np.bincount(train.labels), [10, 10, 10])
-    np.testing.assert_array_equal(np.bincount(test.labels), [2, 2, 2])
-    assert folder(photographs, 8).fingerprint == data.fingerprint
-    pixels = {x.tobytes() for x in data.in_memory().images}
-    assert len(pixels) == 36
-    # Not the first files, which may be of one photographer.
-    first = _resized(min((photographs / data.class_names[0]).iterdir()), 8)
-    chosen = folder(photographs, 8).in_memory().images
-    assert not (chosen[0] == first).all()
-
-
-def test_parts_are_loaded_by_name(parted):
-    parts = load(
-        "folder", ["train", "val", "trainval", "test"], parted, by="example", side=16
-    )
-    counts = {name: np.bincount(x.labels).tolist() for name, x in parts.items()}
-    assert counts == {
-        "train": [5, 5, 5],
-        "val": [1, 1, 1],
-        "trainval": [6, 6, 6],
-        "test": [6, 6, 6],
-    }
-
-
-def test_classes_are_dealt_out_for_episodes(photographs):
-    parts = load("folder", ["train", "val", "trainval", "test"], photographs, side=8)
-    names = {name: part.class_names for name, part in parts.items()}
-    assert sorted(names["trainval"]) == sorted((*names["train"], *names["val"]))
-    dealt = sorted((*names["trainval"], *names["test"]))
-    assert dealt == ["kite", "robin", "wren"]
-    # All images of a class, whichever part they are in by example.
-    assert all(len(parts[name].images) == 12 for name in ("train", "val", "test"))
-    many = from_arrays(np.zeros((100, 2, 2)), np.arange(100))
-    sizes = [drawn_classes(many, x).num_classes for x in ("train", "val", "test")]
-    assert sizes == [64, 16, 20]
-    with pytest.raises(ValueError, match="found 2 classes in kite, needed 3"):
-        few = parts["train"].take_classes(names["train"], name="kite")
-        drawn_classes(
-            dataclasses.replace(few, class_names=(*names["train"], "b")), "val"
-        )
-
-
 def test_files_that_are_named_are_left_out(parted, tmp_path):
-    whole = folder(parted, 8)
+    whole = image_folder(parted, 8)
     own = parted / "train" / whole.class_names[1]
     one, other = sorted(own.iterdir())[:2]
     listed = tmp_path / "out.txt"
@@ -124,11 +48,11 @@ def test_files_that_are_named_are_left_out(parted, tmp_path):
     with pytest.raises(
         ValueError, match=r"found \['nobody.jpg'\] among files to leave"
     ):
-        folder(parted, 8, read_excluded(listed))
+        image_folder(parted, 8, read_excluded(listed))
     listed.write_text("# nothing\n")
     with pytest.raises(ValueError, match="found no name of a file in"):
         read_excluded(listed)
-    with pytest.raises(ValueError, match="to leave out of glyphs, needed photographs"):
+    with pytest.raises(ValueError, match="out.txt for glyphs, needed photographs"):
         load("glyphs", ["train"], exclude=listed)
 
 
@@ -139,57 +63,49 @@ def test_the_published_list_of_birds_in_imagenet_is_read(real_data):
     assert len(found) == 43 and found < there
 
 
-def test_what_is_no_folder_of_classes_is_refused(tmp_path, photographs, parted):
-    with pytest.raises(ValueError, match="found no folders in .*, needed one a class"):
-        folder(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("none yet")
-    with pytest.raises(
-        ValueError, match="found no image in .*empty, needed files that"
-    ):
-        folder(tmp_path)
-    file = next(photographs.glob("*/*"))
-    (tmp_path / "empty" / "one.jpg").write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match="found one image in .*empty, needed two"):
-        folder(tmp_path)
-    for part in ("train", "test"):
-        (tmp_path / "half" / part / part).mkdir(parents=True)
-        (tmp_path / "half" / part / part / "a.jpg").write_bytes(file.read_bytes())
-    with pytest.raises(
-        ValueError, match=r"found classes \['test', 'train'\] in one of"
-    ):
-        folder(tmp_path / "half")
-    (tmp_path / "empty" / "two.jpg").write_bytes(b"not a picture")
-    (tmp_path / "half").rename(tmp_path / "empty" / "half")
-    data = folder(tmp_path)
-    with pytest.raises(ValueError, match=r"two.jpg is damaged \(cannot identify"):
-        data.in_memory()
-    with pytest.raises(ValueError, match="side = 0, needed at least 1"):
-        folder(parted, 0)
+def _written(image, kind, **how):
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
 
 
-def test_real_photographs_are_read(real_data, tmp_path):
-    with zipfile.ZipFile(
-        real_data / "cub" / "cub200_2010_10classes_short160.zip"
-    ) as file:
-        file.extractall(tmp_path)
-    data = folder(tmp_path, 32)
-    assert data.num_classes == 10 and len(data.images) == 294
-    assert data.class_names[0] == "001.Black_footed_Albatross"
-    pixels = data.in_memory().images
-    # Photographs: neither blank nor noise.
-    assert 20 < pixels.std() < 100
-    assert np.abs(np.diff(pixels.astype(int), axis=2)).mean() < 25
+def _read(encoded, side=4):
+    return Photos(lambda row: encoded, 1, side, lambda row: "it")[np.array([0])][0]
 
 
-def test_one_image_a_class_is_too_few_without_parts(real_data, tmp_path):
-    with zipfile.ZipFile(
-        real_data / "imagenet_sample" / "imagenet_1k_one_per_class_short128.zip"
-    ) as file:
-        for name in file.namelist()[:3]:
-            file.extract(name, tmp_path)
-    with pytest.raises(ValueError, match="found one image in .*n01440764, needed two"):
-        folder(tmp_path)
+def test_pixels_are_those_one_sees():
+    # Lies on its side, as telephones write it: red is on top once it is upright.
+    sideways = Image.new("RGB", (4, 4), "blue")
+    sideways.paste("red", (0, 0, 2, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = _read(_written(sideways, "PNG", exif=exif))
+    np.testing.assert_array_equal(upright[0], [[255, 0, 0]] * 4)
+    np.testing.assert_array_equal(upright[3], [[0, 0, 255]] * 4)
+    clear = Image.new("RGBA", (4, 4), (9, 9, 9, 0))
+    assert _read(_written(clear, "PNG")).min() == 255
+    deep = Image.fromarray(np.full((4, 4), 257 * 123, np.uint16))
+    assert (_read(_written(deep, "PNG")) == 123).all()
+    grey = Image.new("L", (4, 4), 77)
+    assert (_read(_written(grey, "PNG")) == 77).all()
+    with pytest.raises(ValueError, match="it is damaged .found pixels of mode 'F'"):
+        _read(_written(Image.new("F", (4, 4)), "TIFF"))
+
+
+def test_a_huge_image_is_named(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match="it is damaged .Image size .* exceeds limit"):
+        _read(_written(Image.new("L", (9, 9)), "PNG"))
+
+
+def test_without_pillow_the_extra_is_named(photographs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ValueError, match=r"found no Pillow .*'jaxfer\[data\]'"):
+        image_folder(photographs)
+
+
+def _broken(encoded, side):
+    raise OSError("cannot identify image file")
 
 
 class _Source:
@@ -229,17 +145,18 @@ def test_records_are_read_as_folders_are(parted, monkeypatch, name):
         return Records(_Source(files, classes, birds), {"label": Label}, f"{part}.x")
 
     monkeypatch.setattr(photos, "open_records", records)
-    data, same = recorded(name, "somewhere", 24), folder(parted, 24)
+    data, same = tfds_photos(name, "somewhere", 24), image_folder(parted, 24)
     assert (data.class_names, data.given) == (same.class_names, same.given)
     assert data.fingerprint == same.fingerprint
+    with pytest.raises(ValueError, match="record 2 of test.x is damaged"):
+        monkeypatch.setattr(photos, "_decoded", _broken)
+        data.images[np.array([18 + 2])]
     out = sorted((parted / "train").glob("*/*"))[3]
     if birds:
-        assert len(recorded(name, "somewhere", 24, [out.name]).images) == 35
+        assert len(tfds_photos(name, "somewhere", 24, [out.name]).images) == 35
     else:
-        with pytest.raises(
-            ValueError, match="among files to leave out of i_naturalist"
-        ):
-            recorded(name, "somewhere", 24, [out.name])
+        with pytest.raises(ValueError, match="its records have no names of files"):
+            tfds_photos(name, "somewhere", 24, [out.name])
 
 
 def test_birds_as_tfds_prepares_them(parted, tmp_path):
@@ -284,9 +201,9 @@ def test_birds_as_tfds_prepares_them(parted, tmp_path):
 
     builder = CaltechBirds2011(data_dir=str(tmp_path), file_format="array_record")
     builder.download_and_prepare()
-    data = recorded("caltech_birds2011", tmp_path, 24)
+    data = tfds_photos("caltech_birds2011", tmp_path, 24)
     # Records are shuffled when they are written.
-    same = folder(parted, 24)
+    same = image_folder(parted, 24)
     key = lambda x: (x[0], x[1].tobytes())  # noqa: E731
     for part in ("trainval", "test"):
         one, other = (given_examples(x, part).in_memory() for x in (data, same))
@@ -302,14 +219,14 @@ def test_birds_as_tfds_prepares_them(parted, tmp_path):
 def test_a_cache_keeps_parts_and_is_not_read_through_when_large(
     parted, tmp_path, monkeypatch
 ):
-    data = folder(parted, 8)
+    data = image_folder(parted, 8)
     path = write_cache(data, cache_directory("folder", tmp_path))
     (again,) = load("folder", ["test"], tmp_path, by="example").values()
     assert len(again.images) == 18
     with pytest.raises(ValueError, match="needed a cache written without them"):
         load("folder", ["test"], tmp_path, by="example", exclude="out.txt")
-    (smaller,) = load("folder", ["test"], tmp_path, by="example", side=4).values()
-    assert smaller.images.shape == (18, 4, 4, 3)
+    with pytest.raises(ValueError, match="8x8 images in .*needed side = 4: write it"):
+        load("folder", ["test"], tmp_path, by="example", side=4)
     images = np.load(path / "images.npy", mmap_mode="r+")
     images[0, 0, 0] ^= 1
     images.flush()
@@ -318,4 +235,10 @@ def test_a_cache_keeps_parts_and_is_not_read_through_when_large(
     monkeypatch.setattr("jaxfer.data.cache._TRUSTED", 0)
     from jaxfer.data import read_cache
 
-    assert read_cache(path).fingerprint == data.fingerprint
+    trusted = read_cache(path)
+    assert trusted.fingerprint == data.fingerprint
+    # Nor are its parts, which are told apart by what they are of it.
+    parts = [given_examples(trusted, name) for name in ("train", "test", "test")]
+    words = [part.fingerprint for part in parts]
+    assert words[1] == words[2] and len({*words, data.fingerprint}) == 3
+    assert parts[0].in_memory().fingerprint != words[0]

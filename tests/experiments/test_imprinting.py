@@ -49,12 +49,13 @@ TINY = Config(
 )
 
 
+NOT_TRAINED = ("Rand-noFT", "Imprinting", "Imprinting + Aug", "nearest neighbour")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def linear_net():
+def linear_net(forgotten):
     """What is tested here is not the network, so one that compiles at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imprinting_step, "make_net", lambda net, dim: nets.linear(dim))
-        yield
+    forgotten.setattr(imprinting_step, "make_net", lambda net, dim: nets.linear(dim))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,13 @@ def test_the_last_epoch_is_reported_and_no_better_one(finished):
 def test_a_killed_study_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
     _, whole = finished
     few = dataclasses.replace(
-        TINY, seeds=(0,), dims=(), losses=(), joint=Rows((), ()), save_every=5
+        TINY,
+        seeds=(0,),
+        dims=(),
+        losses=(),
+        side_shots=(),
+        joint=Rows((), ()),
+        save_every=5,
     )
     real, calls = imprinting_step.make_step, []
 
@@ -279,11 +286,12 @@ def test_tables_keep_classifiers_of_novel_classes_apart(finished):
     )
     assert [*shown] == ["novel", "base", "all", "harmonic", "novel alone"]
     assert shown["all"] == [
-        *("Rand-noFT", "Imprinting", "Imprinting + Aug", "nearest neighbour"),
-        *("rand_noft_d4", "imprinting_d4", "imprinting_aug_d4", "nearest_d4"),
+        *NOT_TRAINED,
+        *(f"{row}, 4 dimensions" for row in NOT_TRAINED),
         *("Rand + FT", "Imprinting + FT", "AllClassJoint"),
-        *("AllClassJoint, cosine head", "joint_d4"),
+        *("AllClassJoint, cosine head", "AllClassJoint, 4 dimensions"),
     ]
+    assert shown["novel"] == shown["all"]
     assert {"softmax_nearest", "lifted_average", "Imprinting + Aug", "Rand + FT"} < {
         *shown["novel alone"]
     }
@@ -357,6 +365,13 @@ def test_pixels_are_those_of_base_classes(finished):
         (["--shots", "0"], r"shots = \[0\], needed at least 1"),
         (["--dims", "64"], "64 in dims, needed others than dim = 64"),
         (["--losses", "softmax"], "'softmax' in losses, needed others"),
+        (["--side-shots", "2"], r"side_shots = \[2\] and no dims, needed the dimens"),
+        (["--augment.side", "15"], "window of 15 pixels a side and images of 14x14"),
+        (["--data.min-images", "99"], "15 images in the largest class of glyphs"),
+        (
+            ["--data.base-min-images", "9"],
+            "found 16 of 16 classes with data.base_min_images = 9 training images",
+        ),
         (["--losses", "nca", "--group", "5"], "needed a multiple of group = 5"),
         (
             ["--batch", "900", "--group", "2"],

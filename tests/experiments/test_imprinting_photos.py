@@ -38,11 +38,9 @@ CONFIG = Config(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def linear_net():
+def linear_net(forgotten):
     """What is tested here is not the network, so one that compiles at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imprinting_step, "make_net", lambda net, dim: nets.linear(dim))
-        yield
+    forgotten.setattr(imprinting_step, "make_net", lambda net, dim: nets.linear(dim))
 
 
 def _config(photographs, **data):
@@ -80,7 +78,7 @@ def test_streamed_is_what_it_is_on_the_device(resident, photographs, tmp_path, c
 
 
 def test_a_streamed_study_goes_on_where_it_was_killed(
-    resident, photographs, tmp_path, monkeypatch
+    resident, photographs, tmp_path, monkeypatch, capsys
 ):
     real, calls = imprinting_step.make_step, []
 
@@ -100,7 +98,10 @@ def test_a_streamed_study_goes_on_where_it_was_killed(
         patch.setattr("experiments.imprinting_study.make_step", dying)
         with pytest.raises(MemoryError):
             imprinting.run(config, tmp_path)
+    capsys.readouterr()
     imprinting.run(config, tmp_path)
+    # 5 of the 6 steps of its first network were taken, and saved at every other.
+    assert "train: going on from step 4 of 6" in capsys.readouterr().out
     _same_members(tmp_path, resident[1])
 
 
@@ -131,7 +132,8 @@ def test_classes_may_be_base_by_their_number_of_images(photographs, tmp_path):
         for file in sorted(parts[0].iterdir())[: 2 if name == "owl" else 5]:
             (tmp_path / "some" / name / file.name).write_bytes(file.read_bytes())
     few = dataclasses.replace(
-        _config(tmp_path / "some", base_from=8, fewest=3),
+        # Of the mean image, which streamed ones have not.
+        _config(tmp_path / "some", base_min_images=8, min_images=3, pixels="moments"),
         losses=(),
         tuned=Rows((), ()),
         transfer=Rows((), ()),

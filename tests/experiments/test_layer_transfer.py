@@ -20,7 +20,6 @@ pytestmark = pytest.mark.usefixtures("small_glyphs")
 
 TINY = Config(
     data=Data("glyphs", classes=16, side=14),
-    # No other test has these numbers, by which networks are remembered.
     net=Network(width=3, dense=9, dropout=0.2),
     optim=Optim(learning_rate=0.05),
     similar=Grid(
@@ -63,11 +62,9 @@ def _eight(outputs, *, width, dense, dropout, normalize, dtype):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_net():
+def small_net(forgotten):
     """Eight layers that compile fast: what is tested here is not the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nets, "eight_layers", _eight)
-        yield
+    forgotten.setattr(nets, "eight_layers", _eight)
 
 
 def _only(*treatments, **changes):

@@ -35,6 +35,7 @@ def _run(tmp_path, *options):
         (["--data.side", "9"], "28x28 images in glyphs .* side 9, needed a divisor"),
         (["--data.limit", "0"], "GB of pixels .* needed at most data.limit = 0"),
         (["--batch", "100000"], "examples of similar-0A.*, needed at least a batch"),
+        (["--augment.side", "20"], "augment.side = 20, needed none: networks of lay"),
         (["--outputs", "3"], "outputs = 3, needed at least the 100 classes"),
         (["--epochs", "0"], "found epochs = 0, needed at least 1"),
         (["--population", "-1"], "found population = -1, needed at least 1"),

@@ -1,0 +1,195 @@
+"""Photographs in a folder a class, against Pillow and the files."""
+
+import dataclasses
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxfer.data import (
+    drawn_classes,
+    folder_of_classes,
+    from_arrays,
+    given_examples,
+    image_folder,
+    load,
+)
+
+
+def _resized(file, side):
+    with Image.open(file) as image:
+        size = (side, side)
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
+
+
+def test_a_folder_a_class_with_parts(parted):
+    data = image_folder(parted, 40)
+    classes = sorted(path.name for path in (parted / "train").iterdir())
+    assert data.class_names == tuple(classes) and data.given == 18
+    files = [
+        file
+        for part in ("train", "test")
+        for name in classes
+        for file in sorted((parted / part / name).iterdir())
+    ]
+    assert len(files) == len(data.images) == 36
+    for row in (0, 17, 18, 35):
+        np.testing.assert_array_equal(data.images[row], _resized(files[row], 40))
+        assert data.class_names[data.labels[row]] == files[row].parent.name
+    assert [*data.images.shape] == [36, 40, 40, 3]
+
+
+def test_a_folder_without_parts_is_divided_once_for_all(photographs):
+    data = image_folder(photographs, 8)
+    train, test = (given_examples(data, part) for part in ("trainval", "test"))
+    np.testing.assert_array_equal(np.bincount(train.labels), [10, 10, 10])
+    np.testing.assert_array_equal(np.bincount(test.labels), [2, 2, 2])
+    assert image_folder(photographs, 8).fingerprint == data.fingerprint
+    pixels = {x.tobytes() for x in data.in_memory().images}
+    assert len(pixels) == 36
+    # Not the first files, which may be of one photographer.
+    first = _resized(min((photographs / data.class_names[0]).iterdir()), 8)
+    chosen = image_folder(photographs, 8).in_memory().images
+    assert not (chosen[0] == first).all()
+
+
+def test_parts_are_loaded_by_name(parted):
+    parts = load(
+        "folder", ["train", "val", "trainval", "test"], parted, by="example", side=16
+    )
+    counts = {name: np.bincount(x.labels).tolist() for name, x in parts.items()}
+    assert counts == {
+        "train": [5, 5, 5],
+        "val": [1, 1, 1],
+        "trainval": [6, 6, 6],
+        "test": [6, 6, 6],
+    }
+
+
+def test_classes_are_dealt_out_for_episodes(photographs):
+    parts = load("folder", ["train", "val", "trainval", "test"], photographs, side=8)
+    names = {name: part.class_names for name, part in parts.items()}
+    assert sorted(names["trainval"]) == sorted((*names["train"], *names["val"]))
+    dealt = sorted((*names["trainval"], *names["test"]))
+    assert dealt == ["kite", "robin", "wren"]
+    # All images of a class, whichever part they are in by example.
+    assert all(len(parts[name].images) == 12 for name in ("train", "val", "test"))
+    many = from_arrays(np.zeros((100, 2, 2)), np.arange(100))
+    sizes = [drawn_classes(many, x).num_classes for x in ("train", "val", "test")]
+    assert sizes == [64, 16, 20]
+    with pytest.raises(ValueError, match="found 2 classes in kite, needed 3"):
+        few = parts["train"].take_classes(names["train"], name="kite")
+        drawn_classes(
+            dataclasses.replace(few, class_names=(*names["train"], "b")), "val"
+        )
+
+
+def test_parts_with_classes_of_their_own_are_those_of_episodes(photographs, tmp_path):
+    for part, name in (("train", "wren"), ("val", "kite"), ("test", "robin")):
+        shutil.copytree(photographs / name, tmp_path / part / name)
+    parts = load("folder", ["train", "val", "trainval", "test"], tmp_path, side=8)
+    names = {name: part.class_names for name, part in parts.items()}
+    assert names == {
+        "train": ("wren",),
+        "val": ("kite",),
+        "trainval": ("wren", "kite"),
+        "test": ("robin",),
+    }
+    assert [len(part.images) for part in parts.values()] == [12, 12, 24, 12]
+    shutil.copytree(photographs / "kite", tmp_path / "test" / "kite")
+    with pytest.raises(ValueError, match=r"classes \['kite'\] in two parts of"):
+        load("folder", ["test"], tmp_path)
+
+
+def test_a_part_to_validate_on_is_trained_on_or_tests(parted, tmp_path):
+    shutil.copytree(parted, tmp_path / "all")
+    for own in (tmp_path / "all" / "test").iterdir():
+        for file in sorted(own.iterdir())[:2]:
+            place = tmp_path / "all" / "val" / own.name / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(place)
+    assert image_folder(tmp_path / "all", 8).given == 3 * 8
+    shutil.rmtree(tmp_path / "all" / "test")
+    data = image_folder(tmp_path / "all", 8)
+    assert (len(data.images), data.given) == (3 * 8, 3 * 6)
+
+
+def test_only_images_of_classes_are_met(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "mine")
+    expected = image_folder(tmp_path / "mine", 8).in_memory()
+    first = tmp_path / "mine" / "kite"
+    (first / "kite05.jpg").rename(first / "KITE05.JPG")
+    (first / "._kite00.jpg").write_bytes(b"of another system")
+    (first / "folder.png").mkdir()
+    shutil.copytree(first, tmp_path / "mine" / ".thumbnails")
+    shutil.copytree(first, tmp_path / "mine" / "folder.cache")
+    (first / "more").mkdir()
+    (first / "kite11.jpg").rename(first / "more" / "kite11.jpg")
+    found = image_folder(tmp_path / "mine", 8).in_memory()
+    assert found.class_names == expected.class_names and found.name == "mine"
+    assert {x.tobytes() for x in found.images} == {x.tobytes() for x in expected.images}
+
+
+def test_a_class_is_divided_by_its_name_alone(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "mine")
+    before = given_examples(image_folder(tmp_path / "mine", 8), "test").in_memory()
+    shutil.copytree(photographs / "kite", tmp_path / "mine" / "albatross")
+    after = given_examples(image_folder(tmp_path / "mine", 8), "test").in_memory()
+    np.testing.assert_array_equal(after.images[after.labels > 0], before.images)
+
+
+def test_what_is_no_folder_of_classes_is_refused(tmp_path, photographs, parted):
+    with pytest.raises(ValueError, match="found no folders in .*, needed one a class"):
+        image_folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("none yet")
+    with pytest.raises(
+        ValueError, match="found no image in .*empty, needed files that"
+    ):
+        image_folder(tmp_path)
+    file = next(photographs.glob("*/*"))
+    (tmp_path / "empty" / "one.jpg").write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="found one image in .*empty, needed two"):
+        image_folder(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / "half" / part / part).mkdir(parents=True)
+        (tmp_path / "half" / part / part / "a.jpg").write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match=r"found classes \['test', 'train'\] in one"):
+        image_folder(tmp_path / "half")
+    with pytest.raises(
+        ValueError, match="found no val/ in .*half, needed it for train"
+    ):
+        folder_of_classes(tmp_path / "half", "trainval")
+    (tmp_path / "empty" / "two.jpg").write_bytes(b"not a picture")
+    shutil.rmtree(tmp_path / "half")
+    data = image_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"two.jpg is damaged \(cannot identify"):
+        data.in_memory()
+    with pytest.raises(ValueError, match="side = 0, needed at least 1"):
+        image_folder(parted, 0)
+
+
+def test_real_photographs_are_read(real_data, tmp_path):
+    with zipfile.ZipFile(
+        real_data / "cub" / "cub200_2010_10classes_short160.zip"
+    ) as file:
+        file.extractall(tmp_path)
+    data = image_folder(tmp_path, 32)
+    assert data.num_classes == 10 and len(data.images) == 294
+    assert data.class_names[0] == "001.Black_footed_Albatross"
+    pixels = data.in_memory().images
+    # Photographs: neither blank nor noise.
+    assert 20 < pixels.std() < 100
+    assert np.abs(np.diff(pixels.astype(int), axis=2)).mean() < 25
+
+
+def test_one_image_a_class_is_too_few_without_parts(real_data, tmp_path):
+    with zipfile.ZipFile(
+        real_data / "imagenet_sample" / "imagenet_1k_one_per_class_short128.zip"
+    ) as file:
+        for name in file.namelist()[:3]:
+            file.extract(name, tmp_path)
+    with pytest.raises(ValueError, match="found one image in .*n01440764, needed two"):
+        image_folder(tmp_path)
