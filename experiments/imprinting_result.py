@@ -42,7 +42,7 @@ Cells = dict[tuple[str, int], dict[int, Scores]]
 
 
 def score(
-    predicted: np.ndarray, labels: np.ndarray, *, base: int, classes: int
+    predicted: np.ndarray, labels: np.ndarray, base: int, class_names: Sequence[str]
 ) -> tuple[Scores, list[float]]:
     """Accuracies on test images of base, novel and all classes; recalls.
 
@@ -50,14 +50,14 @@ def score(
         predicted: class of each image, among all of those the classifier has.
         labels: true ones; base classes come first.
         base: how many.
-        classes: in all.
+        class_names: of all classes.
 
     Returns:
         "base" and "novel", where there are images of both also "all" and "harmonic",
         the mean 2bn / (b + n), in percent; and the share of each class's images that
         are recognised.
     """
-    hits = predicted == labels
+    hits, classes = predicted == labels, len(class_names)
     counts = np.bincount(labels, minlength=classes)
     recall = 100 * np.bincount(labels, hits, classes) / np.maximum(counts, 1)
     known = labels < base

@@ -17,13 +17,12 @@ from experiments import members as networks
 from experiments.backbone import pieces
 from experiments.imprinting_classes import draw_classes, examples
 from experiments.imprinting_config import Config, check_streamed
+from experiments.imprinting_measure import Embedded, gallery, measure
 from experiments.imprinting_members import Member
-from experiments.imprinting_result import ALONE, Scores, score
+from experiments.imprinting_result import Scores, score
 from experiments.imprinting_rows import (
     imprinted,
-    metric_heads,
     predict,
-    with_examples,
     with_novel,
 )
 from experiments.imprinting_step import (
@@ -44,10 +43,6 @@ from jaxfer import heads, loop, runlog, steps
 from jaxfer.data import Images, View
 from jaxfer.episodes import check_episode
 from jaxfer.types import Head, Params, State, TrainState
-
-# Of the gallery, at most: right images, as many wrong ones, and other exemplars.
-_SHOWN = 10
-_EXEMPLARS = 60
 
 
 class Study:
@@ -292,7 +287,8 @@ class Study:
         """The scores of a trained head on the test images."""
         params = train_state.trainable
         head = make_head(params["head"], member.loss)
-        labels = self.classes(member.seed).test
+        classes = self.classes(member.seed)
+        labels = classes.test
         rows = np.arange(len(labels), dtype=np.int32)
         if member.novel_only:
             rows = np.flatnonzero(labels >= self.base).astype(np.int32)
@@ -301,91 +297,36 @@ class Study:
         )
         first = self.base if member.novel_only else 0
         predicted = predict(head, z) + first
-        return self._scored(predicted, labels[rows])
-
-    def _scored(
-        self, predicted: np.ndarray, labels: np.ndarray
-    ) -> tuple[Scores, list[float]]:
-        classes = self.train_set.num_classes
-        return score(predicted, labels, base=self.base, classes=classes)
+        return score(predicted, labels[rows], classes.base, classes.names)
 
     def _measured(
         self, member: Member, task: Task, train_state: TrainState
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What a base network makes of novel classes without training; a gallery."""
-        config, classes = self.config, self.classes(member.seed)
-        params, state = train_state.trainable["net"], train_state.state
-        few = classes.few
-        novel, most = few.shape
+        classes, trained = self.classes(member.seed), train_state.trainable
+        (novel, most), few = classes.few.shape, classes.few.reshape(-1)
 
         def embed(images: Any, rows: np.ndarray, copy: int | None = None) -> Array:
             moved, own = copy is not None, task
             if copy is not None:
                 own = task._replace(key=jax.random.fold_in(task.key, copy))
+            params, state = trained["net"], train_state.state
             return self._embed(member, params, state, own, images, rows, moved=moved)
 
-        labels = classes.test
-        z = embed(self.test_images, np.arange(len(labels), dtype=np.int32))
-        unknown = labels >= self.base
-        z_few = embed(self.images, few.reshape(-1)).reshape(novel, most, -1)
-        rows: dict[str, dict[int, Scores]] = {}
-        recalls: dict[str, dict[int, list[float]]] = {}
-
-        def say(row: str, n: int, head: Head, *, alone: bool) -> np.ndarray:
-            chosen = unknown if alone else np.ones_like(unknown)
-            predicted = predict(head, z[chosen]) + self.base * alone
-            scores, recall = self._scored(predicted, labels[chosen])
-            rows.setdefault(row, {})[n] = scores
-            recalls.setdefault(row, {})[n] = recall
-            return predicted
-
-        for row, n, head in metric_heads(z_few, config.shots):
-            say(f"{member.loss}_{row}", n, head, alone=True)
-        headline, shown = "", {}
+        every = np.arange(len(classes.test), dtype=np.int32)
+        known = None
+        copies: list[Array] = []
         if member.loss == "softmax":
-            known = make_head(train_state.trainable["head"], member.loss)
-            predicted = predict(known, z[~unknown])
-            before = 100 * float((predicted == labels[~unknown]).mean())
-            rows["base_classifier"] = {0: {"base": before}}
-            headline = f"base {before:.2f}, "
-            key = jax.random.fold_in(member.key(), HEAD)
-            copies = [
-                embed(self.images, few.reshape(-1), copy).reshape(novel, most, -1)
-                for copy in range(config.copies)
-            ]
-            moved = jnp.stack(copies, axis=2)
-            for alone, prefix in ((False, ""), (True, ALONE)):
-                classes_in_all = novel if alone else self.base + novel
-                drawn = heads.cosine_head(key, member.dim, classes_in_all)
-                for row, n, head in with_examples(
-                    known, drawn, z_few, moved, config.shots, alone=alone
-                ):
-                    predicted = say(prefix + row, n, head, alone=alone)
-                    if (row, n, alone) == ("imprinting", min(config.shots), False):
-                        shown = self._gallery(member, predicted)
-        headline += ", ".join(
-            f"{row} at n = {n} {scores['novel']:.2f}"
-            for row, by_n in rows.items()
-            for n, scores in [*by_n.items()][:1]
-            if row in ("imprinting", f"{member.loss}_average")
+            known = make_head(trained["head"], member.loss)
+            copies = [embed(self.images, few, i) for i in range(self.config.copies)]
+        embedded = Embedded(
+            test=embed(self.test_images, every),
+            few=embed(self.images, few).reshape(novel, most, -1),
+            copies=[z.reshape(novel, most, -1) for z in copies],
         )
-        return {"rows": rows, "recalls": recalls, "headline": headline}, shown
-
-    def _gallery(self, member: Member, predicted: np.ndarray) -> dict[str, np.ndarray]:
-        """Exemplars of novel classes, and some images taken for one of them."""
-        classes = self.classes(member.seed)
-        labels, rng = classes.test, np.random.default_rng(member.seed)
-        met = (labels >= self.base) & (predicted >= self.base)
-        right = predicted == labels
-        parts = [np.flatnonzero(met & right), np.flatnonzero(met & ~right)]
-        rows = np.concatenate([rng.permutation(part)[:_SHOWN] for part in parts])
-        given = predicted[rows] - self.base
-        some = rng.permutation(len(classes.few))[:_EXEMPLARS]
-        shown = np.union1d(some, given)
-        return {
-            "classes": shown,
-            "exemplars": View.of(self.train_set.images)[classes.few[shown, 0]],
-            "images": View.of(self.test_set.images)[rows],
-            "right": right[rows],
-            "predicted": np.searchsorted(shown, given),
-        }
+        shots = self.config.shots
+        record, imprinted = measure(member, classes, known, embedded, shots)
+        if imprinted is None:
+            return record, {}
+        train, test = self.train_set, self.test_set
+        return record, gallery(classes, member.seed, imprinted, train, test)

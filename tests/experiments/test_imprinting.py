@@ -230,7 +230,7 @@ def test_networks_of_other_data_are_refused(finished, tmp_path):
 def test_scores_by_a_loop():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 5, 60), rng.integers(0, 5, 60)
-    scores, recall = score(predicted, labels, base=3, classes=5)
+    scores, recall = score(predicted, labels, 3, "abcde")
     hit = [p == t for p, t in zip(predicted, labels, strict=True)]
     base = [h for h, t in zip(hit, labels, strict=True) if t < 3]
     novel = [h for h, t in zip(hit, labels, strict=True) if t >= 3]
