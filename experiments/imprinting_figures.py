@@ -161,6 +161,7 @@ def epochs(
                     number, values.min(0), values.max(0), color=colour, alpha=0.15
                 )
             panel.set(title=f"{metric} classes, n = {n}")
+            panel.xaxis.get_major_locator().set_params(integer=True)
             if metric == metrics[-1]:
                 panel.set(xlabel="step" if prefix else "epoch")
         axes[0].set(ylabel="test accuracy (%)")

@@ -179,7 +179,9 @@ def findings(cells: Cells, config: Config) -> dict[str, dict[str, Any]]:
         )
         for loss in ("softmax", *config.losses):
             what = f"the mean - nearest neighbour, embedding by {loss}, novel alone"
-            say(f"6/{loss}", what, f"{loss}_average", f"{loss}_nearest", n)
+            # Of one example they are the same.
+            if n > 1:
+                say(f"6/{loss}", what, f"{loss}_average", f"{loss}_nearest", n)
         for dim in config.dims:
             what = f"{dim} - {config.dim} dimensions: little effect"
             say(f"7/d{dim}", what, f"imprinting_d{dim}", "imprinting", n, claim="equal")
