@@ -41,9 +41,8 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
     drawn = [folder / "tables.md"]
     drawn[0].write_text(tables(result) + "\n")
     drawn.append(by_shots(folder / "rows.png", lines, result))
-    if any(row.endswith("_nearest") for row, _ in lines):
-        drawn.append(averages(folder / "nearest.png", lines, result))
-    if any("_d" in row for row, _ in lines):
+    drawn.append(averages(folder / "nearest.png", lines, result))
+    if result["config"]["dims"]:
         drawn.append(dimensions(folder / "dimensions.png", lines, result))
     for prefix, name in (("", "epochs.png"), (ALONE, "transfer_epochs.png")):
         curves = _curves(result, prefix)
@@ -86,19 +85,21 @@ def averages(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
     """Figure 6: means against nearest neighbours, by the loss of the embedding."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    losses = [row.removesuffix("_nearest") for row, _ in lines if "_nearest" in row]
-    losses = [loss for loss in dict.fromkeys(losses) if "_d" not in loss]
+    config = result["config"]
+    # The softmax loss of the seeds that the others have.
+    beside = f"_d{config['dim']}" if config["losses"] else ""
+    losses = ["softmax", *config["losses"]]
     for colour, loss in zip(_COLOURS, losses, strict=False):
         for kind, dashes in (("average", "-"), ("nearest", ":")):
-            at = lines[f"{loss}_{kind}", "novel"]
-            label = f"{loss}, {kind}"
+            name = f"{loss}_{kind}" + beside * (loss == "softmax")
+            at, label = lines[name, "novel"], f"{loss}, {kind}"
             _line(axes, at, label, color=colour, marker="o", ls=dashes)
     axes.set(
         xscale="log",
         xlabel="n, examples a novel class",
         ylabel="accuracy among novel classes (%)",
     )
-    _count(axes, result["config"]["shots"])
+    _count(axes, config["shots"])
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     return path
@@ -106,7 +107,7 @@ def averages(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
 
 def dimensions(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
     """Figure 7: accuracy against the dimension of the embedding, a colour an n."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(10.5, 4), layout="constrained")
     config = result["config"]
     dims = sorted([config["dim"], *config["dims"]])
     panels = figure.subplots(1, 2, sharex=True)
@@ -115,12 +116,8 @@ def dimensions(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
             (("imprinting", "-"), ("joint", ":")),
             zip(_COLOURS, config["shots"], strict=False),
         ):
-            at = {d: row + f"_d{d}" * (d != config["dim"]) for d in dims}
-            means = {
-                d: lines[name, metric][n]["mean"]
-                for d, name in at.items()
-                if n in lines.get((name, metric), ())
-            }
+            at = {d: lines.get((f"{row}_d{d}", metric), {}) for d in dims}
+            means = {d: by_n[n]["mean"] for d, by_n in at.items() if n in by_n}
             if len(means) > 1:
                 label, xs, ys = f"{ROWS[row]}, n = {n}", [*means], [*means.values()]
                 axes.plot(xs, ys, dashes, color=colour, marker="o", label=label)
@@ -131,7 +128,8 @@ def dimensions(path: Path, lines: Lines, result: Mapping[str, Any]) -> Path:
             title=f"{metric} classes",
         )
         _count(axes, dims)
-    panels[0].legend(fontsize=7)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=120)
     return path
 

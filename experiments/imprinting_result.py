@@ -1,5 +1,6 @@
 """What an imprinting study finds: accuracies over seeds, and the paper's claims."""
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -74,14 +75,22 @@ def score(
 
 
 def cells_of(records: Mapping[Member, Mapping[str, Any]], config: Config) -> Cells:
-    """The scores of every row at every n, by seed."""
+    """The scores of every row at every n, by seed.
+
+    Beside other dimensions and losses, which have seeds of their own, rows are named by
+    their dimension: `imprinting_d64` has the seeds that `imprinting_d128` has.
+    """
     cells: Cells = defaultdict(dict)
     for member, record in records.items():
+        beside = (
+            bool(config.dims or config.losses)
+            and member.seed in config.side_seeds
+            and (member.row, member.loss) in (("base", "softmax"), ("joint", "linear"))
+        )
         for row, by_n in record["rows"].items():
-            name = row
-            if member.dim != config.dim:
-                name = f"{row}_d{member.dim}"
-            for n, scores in by_n.items():
+            names = [row] * (member.dim == config.dim)
+            names += [f"{row}_d{member.dim}"] * beside
+            for name, (n, scores) in itertools.product(names, by_n.items()):
                 cells[name, int(n)][member.seed] = scores
     return cells
 
@@ -245,9 +254,11 @@ def _table(title: str, by_row: Mapping[str, Mapping[int, str]]) -> str:
         f"| {title} | " + " | ".join(f"n = {n}" for n in columns) + " |",
         "| --- |" + " --- |" * len(columns),
     ]
-    for row, found in by_row.items():
-        shown = " | ".join(found.get(n, "") for n in columns)
-        name, _, dim = row.partition("_d")
+    split = {row: re.fullmatch(r"(.*?)(?:_d(\d+))?", row) for row in by_row}
+    parts = {row: found.groups() for row, found in split.items() if found}
+    for row in sorted(by_row, key=lambda row: int(parts[row][1] or 0)):
+        shown = " | ".join(by_row[row].get(n, "") for n in columns)
+        name, dim = parts[row]
         called = ROWS.get(name, name) + (f", {dim} dimensions" if dim else "")
         lines.append(f"| {called} | {shown} |")
     return "\n".join(lines)

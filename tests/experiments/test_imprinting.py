@@ -285,11 +285,17 @@ def test_tables_keep_classifiers_of_novel_classes_apart(finished):
         for lines in (part.splitlines() for part in tables(result).split("\n\n"))
     )
     assert [*shown] == ["novel", "base", "all", "harmonic", "novel alone"]
+    both = [*NOT_TRAINED, "AllClassJoint"]
     assert shown["all"] == [
-        *NOT_TRAINED,
-        *(f"{row}, 4 dimensions" for row in NOT_TRAINED),
-        *("Rand + FT", "Imprinting + FT", "AllClassJoint"),
-        *("AllClassJoint, cosine head", "AllClassJoint, 4 dimensions"),
+        *(*NOT_TRAINED, "Rand + FT", "Imprinting + FT"),
+        *("AllClassJoint", "AllClassJoint, cosine head"),
+        *(f"{row}, 4 dimensions" for row in both),
+        *(f"{row}, 8 dimensions" for row in NOT_TRAINED),
+    ]
+    # Of the dimension and the loss that all have, those of the seeds that others have.
+    metrics = result["metrics"]
+    assert [metrics[f"12+4/n1/imprinting{x}/all"]["n"] for x in ("", "_d8", "_d4")] == [
+        *(2, 1, 1)
     ]
     assert shown["novel"] == shown["all"]
     assert {"softmax_nearest", "lifted_average", "Imprinting + Aug", "Rand + FT"} < {
