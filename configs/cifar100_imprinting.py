@@ -5,7 +5,9 @@ Reproduces: Tables 1 to 3 and Figures 3 to 7 of Qi et al. 2018 in kind, on CIFAR
     scratch (the paper's start from ImageNet).
 Run: python -m experiments.imprinting --config configs/cifar100_imprinting.py
     --workdir runs/cifar100_imprinting --data.dir DIR
-Expect: nothing published has these values; not measured yet.
+Expect: 83 minutes on 2 CPU cores; the base classifier near 45; on novel classes among
+    all 13, 27 and 37 imprinted from 1, 5 and 20 examples, 3, 13 and 21 once fine-tuned;
+    the findings of the README.
 """
 
 from experiments.imprinting_config import Config, Data, Network, Optim, Rows
