@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxfer.data import load_all, read_cache
+from jaxfer.data import image_folder, load_all, read_cache
 from jaxfer.runlog import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +68,22 @@ def test_prepare_data_writes_a_cache_of_any_source(tmp_path):
     cached = read_cache(tmp_path / "glyphs.cache")
     assert cached.fingerprint in done.stdout
     assert cached.fingerprint == load_all("glyphs").fingerprint
+
+
+def test_prepare_data_of_a_folder_of_photographs(tmp_path, photographs):
+    out = tmp_path / "out.txt"
+    out.write_text("kite/kite03.jpg\n")
+    line = ("folder", "--source", photographs, "--to", tmp_path)
+    done = _tool("prepare_data.py", *line, "--side", "12", "--exclude", out)
+    assert done.returncode == 0, done.stderr
+    cached = load_all("folder", tmp_path, side=12)
+    assert cached.images.shape == (35, 12, 12, 3)
+    assert (
+        cached.fingerprint == image_folder(photographs, 12, ["kite03.jpg"]).fingerprint
+    )
+    done = _tool("prepare_data.py", "glyphs", "--to", tmp_path, "--side", "7")
+    assert done.returncode == 2
+    assert "found side = 7 and exclude = None for glyphs, needed ph" in done.stderr
 
 
 @pytest.mark.slow
