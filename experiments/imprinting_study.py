@@ -238,6 +238,8 @@ class Study:
             unit="image",
             steps_per_call=config.steps_per_call,
             save_every=config.save_every,
+            # What comes of a network is written below.
+            save_last=False,
             log_every=config.log_every,
         ) as going:
             try:

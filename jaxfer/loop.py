@@ -88,8 +88,8 @@ class Run:
         fingerprint: of the data, which may not change while the run goes on.
         per_step: examples or episodes a step.
         unit: what they are.
-        steps_per_call, save_every: see `fit`.
         log_every: steps averaged to one line of metrics.jsonl.
+        how: `steps_per_call`, `save_every` and `save_last`, see `fit`.
     """
 
     def __init__(
@@ -99,15 +99,14 @@ class Run:
         fingerprint: str,
         per_step: int = 1,
         unit: str = "episode",
-        steps_per_call: int = 1,
-        save_every: int = 500,
         log_every: int = 100,
+        **how: Any,
     ) -> None:
         """Open the checkpoints."""
         self._workdir = workdir
         self._fingerprint = fingerprint
         self._log_options = {"per_step": per_step, "unit": unit, "every": log_every}
-        self._fit_options = {"steps_per_call": steps_per_call, "save_every": save_every}
+        self._fit_options = how
         self._checkpoints = Checkpoints(workdir)
         self._past: dict[str, list[int]] = {}
         self._position: dict[str, Any] | None = None
@@ -258,6 +257,7 @@ def fit(
     first: int = 0,
     steps_per_call: int = 1,
     save_every: int = 500,
+    save_last: bool = True,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
     best: Best | None = None,
@@ -280,7 +280,7 @@ def fit(
         first: steps of the run before these, counted in by the checkpoints' numbers.
         steps_per_call: at most; a call ends where a save or an evaluation is due. Of
             batches that are streamed, one.
-        save_every: a state is saved at its multiples, at the end, and where it is best.
+        save_every, save_last: a state is saved at multiples, at the end, where best.
         evaluate: called every `eval_every` steps, its numbers go to the log.
         eval_every: 0 for `best.every`, or never.
         best: looks at the evaluations, and ends training once patience is exhausted.
@@ -338,12 +338,14 @@ def fit(
                 log.end(done)
             if is_best:
                 save("best")
-            if is_best or ended() or (save_every and done % save_every == 0):
+            last = save_last and ended()
+            if is_best or last or (save_every and done % save_every == 0):
                 save()
             if stop_requested():
                 save()
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
-        save()
+        if save_last:
+            save()
     return train_state
 
 

@@ -75,6 +75,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, per_call):
     assert losses("parts") == losses("whole")
 
 
+def test_the_end_is_not_saved_where_the_caller_keeps_it(tmp_path):
+    ended = []
+    for _ in range(2):
+        # The second time from step 20 on.
+        with Checkpoints(tmp_path) as checkpoints:
+            how = {"checkpoints": checkpoints, "save_every": 10, "save_last": False}
+            ended.append(_fit(tmp_path, 25, **how))
+            assert checkpoints.latest_step() == 20
+    assert int(ended[1].step) == 25
+    jax.tree.map(np.testing.assert_array_equal, *ended)
+
+
 def _handlers():
     return [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
 

@@ -50,10 +50,11 @@ def inception_v1(
 
     Example:
         >>> import jax
-        >>> net = inception_v1(10, width=4)
-        >>> params, state = net.init(jax.random.key(0), (32, 32, 3))
-        >>> net.apply(params, state, jnp.zeros((2, 32, 32, 3)))[0].shape
-        (2, 10)
+        >>> net = inception_v1(1000)
+        >>> draw = lambda key: net.init(key, (224, 224, 3))
+        >>> params, state = jax.eval_shape(draw, jax.random.key(0))
+        >>> sum(x.size for x in jax.tree.leaves(params))
+        6624904
     """
 
     def scaled(channels: int) -> int:
