@@ -4,7 +4,7 @@ Reproduces: nothing published; the story of Qi et al. 2018 on `glyphs`: 250 char
     15 drawers to train on and 5 to test, 200 base classes and 50 novel ones.
 Run: python -m experiments.imprinting --config configs/glyphs_imprinting.py
     --workdir runs/glyphs_imprinting
-Expect: 3 min 20 s on 2 CPU cores; at n = 1 on novel characters, among all, 44
+Expect: under 4 minutes on 2 CPU cores; at n = 1 on novel characters, among all, 44
     imprinted and 28 fine-tuned; at n = 15 near 74 and 69.
 """
 
