@@ -38,6 +38,8 @@ _EQUAL = 2.0
 
 # What is measured of a classifier, in percent.
 Scores = dict[str, float]
+# What is said of a difference.
+Claim = Literal["above", "below", "equal"]
 # Scores by seed, of a row at n.
 Cells = dict[tuple[str, int], dict[int, Scores]]
 
@@ -141,8 +143,16 @@ def findings(cells: Cells, config: Config) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
 
-    def say(name: str, what: str, one: str, other: str, n: int, **how: Any) -> None:
-        metric, claim = how.get("metric", "novel"), how.get("claim", "above")
+    def say(
+        name: str,
+        what: str,
+        one: str,
+        other: str,
+        n: int,
+        *,
+        metric: str = "novel",
+        claim: Claim | None = "above",
+    ) -> None:
         ours, theirs = cells.get((one, n)), cells.get((other, n))
         if not ours or not theirs:
             return
@@ -207,7 +217,7 @@ def findings(cells: Cells, config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _seen(value: Summary, claim: Literal["above", "below", "equal"]) -> bool | None:
+def _seen(value: Summary, claim: Claim) -> bool | None:
     if value.ci95 is None:
         return None
     low, high = value.mean - value.ci95, value.mean + value.ci95
@@ -230,8 +240,8 @@ def tables(result: Mapping[str, Any]) -> str:
     by_table = {title: defaultdict(dict) for title in titles}
     for name, entry in result["metrics"].items():
         _, at, row, metric = name.split("/")
-        kind = re.sub(r"_d\d+$", "", row)
-        alone = row.startswith(ALONE) or kind.endswith(("_average", "_nearest"))
+        kinds = ("_average", "_nearest")
+        alone = row.startswith(ALONE) or _kind(row)[0].endswith(kinds)
         by_row = by_table[f"{metric} alone" if alone else metric]
         shown = Summary(entry["mean"], entry["ci95"], entry["n"])
         by_row[row.removeprefix(ALONE)][int(at[1:])] = str(shown)
@@ -254,14 +264,18 @@ def _table(title: str, by_row: Mapping[str, Mapping[int, str]]) -> str:
         f"| {title} | " + " | ".join(f"n = {n}" for n in columns) + " |",
         "| --- |" + " --- |" * len(columns),
     ]
-    split = {row: re.fullmatch(r"(.*?)(?:_d(\d+))?", row) for row in by_row}
-    parts = {row: found.groups() for row, found in split.items() if found}
-    for row in sorted(by_row, key=lambda row: int(parts[row][1] or 0)):
+    for row in sorted(by_row, key=lambda row: _kind(row)[1]):
         shown = " | ".join(by_row[row].get(n, "") for n in columns)
-        name, dim = parts[row]
+        name, dim = _kind(row)
         called = ROWS.get(name, name) + (f", {dim} dimensions" if dim else "")
         lines.append(f"| {called} | {shown} |")
     return "\n".join(lines)
+
+
+def _kind(row: str) -> tuple[str, int]:
+    """A row without its dimension, and this; 0 for none."""
+    found = re.search(r"_d(\d+)$", row)
+    return (row[: found.start()], int(found[1])) if found else (row, 0)
 
 
 def _metric(values: Sequence[float]) -> dict[str, Any]:

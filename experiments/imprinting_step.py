@@ -19,11 +19,11 @@ from jaxfer.data import (
     Drawn,
     View,
     centre_crop,
+    draw_crop,
     random_crop,
     read_ahead,
     shuffled,
 )
-from jaxfer.data.augment import draw_crop
 from jaxfer.episodes import ClassTable, sample_episode
 from jaxfer.types import EVAL, TRAIN, Head, Params, State
 
