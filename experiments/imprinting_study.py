@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,7 @@ from experiments.imprinting_config import Config, check_streamed
 from experiments.imprinting_measure import Embedded, gallery, measure
 from experiments.imprinting_members import Member
 from experiments.imprinting_result import Scores, score
-from experiments.imprinting_rows import (
-    imprinted,
-    predict,
-    with_novel,
-)
+from experiments.imprinting_rows import imprinted, predict, with_novel
 from experiments.imprinting_step import (
     HEAD,
     HEADED,
@@ -61,7 +57,8 @@ class Study:
         )
         if isinstance(self.images, View):
             check_streamed(config)
-        self.classes = lru_cache(lambda seed: draw_classes(config, train, test, seed))
+        self.classes = cache(lambda seed: draw_classes(config, train, test, seed))
+        self.program = cache(self._program)
         self.base = self.classes(config.seeds[0]).base
 
     def check(self, queue: Sequence[Member]) -> None:
@@ -72,7 +69,7 @@ class Study:
                 other images or classes.
         """
         for member in queue:
-            self._program(member)
+            self.program(member)
             networks.check_member(self.folder, member.name, self._data(member))
 
     def train(self, queue: Sequence[Member]) -> None:
@@ -80,7 +77,7 @@ class Study:
         left = [m for m in queue if not networks.is_done(self.folder, m.name)]
         total, done = len(queue), len(queue) - len(left)
         print(f"{total} networks, {done} of them done")
-        began, work = time.monotonic(), [self._program(m).num_steps for m in left]
+        began, work = time.monotonic(), [self.program(m).num_steps for m in left]
         for i, member in enumerate(left):
             self._train(member)
             record = runlog.read_json(self.folder / f"{member.name}.json")
@@ -219,15 +216,19 @@ class Study:
     def _train(self, member: Member) -> None:
         """Train a member, measure it, and write down what it came to."""
         config, folder = self.config, self.folder / member.name
-        program, task = self._program(member), self._task(member)
+        program, task = self.program(member), self._task(member)
         params, state = self._begin(member, task, program.num_classes)
         train_state = steps.init_train_state(params, state, make_optimizer(program))
         data: Any = (task, self.images)
         if program.streamed:
             data = make_batches(program, task, self.images, config.data.workers)
 
+        tested: dict[int, tuple[Scores, list[float]]] = {}
+
         def evaluate(train_state: TrainState) -> Mapping[str, float]:
-            return self._tested(member, task, train_state)[0]
+            found = self._tested(member, task, train_state)
+            tested[int(train_state.step)] = found
+            return found[0]
 
         # Novel classes alone have no epochs to speak of.
         every = program.num_steps // 10 if member.novel_only else program.per_epoch
@@ -264,7 +265,9 @@ class Study:
             }
         shown: dict[str, np.ndarray] = {}
         if member.n:
-            scores, recall = self._tested(member, task, train_state)
+            # Not tested yet where the last step is none of an evaluation.
+            last = tested.get(program.num_steps)
+            scores, recall = last or self._tested(member, task, train_state)
             record = {"rows": {member.row: {member.n: scores}}, "recall": recall}
             record["headline"] = ", ".join(f"{k} {v:.2f}" for k, v in scores.items())
         else:

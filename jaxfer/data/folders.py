@@ -68,20 +68,20 @@ def image_folder(
 
 def folder_of_classes(
     directory: str | Path,
-    split: str,
+    splits: Sequence[str],
     side: int = SIDE,
     exclude: Collection[str] = (),
-) -> Images | None:
-    """A part of a folder whose parts have other classes, as few-shot data are kept.
+) -> dict[str, Images]:
+    """Parts of a folder whose parts have other classes, as few-shot data are kept.
 
     Args:
         directory: holds `train/` and `test/`, perhaps `val/`, with a folder a class.
-        split: 'train', 'val', 'trainval' or 'test'.
+        splits: of 'train', 'val', 'trainval' and 'test'.
         side: pixels a side to resize images to.
         exclude: names of files to leave out.
 
     Returns:
-        All images of the part's classes; None where the folder has no parts.
+        All images of each part's classes; nothing where the folder has no parts.
 
     Raises:
         ValueError: a part that is not there, classes of two parts, or as
@@ -90,18 +90,25 @@ def folder_of_classes(
     directory = Path(directory).resolve()
     parts = _parts(directory)
     if "train" not in parts:
-        return None
-    wanted = ("train", "val") if split == "trainval" else (split,)
-    if lost := [part for part in wanted if part not in parts]:
-        raise ValueError(f"found no {lost[0]}/ in {directory}, needed it for {split}")
+        return {}
+    wanted = {s: ("train", "val") if s == "trainval" else (s,) for s in splits}
+    for split, own in wanted.items():
+        if lost := [part for part in own if part not in parts]:
+            raise ValueError(
+                f"found no {lost[0]}/ in {directory}, needed it for {split}"
+            )
     every = [name for own in parts.values() for name in own]
     if twice := sorted({name for name in every if every.count(name) > 1}):
         raise ValueError(
             f"found classes {twice[:3]} in two parts of {directory}, needed parts with "
             "classes of their own"
         )
-    own = {name: paths for part in wanted for name, paths in parts[part].items()}
-    return _files(f"{directory.name} {split}", (own, {}), side, exclude)
+    found = {}
+    for split, own in wanted.items():
+        classes = {name: paths for part in own for name, paths in parts[part].items()}
+        name = f"{directory.name} {split}"
+        found[split] = _files(name, (classes, {}), side, exclude)
+    return found
 
 
 def _files(

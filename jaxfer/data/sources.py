@@ -124,13 +124,12 @@ def load_source(
             f"found side = {side} and exclude = {exclude} for {name}, needed "
             "photographs"
         )
-    side = SIDE if side is None else side
-    out = frozenset() if exclude is None else read_excluded(exclude)
+    size, out = _photo_options(side, exclude)
     if name == "glyphs":
         return glyphs()
     directory = data_directory(directory)
     if name == "folder":
-        return image_folder(directory, side, out)
+        return image_folder(directory, size, out)
     if not (directory / name).is_dir():
         raise ValueError(
             f"found neither {name}.cache nor {name} as TFDS prepares it in {directory},"
@@ -138,7 +137,7 @@ def load_source(
             f"prepare it with `python tools/prepare_data.py {name} --to DIR`"
         )
     if name in RECORDS:
-        return tfds_photos(name, directory, side, out)
+        return tfds_photos(name, directory, size, out)
     return {"cifar100": cifar100, "omniglot": omniglot}[name](directory)
 
 
@@ -173,8 +172,9 @@ def load(
     if name not in rules:
         raise ValueError(f"{name} has no parts by {by}, needed one of {[*rules]}")
     if name == "folder" and by == "class":
-        parts = _class_parts(splits, directory, side, exclude)
-        if parts is not None:
+        options = _photo_options(side, exclude)
+        parts = folder_of_classes(data_directory(directory), splits, *options)
+        if parts:
             return {split: _held(part, limit) for split, part in parts.items()}
     data = _held(load_all(name, directory, side=side, exclude=exclude), limit)
     return {split: rules[name](data, split) for split in splits}
@@ -187,19 +187,12 @@ def _held(data: Images, limit: float) -> Images:
     return data
 
 
-def _class_parts(
-    splits: Sequence[str],
-    directory: str | Path | None,
-    side: int | None,
-    exclude: str | Path | None,
-) -> dict[str, Images] | None:
-    """The parts of a folder that has some with classes of their own."""
-    where = data_directory(directory)
+def _photo_options(
+    side: int | None, exclude: str | Path | None
+) -> tuple[int, frozenset[str]]:
+    """The side of photographs, and the names of those to leave out."""
     out = frozenset() if exclude is None else read_excluded(exclude)
-    size = SIDE if side is None else side
-    parts = {split: folder_of_classes(where, split, size, out) for split in splits}
-    found = {split: part for split, part in parts.items() if part is not None}
-    return found if len(found) == len(parts) else None
+    return SIDE if side is None else side, out
 
 
 def from_arrays(

@@ -161,7 +161,7 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path, photographs, parted):
     with pytest.raises(
         ValueError, match="found no val/ in .*half, needed it for train"
     ):
-        folder_of_classes(tmp_path / "half", "trainval")
+        folder_of_classes(tmp_path / "half", ["trainval"])
     (tmp_path / "empty" / "two.jpg").write_bytes(b"not a picture")
     shutil.rmtree(tmp_path / "half")
     data = image_folder(tmp_path)
