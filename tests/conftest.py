@@ -142,6 +142,33 @@ def forgotten() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture
+def kill_imprinting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs an imprinting study up to a call of its training steps."""
+    from experiments import imprinting, imprinting_step
+
+    real, calls = imprinting_step.make_step, []
+
+    def kill(config: Any, workdir: Path, *, call: int) -> None:
+        def dying(program: Any) -> Callable[..., Any]:
+            step = real(program)
+
+            def counted(*args: Any, **how: Any) -> Any:
+                calls.append(1)
+                if len(calls) == call:
+                    raise MemoryError("killed")
+                return step(*args, **how)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            patch.setattr("experiments.imprinting_study.make_step", dying)
+            with pytest.raises(MemoryError):
+                imprinting.run(config, workdir)
+
+    return kill
+
+
+@pytest.fixture
 def unchecked() -> Iterator[None]:
     """Without checked annotations, as users run: for what the code itself refuses."""
     jaxtyping.config.update("jaxtyping_disable", True)

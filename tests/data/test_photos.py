@@ -21,12 +21,6 @@ from jaxfer.data.sources import cache_directory
 from jaxfer.data.tfds import Records
 
 
-def _resized(file, side):
-    with Image.open(file) as image:
-        size = (side, side)
-        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
-
-
 def test_files_that_are_named_are_left_out(parted, tmp_path):
     whole = image_folder(parted, 8)
     own = parted / "train" / whole.class_names[1]

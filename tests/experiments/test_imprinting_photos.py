@@ -78,26 +78,10 @@ def test_streamed_is_what_it_is_on_the_device(resident, photographs, tmp_path, c
 
 
 def test_a_streamed_study_goes_on_where_it_was_killed(
-    resident, photographs, tmp_path, monkeypatch, capsys
+    resident, photographs, tmp_path, kill_imprinting, capsys
 ):
-    real, calls = imprinting_step.make_step, []
-
-    def dying(program):
-        step = real(program)
-
-        def call(*args, **how):
-            calls.append(1)
-            if len(calls) == 6:
-                raise MemoryError("killed")
-            return step(*args, **how)
-
-        return call
-
     config = _config(photographs, limit=0.0)
-    with monkeypatch.context() as patch:
-        patch.setattr("experiments.imprinting_study.make_step", dying)
-        with pytest.raises(MemoryError):
-            imprinting.run(config, tmp_path)
+    kill_imprinting(config, tmp_path, call=6)
     capsys.readouterr()
     imprinting.run(config, tmp_path)
     # 5 of the 6 steps of its first network were taken, and saved at every other.
