@@ -2,17 +2,17 @@
 
 The same episode comes out on one device or a hundred hosts, in training and after a
 resume, jitted or not. No default of JAX changes it: keys are threefry keys made here,
-random bits have an explicit width, and `top_k` of them draws without replacement.
+random bits have an explicit width, and `top_k` of them samples without replacement.
 """
 
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, Shaped
 
 from jaxfer.types import AnyArray, Episode
@@ -22,8 +22,8 @@ class ClassTable(NamedTuple):
     """Which rows of a data set belong to each class, padded to a rectangle.
 
     Attributes:
-        rows: row numbers, padded with 0.
-        counts: how many of them are real.
+        rows: `[classes, max_count]`, row numbers, padded with 0.
+        counts: `[classes]`, how many of them are real.
     """
 
     rows: Int[AnyArray, "classes max_count"]
@@ -34,20 +34,28 @@ def class_table(labels: Integer[np.ndarray, " n"], *, num_classes: int) -> Class
     """The class table of a data set's labels.
 
     Args:
-        labels: the class of each row, 0 to `num_classes` - 1, in any order.
-        num_classes: how many classes there are; one may have no rows.
+        labels: `[n]`, the class of each row, 0 to `num_classes` - 1, in any order.
+        num_classes: the number of classes; a class may have no rows.
 
     Raises:
-        ValueError: a label outside the range.
+        ValueError: no class, labels that are not integers `[n]`, or a label outside the
+            range.
 
     Example:
         >>> class_table(np.array([1, 0, 1]), num_classes=2).rows.tolist()
         [[1, 0], [0, 2]]
     """
+    if num_classes < 1:
+        raise ValueError(f"expected num_classes of at least 1, got {num_classes}")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"expected integer labels of shape [n], got shape {labels.shape} and type "
+            f"{labels.dtype}"
+        )
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(
-            f"found labels from {labels.min()} to {labels.max()}, "
-            f"needed 0 to {num_classes - 1}"
+            f"expected labels from 0 to {num_classes - 1}, got {labels.min()} to "
+            f"{labels.max()}"
         )
     counts = np.bincount(labels, minlength=num_classes).astype(np.int32)
     order = np.argsort(labels, kind="stable").astype(np.int32)
@@ -72,37 +80,67 @@ def check_episode(
 
     Args:
         table: its class table, on the host.
-        class_names: one a class, for the message.
-        way: classes an episode.
-        shot: support examples a class.
-        n_query: queries a class.
+        class_names: one per class, for the message.
+        way: classes per episode.
+        shot: support examples per class.
+        n_query: queries per class.
         where: what to call the data set in the message.
 
     Raises:
-        ValueError: a way, shot or query below 1, more ways than classes, or a class
-            with fewer than shot + query examples.
+        ValueError: a way, shot or n_query below 1, more ways than classes, or a class
+            with fewer than shot + n_query examples.
 
     Example:
         >>> table = class_table(np.array([0, 0, 1]), num_classes=2)
-        >>> check_episode(table, ["a", "b"], way=2, shot=1, n_query=1)
+        >>> check_episode(table, "ab", way=2, shot=1, n_query=1, where="birds")
         Traceback (most recent call last):
         ...
-        ValueError: class 'b' of the data set has 1 images, needed shot + query = 2
+        ValueError: expected shot + n_query = 2 images, got 1 in class 'b' of birds
     """
-    for name, value in (("way", way), ("shot", shot), ("query", n_query)):
-        if value < 1:
-            raise ValueError(f"found {name} = {value}, needed at least 1")
+    if n_query < 1:
+        raise ValueError(f"expected n_query of at least 1, got {n_query}")
     if way > len(class_names):
         raise ValueError(
-            f"found {len(class_names)} classes in {where}, needed way = {way}"
+            f"expected at least way = {way} classes, got {len(class_names)} in {where}"
         )
-    counts = np.asarray(table.counts)
-    worst = int(counts.argmin())
-    if counts[worst] < shot + n_query:
+    _check_table(table, way, shot, n_query, class_names, where)
+
+
+def _check_table(
+    table: ClassTable,
+    way: int,
+    shot: int,
+    n_query: int,
+    class_names: Sequence[str] | None,
+    where: str,
+) -> None:
+    """Refuse a table that is too small, as far as it is not traced."""
+    for name, value, least in (
+        ("way", way, 1),
+        ("shot", shot, 1),
+        ("n_query", n_query, 0),
+    ):
+        if value < least:
+            raise ValueError(f"expected {name} of at least {least}, got {value}")
+    if table.rows.ndim != 2 or table.counts.shape != table.rows.shape[:1]:
         raise ValueError(
-            f"class {class_names[worst]!r} of {where} has {counts[worst]} images, "
-            f"needed shot + query = {shot + n_query}"
+            "expected a table of rows [classes, max_count] and counts [classes], got "
+            f"shapes {table.rows.shape} and {table.counts.shape}"
         )
+    if way > table.counts.shape[0]:
+        raise ValueError(
+            f"expected at least way = {way} classes, got {table.counts.shape[0]} in "
+            f"{where}"
+        )
+    each = f"expected shot + n_query = {shot + n_query} images"
+    if not isinstance(table.counts, Tracer):
+        counts = np.asarray(table.counts)
+        worst = int(counts.argmin())
+        if counts[worst] < shot + n_query:
+            name = worst if class_names is None else repr(class_names[worst])
+            raise ValueError(f"{each}, got {counts[worst]} in class {name} of {where}")
+    if shot + n_query > table.rows.shape[1]:
+        raise ValueError(f"{each}, got at most {table.rows.shape[1]} in {where}")
 
 
 def episode_key(
@@ -112,18 +150,21 @@ def episode_key(
 
     Args:
         seed: of the run, 0 to 2^32 - 1.
-        split: its name keeps the episodes of splits apart that share a seed.
-        number: k, below 2^32; may be traced.
+        split: its name keeps apart the episodes of splits that share a seed.
+        number: k, from 0 to 2^32 - 1; may be traced.
 
     Raises:
-        ValueError: a seed that does not fit 32 bits, whose key would hang on defaults.
+        ValueError: a seed or a number that does not fit 32 bits: its key would depend
+            on JAX's defaults.
 
     Example:
         >>> bool(episode_key(0, "test", 7) == episode_key(0, "test", 7))
         True
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"found seed = {seed}, needed 0 to 2^32 - 1")
+        raise ValueError(f"expected a seed from 0 to 2^32 - 1, got {seed}")
+    if isinstance(number, int) and not 0 <= number < 2**32:
+        raise ValueError(f"expected an episode from 0 to 2^32 - 1, got {number}")
     key = jax.random.key(np.uint32(seed), impl="threefry2x32")
     key = jax.random.fold_in(key, np.uint32(zlib.crc32(split.encode())))
     return jax.random.fold_in(key, jnp.asarray(number, jnp.uint32))
@@ -132,7 +173,7 @@ def episode_key(
 def sample_episode(
     key: PRNGKeyArray, table: ClassTable, *, way: int, shot: int, n_query: int
 ) -> Episode:
-    """Draw an episode of row numbers, uniformly and without replacement.
+    """Sample an episode of row numbers, uniformly and without replacement.
 
     `way` classes, then in each of them `shot + n_query` of its rows, the first `shot`
     of which are the support (Snell et al. 2017, Algorithm 1). Support and query never
@@ -140,14 +181,19 @@ def sample_episode(
 
     Args:
         key: see `episode_key`.
-        table: of the data set; `check_episode` says whether it has enough.
-        way: classes an episode.
-        shot: support examples a class.
-        n_query: queries a class.
+        table: of the data set. If it is traced, what it holds cannot be checked here:
+            call `check_episode` before; a class with too few rows repeats some of them.
+        way: classes per episode.
+        shot: support examples per class.
+        n_query: queries per class; may be 0.
 
     Returns:
         The episode with support `[way, shot]` and query `[way, n_query]` as int32 row
         numbers, and the data set's class ids.
+
+    Raises:
+        ValueError: a way or shot below 1, more ways than classes, or a class with fewer
+            than shot + n_query rows.
 
     Example:
         >>> table = class_table(np.repeat(np.arange(10), 20), num_classes=10)
@@ -155,18 +201,20 @@ def sample_episode(
         >>> sample_episode(key, table, way=5, shot=1, n_query=15).query.shape
         (5, 15)
     """
-    chex.assert_rank([table.rows, table.counts], [2, 1])
+    _check_table(table, way, shot, n_query, None, "the table")
     # Partitionable threefry gives the same numbers on any sharding; where a user has
     # turned it off, splits and bits would be others.
     with jax.threefry_partitionable(True):
         class_key, row_key = jax.random.split(key)
         class_order = _uniform(class_key, (table.counts.shape[0],))
         row_order = _uniform(row_key, (way, table.rows.shape[1]))
-    # top_k of random numbers is a uniform draw without replacement, in random order.
+    # top_k of random numbers is a uniform sample without replacement, in random order.
     _, classes = jax.lax.top_k(class_order, way)
     rows = jnp.asarray(table.rows, jnp.int32)[classes]
     counts = jnp.asarray(table.counts, jnp.int32)[classes]
     real = jnp.arange(rows.shape[1], dtype=jnp.int32)[None, :] < counts[:, None]
+    # A short class of a traced table never lends the rows of another class.
+    rows = jnp.where(real, rows, rows[:, :1])
     _, chosen = jax.lax.top_k(jnp.where(real, row_order, 0), shot + n_query)
     rows = jnp.take_along_axis(rows, chosen, axis=1)
     return Episode(rows[:, :shot], rows[:, shot:], classes.astype(jnp.int32))
@@ -191,9 +239,12 @@ def numbered_episode(
         seed: of the run.
         split: its name.
         number: of the episode; may be traced.
-        way: classes an episode.
-        shot: support examples a class.
-        n_query: queries a class.
+        way: classes per episode.
+        shot: support examples per class.
+        n_query: queries per class.
+
+    Raises:
+        ValueError: see `episode_key` and `sample_episode`.
 
     Example:
         >>> table = class_table(np.repeat(np.arange(10), 20), num_classes=10)
@@ -210,6 +261,10 @@ def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
 
     The array may hold images or embeddings: evaluation embeds a data set once and
     gathers features.
+
+    Args:
+        array: `[n, ...]`, as many rows as the data set.
+        episode: of row numbers.
 
     Example:
         >>> rows = Episode(jnp.array([[1]]), jnp.array([[0, 2]]), jnp.array([7]))

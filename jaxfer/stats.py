@@ -1,10 +1,11 @@
-"""Numbers worth reporting: means that merge, and means with their intervals.
+"""Means that merge, and means with their 95% intervals.
 
 Accuracies over episodes, seeds or splits are reported with a 95% interval of the mean
-by Student's t distribution, from the standard deviation with one degree of freedom
-taken off (ddof 1). The interval speaks of what was averaged over and of nothing else.
+by Student's t distribution, from the standard deviation with ddof 1. The interval
+covers the variation over what was averaged, and no other.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,14 +30,16 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> float | Float[Array, ""]:
-        """The mean itself."""
+        """The mean; NaN for an empty sample."""
+        if isinstance(self.count, (int, float)) and not self.count:
+            return math.nan
         return self.total / self.count
 
 
 class Summary(NamedTuple):
-    """A mean, the half-width of its 95% interval, and how many values it is of.
+    """A mean, the half-width of its 95% interval, and the number of values.
 
-    `ci95` is None where there is only one value: nothing is known of its spread.
+    `ci95` is None for one value, whose spread is unknown.
     """
 
     mean: float
@@ -57,7 +60,7 @@ def summarize(values: Values) -> Summary:
     """Mean and 95% t-interval, `mean ± t(n - 1) sd / sqrt(n)` with ddof 1.
 
     Args:
-        values: one a member of the sample, any unit.
+        values: the sample, in any unit.
 
     Raises:
         ValueError: no values, or one that is not finite.
@@ -69,10 +72,10 @@ def summarize(values: Values) -> Summary:
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or not sample.size:
         raise ValueError(
-            f"found values of shape {sample.shape}, needed a list of at least one"
+            f"expected a list of at least one value, got shape {sample.shape}"
         )
     if bad := np.flatnonzero(~np.isfinite(sample)).tolist():
-        raise ValueError(f"value {bad[0]} is {sample[bad[0]]}, needed finite numbers")
+        raise ValueError(f"expected finite values, got {sample[bad[0]]} at {bad[0]}")
     n = sample.size
     if n == 1:
         return Summary(float(sample[0]), None, 1)
@@ -81,13 +84,13 @@ def summarize(values: Values) -> Summary:
 
 
 def paired(values: Values, baseline: Values) -> Summary:
-    """Mean and interval of `values - baseline`, member by member.
+    """Mean and interval of `values - baseline`, pair by pair.
 
-    Two methods measured on the same episodes share the luck of the draw; their
-    difference, pair by pair, does not carry it.
+    Two methods measured on the same episodes share the difficulty of these episodes;
+    the differences of the pairs do not contain it.
 
     Raises:
-        ValueError: lists of different lengths.
+        ValueError: lists of different lengths, or values that `summarize` refuses.
 
     Example:
         >>> print(paired([98.0, 99.0, 100.0], [97.0, 98.1, 98.9]))
@@ -96,7 +99,7 @@ def paired(values: Values, baseline: Values) -> Summary:
     one, other = np.asarray(values, np.float64), np.asarray(baseline, np.float64)
     if one.shape != other.shape:
         raise ValueError(
-            f"found {one.shape} values against {other.shape}, needed pairs"
+            f"expected two lists of one length, got {one.shape} and {other.shape}"
         )
     return summarize(one - other)
 
@@ -104,11 +107,14 @@ def paired(values: Values, baseline: Values) -> Summary:
 def unpaired(values: Values, baseline: Values) -> Summary:
     """The difference of two means, and its 95% interval by Welch's t-test.
 
-    `t(v) sqrt(s1^2/n1 + s2^2/n2)`, v by Welch and Satterthwaite: for samples that have
-    nothing in common. Those that have are better compared by `paired`.
+    `t(v) sqrt(s1^2/n1 + s2^2/n2)`, v by Welch and Satterthwaite, for independent
+    samples. `paired` is better for samples measured on the same episodes or seeds.
 
     Returns:
-        The summary, `n` of which is the size of the smaller sample.
+        The summary; its `n` is the size of the smaller sample.
+
+    Raises:
+        ValueError: values that `summarize` refuses.
 
     Example:
         >>> print(unpaired([98.0, 99.0, 100.0], [97.0, 98.0, 99.0]))
@@ -132,10 +138,101 @@ def over_seeds(runs: Sequence[Values]) -> Summary:
     """Mean over runs of each run's mean; the interval is that over the runs.
 
     Args:
-        runs: for each seed, its values (per-episode accuracies, say).
+        runs: for each seed its values, such as accuracies per episode.
+
+    Raises:
+        ValueError: values that `summarize` refuses.
 
     Example:
         >>> over_seeds([[98.0, 99.0], [97.0, 98.0], [99.0, 100.0]]).n
         3
     """
     return summarize([summarize(run).mean for run in runs])
+
+
+def accuracies(
+    predicted: np.ndarray, labels: np.ndarray, num_classes: int
+) -> dict[str, float]:
+    """Two accuracies in percent: the mean over images, and the mean over classes.
+
+    They differ where classes have different numbers of images: the first is dominated
+    by large classes, the second counts each class once.
+
+    Args:
+        predicted: `[n]` integers; -1 is always wrong.
+        labels: `[n]` integers, 0 to `num_classes` - 1.
+        num_classes: number of classes; those without images are left out.
+
+    Raises:
+        ValueError: no images, or not one prediction per label.
+
+    Example:
+        >>> accuracies(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]), 2)
+        {'accuracy': 75.0, 'balanced_accuracy': 50.0}
+    """
+    if predicted.shape != labels.shape or not labels.size:
+        raise ValueError(
+            f"expected one prediction per label, got {predicted.shape} for "
+            f"{labels.shape}"
+        )
+    hits = predicted == labels
+    counts = np.bincount(labels, minlength=num_classes)
+    right = np.bincount(labels, hits, num_classes)
+    seen = counts > 0
+    return {
+        "accuracy": 100 * float(hits.mean()),
+        "balanced_accuracy": 100 * float((right[seen] / counts[seen]).mean()),
+    }
+
+
+class Decoupling(NamedTuple):
+    """What a frozen transfer loses, and why, in units of its accuracies.
+
+    Attributes:
+        co_adaptation: base - BnB, lost because co-adapted layers were separated.
+        specificity: BnB - AnB, lost because the layers were trained on another task.
+        excess: specificity - co_adaptation.
+    """
+
+    co_adaptation: Summary
+    specificity: Summary
+    excess: Summary
+
+    @property
+    def dominant(self) -> str | None:
+        """The larger loss, if it is above 0 and above the other one; else None.
+
+        Above: the 95% interval of the loss, and that of the difference, excludes 0.
+        """
+        name = "specificity" if self.excess.mean > 0 else "co_adaptation"
+        for mean, half in (
+            (abs(self.excess.mean), self.excess.ci95),
+            getattr(self, name)[:2],
+        ):
+            if half is None or mean <= half:
+                return None
+        return name
+
+
+def decouple(base: Values, bnb: Values, anb: Values) -> Decoupling:
+    """The two losses of frozen transfer at one n, paired by target.
+
+    Yosinski et al. 2014, section 4.1: base - AnB = (base - BnB) + (BnB - AnB).
+
+    Args:
+        base: accuracies of the base networks, one per target.
+        bnb: of the selffer networks BnB, for the same targets.
+        anb: of the transfer networks AnB, for the same targets.
+
+    Raises:
+        ValueError: lists of different lengths.
+
+    Example:
+        >>> lost = decouple([60.0, 62.0, 61.0], [59.0, 61.1, 60.1], [55.0, 56.9, 56.2])
+        >>> print(lost.co_adaptation, "and", lost.specificity, lost.dominant)
+        0.93 ± 0.14 and 4.03 ± 0.38 specificity
+    """
+    of_each = [np.asarray(x, np.float64) for x in (base, bnb, anb)]
+    broken, specific = (paired(*of_each[i : i + 2]) for i in (0, 1))
+    # (BnB - AnB) - (base - BnB), target by target.
+    return Decoupling(broken, specific, paired(2 * of_each[1], of_each[0] + of_each[2]))

@@ -1,15 +1,19 @@
 """Named parameters: rules on paths, partition, merge and graft.
 
-Parameters are nested dictionaries; the path of a leaf is its keys joined by "/". A rule
-is a (pattern, value) pair, and one list of rules is the one mechanism for freezing,
-transfer, learning-rate multipliers, weight decay and sharding: the first rule that
-matches a path decides, every path must be matched, and every rule must be of use.
+Parameters are nested dictionaries of arrays; the path of a leaf is its keys joined by
+"/". A rule is a (pattern, value) pair, and one list of rules is the one mechanism for
+freezing, transfer, learning rates, weight decay and sharding: the first rule that
+matches a path decides, every path must be matched, and every rule must be used.
 
 A pattern is matched component by component, so `conv1` never matches `conv10`. `*`
 stands for any characters within a component, `**` for any number of components, and a
 pattern that names a group matches all that is below it.
+
+A layer without parameters is an empty dictionary. It keeps its place in every tree and
+needs no rule.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,27 +26,46 @@ Rules = Sequence[tuple[str, Any]]
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of a nested dictionary by path.
+    """The leaves of a nested dictionary by path; an empty dictionary is a leaf, {}.
+
+    Raises:
+        ValueError: a dataclass such as `Head` among the leaves, or a key that is not a
+            name: a string that is not empty and has no "/".
 
     Example:
-        >>> flatten({"conv1": {"bias": 0, "kernel": 1}})
-        {'conv1/bias': 0, 'conv1/kernel': 1}
+        >>> flatten({"conv1": {"bias": 0, "kernel": 1}, "pool": {}})
+        {'conv1/bias': 0, 'conv1/kernel': 1, 'pool': {}}
     """
     flat = {}
     for name, value in tree.items():
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(f'expected names without "/" as keys, got {name!r}')
         if isinstance(value, Mapping):
-            flat |= {f"{name}/{path}": leaf for path, leaf in flatten(value).items()}
+            below = flatten(value)
+            flat |= {f"{name}/{path}": leaf for path, leaf in below.items()}
+            if not below:
+                flat[name] = {}
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = [field.name for field in dataclasses.fields(value)]
+            raise ValueError(
+                f"expected arrays or dictionaries of arrays at {name!r}, got a "
+                f"{type(value).__name__}: put those of its arrays that train in a "
+                f"dictionary, out of {fields}"
+            )
         else:
             flat[name] = value
     return flat
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dictionary whose leaves lie at the given paths.
+    """The nested dictionary whose leaves lie at the given paths; inverts `flatten`.
+
+    Raises:
+        ValueError: a path that is a leaf and a group.
 
     Example:
-        >>> unflatten({"conv1/bias": 0, "conv1/kernel": 1})
-        {'conv1': {'bias': 0, 'kernel': 1}}
+        >>> unflatten({"conv1/bias": 0, "conv1/kernel": 1, "pool": {}})
+        {'conv1': {'bias': 0, 'kernel': 1}, 'pool': {}}
     """
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
@@ -50,47 +73,78 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
         node = tree
         for group in groups:
             node = node.setdefault(group, {})
-        node[name] = leaf
+            if not isinstance(node, dict):
+                raise ValueError(
+                    f"expected {group!r} in {path!r} as a group, got a leaf"
+                )
+        if _is_empty(leaf):
+            node.setdefault(name, {})
+        elif isinstance(node.get(name), dict):
+            raise ValueError(f"expected {path!r} as a leaf, got a group")
+        else:
+            node[name] = leaf
     return tree
 
 
-def match(rules: Rules, tree: Mapping[str, Any]) -> dict[str, Any]:
+def match(
+    rules: Rules, tree: Mapping[str, Any], *, all_used: bool = True
+) -> dict[str, Any]:
     """The tree with each leaf replaced by the value of the first rule that matches it.
 
     Args:
-        rules: (pattern, value) pairs, the module's docstring says how they match.
-        tree: a nested dictionary.
+        rules: (pattern, value) pairs; the module's docstring says how they match.
+        tree: a nested dictionary; empty dictionaries stay as they are.
+        all_used: whether a rule that decides for no path is refused.
 
     Raises:
-        ValueError: a path no rule matches, or a rule that decides for no path.
+        ValueError: a path that no rule matches, or a rule that decides for no path.
 
     Example:
         >>> params = {"conv1": {"bias": 0, "kernel": 1}, "conv10": {"bias": 2}}
         >>> match([("conv1", "frozen"), ("**", "trained")], params)["conv10"]
         {'bias': 'trained'}
     """
+    leaves = flatten(tree)
+    decided = _decide(rules, leaves, all_used=all_used)
+    return unflatten(
+        {path: {} if _is_empty(leaves[path]) else value for path, value in decided}
+    )
+
+
+def _decide(
+    rules: Rules, leaves: Mapping[str, Any], *, all_used: bool = True
+) -> list[tuple[str, Any]]:
+    """Each path with the value of its rule; True for an empty one without a rule."""
     patterns = [(_compile(pattern), value) for pattern, value in rules]
-    used, matched, unmatched = set(), {}, []
-    for path in flatten(tree):
+    used, decided, unmatched = set(), [], []
+    for path, leaf in leaves.items():
         for i, (regex, value) in enumerate(patterns):
             if regex.fullmatch(path):
                 used.add(i)
-                matched[path] = value
+                decided.append((path, value))
                 break
         else:
-            unmatched.append(path)
+            if _is_empty(leaf):
+                decided.append((path, True))
+            else:
+                unmatched.append(path)
     if unmatched:
         raise ValueError(
-            f"no rule matches {unmatched}: the patterns are "
-            f"{[pattern for pattern, _ in rules]}; every parameter needs one"
+            f"expected a rule for every parameter, got none for {unmatched}: the "
+            f"patterns are {[pattern for pattern, _ in rules]}"
         )
     unused = [pattern for i, (pattern, _) in enumerate(rules) if i not in used]
-    if unused:
+    if unused and all_used:
         raise ValueError(
-            f"the rules {unused} decide for no parameter (none matches, or an earlier "
-            f"rule always does): the parameters are {list(matched)}"
+            f"expected every rule to decide for a parameter, got {unused} that do not "
+            "(none matches, or an earlier rule always does): the parameters are "
+            f"{[*leaves]}"
         )
-    return unflatten(matched)
+    return decided
+
+
+def _is_empty(leaf: Any) -> bool:
+    return isinstance(leaf, Mapping) and not leaf
 
 
 def partition(params: Params, rules: Rules) -> tuple[Params, Params]:
@@ -104,24 +158,24 @@ def partition(params: Params, rules: Rules) -> tuple[Params, Params]:
         rules: (pattern, bool) pairs; True trains.
 
     Returns:
-        `(trainable, frozen)`, nested dictionaries that `merge` puts together again.
+        `(trainable, frozen)`, nested dictionaries that `merge` joins again.
 
     Raises:
-        ValueError: as `match`.
+        ValueError: see `match`.
 
     Example:
         >>> partition({"a": {"w": 1}, "b": {"w": 2}}, [("a", False), ("**", True)])
         ({'b': {'w': 2}}, {'a': {'w': 1}})
     """
-    trains = flatten(match(rules, params))
     flat = flatten(params)
+    trains = dict(_decide(rules, flat))
     trainable = {path: leaf for path, leaf in flat.items() if trains[path]}
     frozen = {path: leaf for path, leaf in flat.items() if not trains[path]}
     return unflatten(trainable), unflatten(frozen)
 
 
 def merge(trainable: Params, frozen: Params) -> Params:
-    """The parameters whose two halves `partition` gave.
+    """The parameters whose two halves `partition` returned.
 
     Raises:
         ValueError: a path that is in both halves.
@@ -132,12 +186,12 @@ def merge(trainable: Params, frozen: Params) -> Params:
     """
     one, other = flatten(trainable), flatten(frozen)
     if both := sorted(one.keys() & other.keys()):
-        raise ValueError(f"{both} are in both halves, a parameter is in one only")
+        raise ValueError(f"expected each parameter in one half, got {both} in both")
     return unflatten(dict(sorted({**one, **other}.items())))
 
 
 class Graft(NamedTuple):
-    """What `graft` did: the paths copied, and those that kept their own values."""
+    """The report of `graft`: paths that were copied, paths that kept their values."""
 
     taken: tuple[str, ...]
     kept: tuple[str, ...]
@@ -152,11 +206,11 @@ def graft(
 
     Args:
         target: the tree whose layers are replaced.
-        source: the tree they are taken from.
+        source: the tree they are copied from.
         layers: names of top-level groups.
 
     Returns:
-        The new tree, and the report of what was taken and what was kept.
+        The new tree, and the report of what was copied and what was kept.
 
     Raises:
         ValueError: a layer that one tree lacks, or whose paths or shapes differ; all
@@ -167,8 +221,8 @@ def graft(
         {'a': {'w': 9}, 'b': {'w': 2}}
     """
     layers = tuple(layers)
-    ours = flatten({name: target[name] for name in layers if name in target})
-    theirs = flatten({name: source[name] for name in layers if name in source})
+    ours = _leaves({name: target[name] for name in layers if name in target})
+    theirs = _leaves({name: source[name] for name in layers if name in source})
     wrong = [
         f"{layer}: not a layer of the {which}, which has {list(tree)}"
         for which, tree in (("source", source), ("target", target))
@@ -185,10 +239,15 @@ def graft(
         if np.shape(ours[path]) != np.shape(theirs[path])
     ]
     if wrong:
-        raise ValueError("the layers do not match: " + "; ".join(wrong))
-    kept = tuple(path for path in flatten(target) if path not in theirs)
+        raise ValueError("expected layers that match, got " + "; ".join(wrong))
+    kept = tuple(path for path in _leaves(target) if path not in theirs)
     grafted = {**target, **{layer: source[layer] for layer in layers}}
     return grafted, Graft(tuple(theirs), kept)
+
+
+def _leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves by path, without layers that have none."""
+    return {path: leaf for path, leaf in flatten(tree).items() if not _is_empty(leaf)}
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

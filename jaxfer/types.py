@@ -1,4 +1,4 @@
-"""The words every other module speaks: Net, Mode, Memory, Head, Episode, TrainState.
+"""The types of the library: Net, Mode, ClassSums, Head, Episode, TrainState.
 
 Types only, with no behaviour beyond looking a mode up. States are pytrees of arrays;
 a `Net` is not a pytree but a bundle of pure functions that jitted code closes over.
@@ -66,7 +66,7 @@ def layer_mode(mode: Modes, layer: str) -> Mode:
     return mode[layer]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Net:
     """A network as pure functions, closed over by jitted code and never a pytree.
 
@@ -77,20 +77,42 @@ class Net:
             -> (y, state)` runs the layers `first` to `last`, inclusive, by name, on
             `x` of shape `[n, ...]`. With `first` given, `x` is the output of the layer
             before it. `rng` is needed where a dropout layer is on.
-        layers: the names of the parameter groups in order from the input, the n of
-            Yosinski et al. 2014. A classifier, where the net was built with one, comes
-            after them and is not among them.
+        layers: the names of the parameter groups in order from the input: layer n of
+            Yosinski et al. 2014 is `layers[n - 1]`. A classifier is never among them:
+            it is a head.
+        stochastic: the layers that draw random numbers in training.
+        spec: the architecture, plain values by which equal networks are known; None for
+            a network made of functions alone.
     """
 
     init: Callable[..., tuple[Params, State]]
     apply: Callable[..., tuple[Array, State]]
     layers: tuple[str, ...]
+    stochastic: tuple[str, ...] = ()
+    spec: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        """Equal by architecture, else the same functions."""
+        if not isinstance(other, Net):
+            return NotImplemented
+        if self.spec is not None or other.spec is not None:
+            return self.spec == other.spec
+        return (self.init, self.apply) == (other.init, other.apply)
+
+    def __hash__(self) -> int:
+        """As equality has it."""
+        known = (self.init, self.apply) if self.spec is None else self.spec
+        return hash(known)
 
 
-class Memory(NamedTuple):
-    """What has been seen of each class: the sum of its embeddings, and how many.
+class ClassSums(NamedTuple):
+    """The sum and the number of the embeddings of each class.
 
-    Adding examples later gives exactly the memory of having had them all at once.
+    Sums add up exactly: adding examples later equals having had them all at once.
+
+    Attributes:
+        total: `[classes, dim]`, the sum of the embeddings of each class.
+        count: `[classes]`, how many embeddings were summed.
     """
 
     total: Float[Array, "classes dim"]
@@ -102,25 +124,33 @@ class Memory(NamedTuple):
 class Head:
     """A classifier on embeddings: rows of templates, each owned by a class.
 
-    The score of row i for embedding z is `scale * <weight_i, z> + bias_i`; the rows of
-    one class are pooled into its logit (see `heads.head_logits`).
+    The score of row i for embedding z is one of
+
+    - `scale * <weight_i, z> + bias_i`, a linear head;
+    - the same with both vectors scaled to length 1, a cosine head (`unit`);
+    - `-scale * |z - weight_i|^2 + bias_i`, a head of squared distances (`centre`), up
+      to a term of z that all rows share.
+
+    The rows of one class are pooled into its logit (see `heads.head_logits`).
 
     Attributes:
         weight: `[m, dim]`, the templates.
         bias: `[m]`.
         scale: `[]`, one for all rows, or `[m]`.
         owner: `[m]` integers, the class of each row; -1 marks an empty slot, whose
-            score is -inf, so that capacity can be padded and classes added without
-            recompiling.
-        num_classes: how many logits come out.
+            score is -inf, so that classes can be added without recompiling.
+        num_classes: the number of logits.
         unit: whether rows and embeddings are scaled to length 1 first, inside, so
             that training keeps them on the sphere (Qi et al. 2018, Eq. 8).
         pool: how the rows of one class combine: 'max', 'logsumexp', or None where
             row i is the only row of class i, which saves the pooling.
+        centre: None, or `[dim]` for squared distances: the point that is subtracted
+            from rows and embeddings first. Probabilities do not depend on it, but
+            their rounding errors do: it should lie among the rows.
     """
 
-    # As a pytree it may hold batches, gradients or shardings in their place, so the
-    # shapes are spoken of and not enforced.
+    # As a pytree a head may hold batches, gradients or shardings in place of arrays,
+    # so shapes are documented and not enforced.
     weight: Any
     bias: Any
     scale: Any
@@ -130,6 +160,7 @@ class Head:
     pool: Literal["max", "logsumexp"] | None = field(
         default=None, metadata={"static": True}
     )
+    centre: Any = None
 
 
 class Episode(NamedTuple):

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxfer import (
     class_table,
     episode_key,
     gather,
+    numbered_episode,
     sample_episode,
 )
 
@@ -56,8 +58,12 @@ def test_class_table_lists_every_row_of_every_class():
 
 def test_class_table_has_room_for_empty_classes_and_refuses_strange_labels():
     assert class_table(np.array([2, 2]), num_classes=4).counts.tolist() == [0, 0, 2, 0]
-    with pytest.raises(ValueError, match="labels from 0 to 5, needed 0 to 4"):
+    with pytest.raises(ValueError, match="labels from 0 to 4, got 0 to 5"):
         class_table(np.array([0, 5]), num_classes=5)
+    with pytest.raises(ValueError, match="labels from 0 to 4, got -1 to 0"):
+        class_table(np.array([0, -1]), num_classes=5)
+    with pytest.raises(ValueError, match="num_classes of at least 1, got 0"):
+        class_table(np.array([], np.int64), num_classes=0)
 
 
 @pytest.mark.parametrize("number", range(20))
@@ -129,7 +135,7 @@ def test_an_episode_hangs_on_seed_split_and_number_alone():
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_beyond_32_bits_is_refused(seed):
     # Its key would be another one under x64.
-    with pytest.raises(ValueError, match=f"found seed = {seed}, needed 0 to"):
+    with pytest.raises(ValueError, match=f"expected a seed from 0 to.*got {seed}"):
         episode_key(seed, "train", 0)
 
 
@@ -187,19 +193,63 @@ NAMES = [f"c{i}" for i in range(10)]
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"way": 11}, "found 10 classes in the attic, needed way = 11"),
-        ({"way": 0}, "found way = 0, needed at least 1"),
-        ({"shot": 0}, "found shot = 0, needed at least 1"),
-        ({"n_query": 0}, "found query = 0, needed at least 1"),
+        ({"way": 11}, "at least way = 11 classes, got 10 in the attic"),
+        ({"way": 0}, "expected way of at least 1, got 0"),
+        ({"shot": 0}, "expected shot of at least 1, got 0"),
+        ({"n_query": 0}, "expected n_query of at least 1, got 0"),
         (
             {"shot": 3},
-            r"class 'c0' of the attic has 7 images, needed shot \+ query = 8",
+            r"shot \+ n_query = 8 images, got 7 in class 'c0' of the attic",
         ),
     ],
 )
 def test_impossible_episodes_are_refused(shape, message):
     with pytest.raises(ValueError, match=message):
         check_episode(TABLE, NAMES, **(SHAPE | shape), where="the attic")
+
+
+SHORT = class_table(np.array([0] * 5 + [1] * 9 + [2] * 2), num_classes=3)
+
+
+@pytest.mark.parametrize("put", [lambda x: x, jnp.asarray], ids=["numpy", "jax"])
+def test_a_class_with_too_few_rows_is_refused_where_episodes_are_sampled(put):
+    table = jax.tree.map(put, SHORT)
+    message = r"shot \+ n_query = 3 images, got 2 in class 2 of the table"
+    with pytest.raises(ValueError, match=message):
+        numbered_episode(table, 0, "train", 0, way=2, shot=1, n_query=2)
+    draw = partial(numbered_episode, table, 0, "train", way=2, shot=1, n_query=2)
+    with pytest.raises(ValueError, match=message):
+        jax.jit(draw)(0)
+    with pytest.raises(ValueError, match=message):
+        jax.vmap(draw)(jnp.arange(3))
+    key = episode_key(0, "train", 0)
+    with pytest.raises(ValueError, match=r"shot \+ n_query = 20 images, got 2"):
+        sample_episode(key, table, way=2, shot=5, n_query=15)
+    with pytest.raises(ValueError, match="at least way = 4 classes, got 3"):
+        sample_episode(key, table, way=4, shot=1, n_query=1)
+    for how, name in [({"way": 0}, "way"), ({"n_query": -1}, "n_query")]:
+        with pytest.raises(ValueError, match=f"expected {name} of at least"):
+            sample_episode(key, table, **({"way": 2, "shot": 1, "n_query": 1} | how))
+    assert sample_episode(key, table, way=3, shot=2, n_query=0).query.shape == (3, 0)
+
+
+def test_a_short_class_of_a_traced_table_lends_no_row_of_another_class():
+    draw = jax.jit(
+        lambda table, k: numbered_episode(
+            table, 0, "train", k, way=3, shot=1, n_query=3
+        )
+    )
+    labels = np.array([0] * 5 + [1] * 9 + [2] * 2)
+    for k in range(5):
+        support, query, classes = draw(SHORT, k)
+        for rows in (support, query):
+            assert (labels[rows] == np.asarray(classes)[:, None]).all()
+
+
+def test_an_episode_number_beyond_32_bits_is_refused():
+    for number in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"an episode from 0 to.*got {number}"):
+            episode_key(0, "train", number)
 
 
 def test_possible_episodes_are_not_refused():

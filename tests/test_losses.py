@@ -85,11 +85,49 @@ def test_cross_entropy_vmap_equals_a_loop_and_jit_equals_eager(rng):
     np.testing.assert_allclose(jitted, loop[0], rtol=1e-6)
 
 
-def test_logits_of_the_wrong_rank_or_batch_are_refused():
-    with pytest.raises(Exception, match="(?i)rank|shape|type"):
-        episode_nll(jnp.zeros((5, 5)))
-    with pytest.raises(Exception, match="(?i)shape|type"):
-        softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((2,), jnp.int32))
+@pytest.mark.parametrize("function", [episode_nll, episode_accuracy])
+@pytest.mark.parametrize("shape", [(5, 2, 3), (5, 5), (5, 0, 5), (3, 2, 5)])
+def test_logits_of_another_shape_are_refused(unchecked, function, shape):
+    message = rf"\[way, n_query, way\].*got \({shape[0]}, {shape[1]}"
+    with pytest.raises(ValueError, match=message):
+        function(jnp.zeros(shape))
+    with pytest.raises(ValueError, match=message):
+        jax.jit(function)(jnp.zeros(shape))
+
+
+def test_labels_of_another_shape_are_refused(unchecked):
+    some = jnp.zeros((2,), jnp.int32)
+    for call in (
+        lambda: softmax_cross_entropy(jnp.zeros((3, 4)), some),
+        lambda: softmax_cross_entropy(jnp.zeros((0, 4)), some[:0]),
+        lambda: nca_loss(jnp.zeros((3, 3)), some),
+        lambda: nca_loss(jnp.zeros((0, 0)), some[:0]),
+        lambda: lifted_structured_loss(jnp.zeros((2, 3)), some),
+        lambda: proxy_nca_loss(jnp.zeros((3, 4)), some),
+        lambda: proxy_nca_loss(jnp.zeros((0, 4)), some[:0]),
+    ):
+        with pytest.raises(ValueError, match="expected .*got"):
+            call()
+
+
+@pytest.mark.parametrize("loss", [softmax_cross_entropy, proxy_nca_loss])
+@pytest.mark.parametrize("label", [-1, 4, 2**33])
+def test_a_label_outside_the_classes_is_never_another_class(loss, label):
+    scores = jnp.asarray(np.arange(8.0).reshape(2, 4), jnp.float32)
+    with pytest.raises(ValueError, match=f"labels from 0 to 3, got {label}"):
+        loss(scores, np.array([0, label]))
+    if label < 2**31:
+        assert np.isnan(jax.jit(loss)(scores, jnp.array([0, label])))
+
+
+def test_a_query_with_a_nan_is_wrong_and_its_loss_is_nan():
+    # argmax takes the first NaN: without care an episode of NaN scores 1 / way.
+    assert episode_accuracy(jnp.full((5, 3, 5), jnp.nan)) == 0
+    logits = jnp.tile(jnp.eye(5)[:, None, :], (1, 3, 1))
+    logits = logits.at[2, 1, 4].set(jnp.nan).at[0, 0, 0].set(jnp.nan)
+    assert episode_accuracy(logits) == pytest.approx(13 / 15)
+    assert jax.jit(episode_accuracy)(logits) == pytest.approx(13 / 15)
+    assert np.isnan(episode_nll(logits)) and np.isnan(jax.jit(episode_nll)(logits))
 
 
 @pytest.mark.parametrize(("classes", "scale"), [(100, 1.0), (10, 3.0), (2, 0.5)])
@@ -108,7 +146,9 @@ def test_a_hundred_cosines_give_a_probability_of_069_at_most():
         np.e / (np.e + 99 / np.e)
     )
     assert round(np.exp(-cosine_loss_floor(100, 1.0)), 3) == 0.069
-    with pytest.raises(ValueError, match="found 0 classes"):
+    with pytest.raises(
+        ValueError, match="at least 1 class and a scale of at least 0, got 0"
+    ):
         cosine_loss_floor(0, 1.0)
 
 
@@ -171,7 +211,7 @@ def test_proxy_nca_has_only_the_negatives_below(z, rng):
     ]
     loss = proxy_nca_loss(squared_euclidean(z, proxies), jnp.asarray(LABELS))
     assert loss == pytest.approx(np.mean(terms), rel=1e-4)
-    with pytest.raises(ValueError, match="found 1 proxies, needed those of two"):
+    with pytest.raises(ValueError, match=r"at least 2 classes, got shape \(8, 1\)"):
         proxy_nca_loss(jnp.ones((8, 1)), jnp.zeros(8, jnp.int32))
 
 

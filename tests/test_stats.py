@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxfer import Mean, over_seeds, paired, summarize, unpaired
+from jaxfer import Mean, decouple, over_seeds, paired, summarize, unpaired
 
 # Two-sided 95% quantiles of Student's t, from printed tables.
 T = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 999: 1.962}
@@ -36,9 +36,9 @@ def test_one_value_has_no_interval():
 
 
 def test_empty_and_unfinite_samples_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(0,\)"):
+    with pytest.raises(ValueError, match=r"at least one value, got shape \(0,\)"):
         summarize([])
-    with pytest.raises(ValueError, match="value 1 is nan"):
+    with pytest.raises(ValueError, match="expected finite values, got nan at 1"):
         summarize([1.0, float("nan")])
 
 
@@ -47,12 +47,17 @@ def test_ragged_means_merge_exactly():
     assert one.merge(other).value == pytest.approx(13 / 3)
 
 
+def test_an_empty_mean_is_nan():
+    assert np.isnan(Mean(0.0, 0).value) and np.isnan(Mean(0.0, 0.0).value)
+    assert Mean(0.0, 0.0).merge(Mean(3.0, 2.0)).value == 1.5
+
+
 def test_pairing_takes_out_the_shared_part(rng):
     hard = rng.normal(60, 10, 100)
     ours, theirs = hard + 1 + rng.normal(0, 0.1, 100), hard
     assert paired(ours, theirs).ci95 < 0.05 < summarize(ours).ci95
     assert paired(ours, theirs).mean == pytest.approx(1, abs=0.05)
-    with pytest.raises(ValueError, match=r"\(2,\) values against \(3,\)"):
+    with pytest.raises(ValueError, match=r"one length, got \(2,\) and \(3,\)"):
         paired([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
@@ -79,3 +84,30 @@ def test_unpaired_is_welchs_test(rng):
 def test_unpaired_of_one_value_or_of_the_same_has_no_spread():
     assert unpaired([3.0], [1.0, 2.0]) == (1.5, None, 1)
     assert unpaired([2.0, 2.0], [1.0, 1.0]) == (1.0, 0.0, 2)
+
+
+def test_the_losses_of_transfer_add_up_and_the_larger_one_is_named():
+    base, bnb, anb = [60.0, 62.0, 61.0], [59.0, 61.2, 60.1], [55.0, 56.9, 56.2]
+    lost = decouple(base, bnb, anb)
+    both = lost.co_adaptation.mean + lost.specificity.mean
+    assert both == pytest.approx(np.mean(base) - np.mean(anb))
+    assert lost.excess.mean == pytest.approx(
+        lost.specificity.mean - lost.co_adaptation.mean
+    )
+    assert lost.dominant == "specificity"
+    assert decouple(base, anb, anb).dominant == "co_adaptation"
+    assert decouple(base, base, base).dominant is None
+    assert decouple(base[:1], bnb[:1], anb[:1]).dominant is None
+
+
+def test_a_loss_that_may_be_nothing_is_not_dominant():
+    # Specificity is far above co-adaptation, which is a gain, and not above 0.
+    base, bnb = [60.0, 62.0, 61.0], [65.0, 67.1, 66.1]
+    lost = decouple(base, bnb, [65.2, 66.9, 66.0])
+    assert lost.excess.mean > 3 * lost.excess.ci95
+    assert lost.specificity.ci95 > abs(lost.specificity.mean)
+    assert lost.dominant is None
+    # The larger of two gains is no loss either.
+    gains = decouple(base, bnb, [66.0, 68.2, 67.1])
+    assert gains.specificity.mean + gains.specificity.ci95 < 0
+    assert gains.dominant is None

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jaxfer.trees import flatten, graft, match, merge, partition, unflatten
+from jaxfer.types import Head
 
 PARAMS = {
     "conv1": {"bn": {"bias": 0, "scale": 1}, "kernel": 2},
@@ -45,7 +46,7 @@ def test_the_first_rule_that_matches_decides():
 
 
 def test_an_unmatched_parameter_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"no rule matches \['head/bias'\].*conv\*"):
+    with pytest.raises(ValueError, match=r"got none for \['head/bias'\].*conv\*"):
         match([("conv*", True)], PARAMS)
 
 
@@ -59,7 +60,7 @@ def test_an_unmatched_parameter_is_refused_by_name():
 )
 def test_a_rule_of_no_use_is_refused_by_name(rules):
     useless = next(p for p, _ in rules if p in ("conv2", "conv1/kernel"))
-    with pytest.raises(ValueError, match=rf"rules \['{useless}'\] decide for no"):
+    with pytest.raises(ValueError, match=rf"got \['{useless}'\] that do not"):
         match(rules, PARAMS)
 
 
@@ -70,8 +71,54 @@ def test_partition_and_merge_are_inverse():
     assert merge(trainable, frozen) == PARAMS
 
 
+EMPTY = {
+    "conv": {"w": 1},
+    "pool": {},
+    "block": {"noise": {}, "w": 2, "deep": {"x": {}}},
+}
+
+
+def test_empty_layers_keep_their_place():
+    assert flatten(EMPTY)["pool"] == {} and flatten(EMPTY)["block/noise"] == {}
+    assert unflatten(flatten(EMPTY)) == EMPTY
+    assert unflatten({"a": {}, "a/w": 1}) == unflatten({"a/w": 1, "a": {}})
+    assert match([("conv", "x"), ("**", "y")], EMPTY) == {
+        "conv": {"w": "x"},
+        "pool": {},
+        "block": {"noise": {}, "w": "y", "deep": {"x": {}}},
+    }
+    # Rules that name only what has parameters are enough, and pool may be named.
+    assert match([("*/w", 0)], EMPTY)["pool"] == {}
+    for frozen in (["pool"], ["conv", "pool"], ["block"], []):
+        rules = [*((name, False) for name in frozen), ("**", True)]
+        halves = partition(EMPTY, rules)
+        assert merge(*halves) == EMPTY
+        assert set(halves[1]) == set(frozen)
+
+
+def test_grafts_do_not_report_layers_without_leaves():
+    tree, report = graft(EMPTY, {"pool": {}, "conv": {"w": 5}}, ["pool", "conv"])
+    assert tree["pool"] == {} and report == (("conv/w",), ("block/w",))
+
+
+def test_what_is_no_tree_of_arrays_is_refused(unchecked):
+    head = Head(np.ones((1, 2)), np.zeros(1), 1.0, np.zeros(1), 1)
+    message = (
+        "arrays or dictionaries of arrays at 'head', got a Head:.*'weight', 'bias'"
+    )
+    for call in (flatten, lambda tree: partition(tree, [("**", True)])):
+        with pytest.raises(ValueError, match=message):
+            call({"net": {"w": 1}, "head": head})
+    for key in ("a/b", "", 3):
+        with pytest.raises(ValueError, match='names without "/" as keys, got'):
+            flatten({"net": {key: 1}})
+    for flat in ({"a": 1, "a/b": 2}, {"a/b": 2, "a": 1}):
+        with pytest.raises(ValueError, match="expected 'a'.*got a (leaf|group)"):
+            unflatten(flat)
+
+
 def test_a_parameter_in_both_halves_is_refused():
-    with pytest.raises(ValueError, match=r"\['a/w'\] are in both halves"):
+    with pytest.raises(ValueError, match=r"got \['a/w'\] in both"):
         merge({"a": {"w": 1}}, {"a": {"w": 2}})
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer import EVAL, TRAIN, Episode, Head, Memory, Mode, TrainState
+from jaxfer import EVAL, TRAIN, ClassSums, Episode, Head, Mode, TrainState
 from jaxfer.types import layer_mode
 
 
@@ -24,7 +24,7 @@ def _head() -> Head:
 @pytest.mark.parametrize(
     "value",
     [
-        Memory(jnp.ones((3, 2)), jnp.ones(3)),
+        ClassSums(jnp.ones((3, 2)), jnp.ones(3)),
         Episode(jnp.ones((5, 1, 4)), jnp.ones((5, 3, 4)), jnp.arange(5)),
         TrainState(jnp.zeros((), jnp.int32), {"a": jnp.ones(2)}, {}, {}, ()),
         _head(),

@@ -5,25 +5,26 @@ them all. Functions take one episode (or one batch of one classifier); `jax.vmap
 many.
 """
 
-from jaxfer.heads.classes import (
-    Classes,
-    add_classes,
-    classes_of,
-    extend_classes,
-    new_classes,
-    predicted_names,
-    remove_classes,
-    trained_classes,
-)
 from jaxfer.heads.convert import as_cosine, as_linear, as_prototypes
 from jaxfer.heads.imprinting import imprint, imprint_head, proxy_head
 from jaxfer.heads.logits import head_logits
-from jaxfer.heads.memory import (
+from jaxfer.heads.named import (
+    NamedHead,
+    add_classes,
+    extend_classes,
+    name_classes,
+    new_named_head,
+    remove_classes,
+    with_trained_head,
+)
+from jaxfer.heads.predictions import Predictions, class_logits, predict_classes
+from jaxfer.heads.rows import append_rows
+from jaxfer.heads.sums import (
     check_embeddings,
     class_means,
-    memory_means,
-    remember,
-    support_memory,
+    class_sums,
+    sums_means,
+    support_sums,
 )
 from jaxfer.heads.templates import (
     Distance,
@@ -36,15 +37,18 @@ from jaxfer.heads.templates import (
 from jaxfer.heads.vectors import cosine_distance, normalize, squared_euclidean
 
 __all__ = [
-    "Classes",
     "Distance",
+    "NamedHead",
+    "Predictions",
     "add_classes",
+    "append_rows",
     "as_cosine",
     "as_linear",
     "as_prototypes",
     "check_embeddings",
+    "class_logits",
     "class_means",
-    "classes_of",
+    "class_sums",
     "cosine_distance",
     "cosine_head",
     "extend_classes",
@@ -53,16 +57,16 @@ __all__ = [
     "imprint_head",
     "linear_head",
     "matching_head",
-    "memory_means",
+    "name_classes",
     "nearest_head",
-    "new_classes",
+    "new_named_head",
     "normalize",
-    "predicted_names",
+    "predict_classes",
     "prototype_head",
     "proxy_head",
-    "remember",
     "remove_classes",
     "squared_euclidean",
-    "support_memory",
-    "trained_classes",
+    "sums_means",
+    "support_sums",
+    "with_trained_head",
 ]

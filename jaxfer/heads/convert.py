@@ -4,15 +4,17 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jaxfer.heads.vectors import normalize, wide
+from jaxfer.heads.vectors import HIGHEST, normalize, wide
 from jaxfer.types import Head
 
 
 def as_linear(head: Head) -> Head:
-    """The linear head `<w_k, z> + b_k` of a head, its scale folded into the rows.
+    """The linear head `<w_k, z> + b_k` of a head, with scale and centre folded in.
 
-    The logits are those of the head: everywhere, or, where the head normalises, on
-    embeddings of length 1 (Qi et al. 2018, Eqs. 4 and 5).
+    Its logits are those of the head: everywhere, or, if the head normalises, on
+    embeddings of length 1 (Qi et al. 2018, Eqs. 4 and 5). The linear form of squared
+    distances is that of Snell et al. 2017, Eq. 8, around the centre m of the head:
+    `w_k = 2 (c_k - m)` and `b_k = |m|^2 - |c_k|^2`.
 
     Example:
         >>> rows, zero = jnp.array([[0.0, 2.0]]), jnp.zeros(1)
@@ -20,13 +22,24 @@ def as_linear(head: Head) -> Head:
         >>> as_linear(head).weight.tolist()
         [[0.0, 10.0]]
     """
-    rows = normalize(head.weight) if head.unit else wide(head.weight)
+    rows, bias = wide(head.weight), head.bias
     scale = jnp.broadcast_to(jnp.asarray(head.scale, rows.dtype), rows.shape[:1])
+    if head.unit:
+        rows = normalize(rows)
+    elif head.centre is not None:
+        centre = jnp.broadcast_to(head.centre, rows.shape)
+        # |m|^2 - |c|^2 as a product, which keeps the digits that they share.
+        bias = bias - scale * jnp.einsum(
+            "md,md->m", rows - centre, rows + centre, precision=HIGHEST
+        )
+        rows = 2 * (rows - centre)
     return dataclasses.replace(
         head,
         weight=scale[:, None] * rows,
+        bias=bias,
         scale=jnp.ones((), rows.dtype),
         unit=False,
+        centre=None,
     )
 
 
@@ -34,41 +47,42 @@ def as_prototypes(head: Head) -> Head:
     """The prototype head, `-s/2 |z - c_k|^2`, of an imprinted one.
 
     On embeddings of length 1 the squared distance to a unit row is `2 - 2 <c, z>` (Qi
-    et al. 2018, Eq. 3), so the nearest row in cosine is the nearest in space, and the
+    et al. 2018, Eq. 3), so the nearest row in cosine is the nearest in space and the
     probabilities are the same; plain squared distances, s/2 = 1, are a cosine softmax
-    of scale 2. As in `prototype_head` the logits lack the common `-s/2 |z|^2`.
+    of scale 2. As in `prototype_head`, logits lack a term that all classes share.
 
     Raises:
-        ValueError: a head that does not normalise, or that has a scale for each class.
+        ValueError: a head that does not normalise, or that has a scale per class.
 
     Example:
         >>> rows, zero = jnp.array([[0.0, 3.0]]), jnp.zeros(1)
         >>> head = Head(rows, zero, 2.0, zero, num_classes=1, unit=True)
-        >>> as_prototypes(head).weight.tolist(), as_prototypes(head).bias.tolist()
-        ([[0.0, 2.0]], [-1.0])
+        >>> as_prototypes(head).weight.tolist(), as_prototypes(head).scale.item()
+        ([[0.0, 1.0]], 1.0)
     """
     scale = jnp.asarray(head.scale)
     if not head.unit or scale.ndim:
         kind = "scales of shape " + str(scale.shape) if head.unit else "unit = False"
         raise ValueError(
-            f"found a head with {kind}, needed an imprinted one (unit = True) with one "
-            "scale: only there are cosines squared distances"
+            "expected an imprinted head (unit = True) with one scale, whose cosines "
+            f"are squared distances, got {kind}"
         )
     rows = normalize(head.weight)
     return dataclasses.replace(
         head,
-        weight=2 * rows,
-        bias=head.bias - scale / 2,
+        weight=rows,
         scale=(scale / 2).astype(rows.dtype),
         unit=False,
+        centre=jnp.zeros_like(rows[0]),
     )
 
 
 def as_cosine(head: Head, *, scale: float = 10.0) -> Head:
     """The cosine head `s <w_k/|w_k|, z/|z|>` on the rows of any head, without biases.
 
-    Of prototypes on the sphere it is the same classifier, softmax over negative squared
-    distances with `scale` 2; of a trained linear classifier it is a start for training.
+    For prototypes on the sphere it is the same classifier, softmax over negative
+    squared distances, with `scale` 2; for a trained linear classifier it is a start for
+    training.
 
     Example:
         >>> head = Head(jnp.array([[0.0, 5.0]]), jnp.ones(1), 1.0, jnp.zeros(1), 1)
@@ -82,4 +96,5 @@ def as_cosine(head: Head, *, scale: float = 10.0) -> Head:
         bias=jnp.zeros_like(rows[:, 0]),
         scale=jnp.asarray(scale, rows.dtype),
         unit=True,
+        centre=None,
     )

@@ -7,92 +7,119 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxfer.heads.memory import memory_means, remember, seen_classes
+from jaxfer.heads.rows import mean_scale
+from jaxfer.heads.sums import check_labelled, class_sums, seen_classes, sums_means
 from jaxfer.heads.vectors import HIGHEST, normalize
-from jaxfer.types import Head, Memory
+from jaxfer.types import AnyArray, ClassSums, Head
 
 
-def imprint_head(memory: Memory, *, scale: float = 10.0) -> Head:
+def imprint_head(sums: ClassSums, *, scale: float = 10.0) -> Head:
     """Imprinted weights: the unit mean of unit embeddings, `s <w/|w|, z/|z|>`.
 
-    Qi et al. 2018, section 3.2 (averaging) and Eq. 8 (the scale). A class never seen
-    has the logit -inf.
+    Qi et al. 2018, section 3.2 (averaging) and Eq. 8 (the scale). A class without
+    examples has the logit -inf.
 
     Args:
-        memory: of unit embeddings (`support_memory(..., unit=True)`, or `remember` of
-            what `normalize` gives).
+        sums: of unit embeddings: `support_sums(..., unit=True)`, or `class_sums` of
+            what `normalize` returns.
         scale: s; trainable afterwards.
 
     Example:
-        >>> from jaxfer import head_logits, support_memory
+        >>> from jaxfer import head_logits, support_sums
         >>> examples = jnp.array([[[2.0, 0.0]], [[0.0, 5.0]]])
-        >>> memory = support_memory(examples, unit=True)
-        >>> head_logits(imprint_head(memory), jnp.array([[7.0, 0.0]])).tolist()
+        >>> sums = support_sums(examples, unit=True)
+        >>> head_logits(imprint_head(sums), jnp.array([[7.0, 0.0]])).tolist()
         [[10.0, 0.0]]
     """
-    means = normalize(memory_means(memory))
+    means = normalize(sums_means(sums))
     return Head(
         weight=means,
         bias=jnp.zeros_like(means[:, 0]),
         scale=jnp.asarray(scale, means.dtype),
-        owner=seen_classes(memory),
+        owner=seen_classes(sums),
         num_classes=means.shape[0],
         unit=True,
     )
 
 
 def imprint(
-    head: Head, memory: Memory, z: Float[Array, "n dim"], labels: Int[Array, " n"]
-) -> tuple[Head, Memory]:
-    """More examples of some classes, new ones or known: their rows are set anew.
+    head: Head, sums: ClassSums, z: Float[Array, "n dim"], labels: Int[AnyArray, " n"]
+) -> tuple[Head, ClassSums]:
+    """Set the rows of some classes, new or known, from all their examples so far.
 
-    `w_k = normalize(sum of z/|z| over all examples of k so far)`, Qi et al. 2018,
-    section 4.2. The rows of all other classes keep their bits. Shapes stay, so a
-    compiled classifier takes the new head as it is.
+    `w_k = normalize(sum of z/|z| over all examples of k)`, Qi et al. 2018, section 4.2.
+    The rows of all other classes keep their bits. Shapes do not change, so a compiled
+    classifier accepts the new head.
 
     Args:
         head: of `imprint_head` or `cosine_head`, row i that of class i, with empty
-            slots (owner -1) where classes are to come. Where each row has its own
-            scale, a new class gets the mean of those of the classes there are.
-        memory: what the rows of these classes were imprinted from, with as many
-            classes as the head; zero where a row was trained.
-        z: the examples' embeddings, of any length but zero.
-        labels: their classes; -1 leaves an example out, for padding.
+            slots (owner -1) for classes to come. Where each row has its own scale, a
+            new class gets the mean of those of the classes in use.
+        sums: what the rows of these classes were imprinted from, with as many classes
+            as the head; zero where a row was trained.
+        z: `[n, dim]`, the examples, of any length except zero.
+        labels: `[n]`, their classes; an example with label -1 is ignored (padding).
+
+    Returns:
+        The head with the new rows, and the sums with the new examples.
+
+    Raises:
+        ValueError: a head with several rows per class, arrays of other shapes than the
+            rows, or arguments that `class_sums` refuses.
 
     Example:
-        >>> empty = Memory(jnp.zeros((4, 2)), jnp.zeros(4))
+        >>> empty = ClassSums(jnp.zeros((4, 2)), jnp.zeros(4))
         >>> head = imprint_head(empty)
         >>> z, labels = jnp.array([[3.0, 0.0], [0.0, 2.0]]), jnp.array([2, 2])
-        >>> head, memory = imprint(head, empty, z, labels)
-        >>> head.owner.tolist(), memory.count.tolist()
+        >>> head, sums = imprint(head, empty, z, labels)
+        >>> head.owner.tolist(), sums.count.tolist()
         ([-1, -1, 2, -1], [0.0, 0.0, 2.0, 0.0])
     """
-    more = remember(normalize(z), labels, num_classes=head.num_classes)
-    touched = more.count > 0
-    memory = Memory(memory.total + more.total, memory.count + more.count)
-    rows = normalize(memory_means(memory)).astype(head.weight.dtype)
+    if head.pool is not None or head.weight.shape[0] != head.num_classes:
+        raise ValueError(
+            "expected a head with one row per class (pool = None), got "
+            f"{head.weight.shape[0]} rows of {head.num_classes} classes and pool = "
+            f"{head.pool!r}"
+        )
+    if z.shape[1:] != head.weight.shape[1:] or sums.total.shape != head.weight.shape:
+        raise ValueError(
+            f"expected embeddings [n, {head.weight.shape[1]}] and sums of shape "
+            f"{head.weight.shape} as the rows of the head, got {z.shape} and "
+            f"{sums.total.shape}"
+        )
+    more = class_sums(normalize(z), labels, num_classes=head.num_classes)
+    sums = ClassSums(sums.total + more.total, sums.count + more.count)
+    rows = normalize(sums_means(sums))
+    return set_rows(head, rows, more.count > 0), sums
+
+
+def set_rows(
+    head: Head, rows: Float[Array, "classes dim"], where: Bool[Array, " classes"]
+) -> Head:
+    """A head with other rows for some classes: zero bias, and for new ones mean scale.
+
+    Args:
+        head: with one row per class.
+        rows: `[classes, dim]`, of which those of the other classes are ignored.
+        where: `[classes]`, the classes that get them.
+    """
+    scale = jnp.asarray(head.scale)
+    if scale.ndim:
+        new = where & (head.owner < 0)
+        scale = jnp.where(new & jnp.any(head.owner >= 0), mean_scale(head), scale)
     ids = jnp.arange(head.num_classes, dtype=head.owner.dtype)
     return dataclasses.replace(
         head,
-        weight=jnp.where(touched[:, None], rows, head.weight),
-        bias=jnp.where(touched, 0, head.bias),
-        scale=_scales(head, touched),
-        owner=jnp.where(touched, ids, head.owner),
-    ), memory
-
-
-def _scales(head: Head, touched: Bool[Array, " classes"]) -> Float[Array, "*classes"]:
-    scale = jnp.asarray(head.scale)
-    if not scale.ndim:
-        return scale
-    known = head.owner >= 0
-    mean = jnp.sum(jnp.where(known, scale, 0)) / jnp.maximum(jnp.sum(known), 1)
-    return jnp.where(touched & ~known & jnp.any(known), mean, scale)
+        weight=jnp.where(where[:, None], rows.astype(head.weight.dtype), head.weight),
+        bias=jnp.where(where, 0, head.bias),
+        scale=scale,
+        owner=jnp.where(where, ids, head.owner),
+    )
 
 
 def proxy_head(
     z: Float[Array, "n dim"],
-    labels: Int[Array, " n"],
+    labels: Int[AnyArray, " n"],
     *,
     num_classes: int,
     proxies: int,
@@ -100,25 +127,26 @@ def proxy_head(
     pool: Literal["max", "logsumexp"] = "max",
     rounds: int = 10,
 ) -> Head:
-    """Imprinted weights with several rows a class, by k-means on the sphere.
+    """Imprinted weights with several rows per class, by k-means on the sphere.
 
-    Each example belongs to the proxy of its class with the highest cosine, each proxy
+    Each example belongs to the proxy of its class with the highest cosine; each proxy
     is the unit mean of its examples. The first proxy starts from the example nearest
     the mean of its class, each further one from the example farthest from those before,
-    so nothing is drawn. With one proxy it is `imprint_head`; a class with fewer
-    distinct examples than proxies has as many rows as those.
+    so nothing is random. With one proxy it is `imprint_head`; a class with fewer
+    distinct examples than proxies has one row per distinct example.
 
     Args:
-        z: embeddings, of any length but zero.
-        labels: their classes; -1 leaves an example out.
-        num_classes: how many classes.
-        proxies: k, rows of a class.
+        z: `[n, dim]`, embeddings of any length except zero.
+        labels: `[n]`, their classes; an example with label -1 is ignored.
+        num_classes: the number of classes.
+        proxies: k, the number of rows per class.
         scale: s.
         pool: 'max', or 'logsumexp' for a soft aggregation.
         rounds: of k-means.
 
     Raises:
-        ValueError: fewer than one proxy, or less than one round.
+        ValueError: no example, fewer than one proxy or one round, an unknown pool, or
+            arguments that `class_sums` refuses.
 
     Example:
         >>> z = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -127,13 +155,18 @@ def proxy_head(
     """
     if proxies < 1 or rounds < 1:
         raise ValueError(
-            f"found {proxies} proxies and {rounds} rounds, needed at least one of each"
+            f"expected at least 1 proxy and 1 round, got {proxies} and {rounds}"
         )
+    if pool not in ("max", "logsumexp"):
+        raise ValueError(f"expected pool 'max' or 'logsumexp', got {pool!r}")
+    labels = check_labelled(z, labels, num_classes)
+    if not z.shape[0]:
+        raise ValueError(f"expected at least 1 example, got shape {z.shape}")
     z = normalize(z)
     labels = jnp.where((labels < 0) | (labels >= num_classes), num_classes, labels)
 
     def cosines(rows: Float[Array, "classes k dim"]) -> Float[Array, "n k"]:
-        # Each example against the rows of its own class; those left out meet zeros.
+        # Each example against the rows of its own class; ignored ones against zeros.
         own = jnp.concatenate([rows, jnp.zeros_like(rows[:1])])[labels]
         return jnp.einsum("nd,nkd->nk", z, own, precision=HIGHEST)
 
@@ -147,9 +180,9 @@ def proxy_head(
         )
         return best[:-1], jnp.minimum(first[:-1], z.shape[0] - 1)
 
-    memory = remember(z, labels, num_classes=num_classes)
-    there = memory.count > 0
-    mean = normalize(memory_means(memory))
+    sums = class_sums(z, labels, num_classes=num_classes)
+    there = sums.count > 0
+    mean = normalize(sums_means(sums))
     _, first = chosen(cosines(mean[:, None])[:, 0])
     rows, used = [z[first]], [there]
     for _ in range(proxies - 1):
@@ -165,8 +198,8 @@ def proxy_head(
         open_ = jnp.concatenate([seen, jnp.ones_like(seen[:1])])[labels]
         mine = jnp.argmax(jnp.where(open_, score, -jnp.inf), axis=1)
         slot = jnp.where(labels < num_classes, labels * proxies + mine, -1)
-        members = remember(z, slot, num_classes=num_classes * proxies)
-        means = normalize(memory_means(members)).reshape(rows.shape)
+        members = class_sums(z, slot, num_classes=num_classes * proxies)
+        means = normalize(sums_means(members)).reshape(rows.shape)
         kept = (members.count > 0).reshape(seen.shape)
         return jnp.where(kept[..., None], means, rows)
 

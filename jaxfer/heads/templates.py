@@ -1,4 +1,4 @@
-"""Heads by what their rows are: prototypes, examples, or rows to train."""
+"""Heads whose rows are prototypes, examples, or weights to train."""
 
 import dataclasses
 from typing import Literal
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxfer.heads.memory import memory_means, seen_classes
-from jaxfer.heads.vectors import wide
-from jaxfer.types import Head, Memory
+from jaxfer.heads.sums import check_labelled, seen_classes, sums_means
+from jaxfer.heads.vectors import mean_row, wide
+from jaxfer.keys import stable_draws
+from jaxfer.types import AnyArray, ClassSums, Head
 
 Distance = Literal["sqeuclidean", "cosine"]
 
@@ -22,53 +23,52 @@ def _template_head(
     distance: Distance,
     pool: Literal["max", "logsumexp"] | None,
 ) -> Head:
-    """The head that scores by nearness to rows: the one place that knows both forms.
-
-    -|z - c|^2 is 2 <c, z> - |c|^2 less |z|^2, which all classes share.
-    """
+    """The head that scores by nearness to rows: the one place that knows both forms."""
     if distance not in ("sqeuclidean", "cosine"):
         raise ValueError(
-            f"unknown distance {distance!r}: needed 'sqeuclidean' or 'cosine'"
+            f"expected distance 'sqeuclidean' or 'cosine', got {distance!r}"
         )
     rows = wide(rows)
     euclidean = distance == "sqeuclidean"
-    squared = jnp.sum(rows * rows, axis=1)
     return Head(
-        weight=2 * rows if euclidean else rows,
-        bias=-squared if euclidean else jnp.zeros_like(squared),
+        weight=rows,
+        bias=jnp.zeros_like(rows[:, 0]),
         scale=jnp.ones((), rows.dtype),
         owner=owner.astype(jnp.int32),
         num_classes=num_classes,
         unit=not euclidean,
         pool=pool,
+        centre=mean_row(rows, owner >= 0) if euclidean else None,
     )
 
 
-def prototype_head(memory: Memory, *, distance: Distance = "sqeuclidean") -> Head:
+def prototype_head(sums: ClassSums, *, distance: Distance = "sqeuclidean") -> Head:
     """The prototype classifier, `p(k | z) = softmax_k(-d(z, c_k))`.
 
-    Snell et al. 2017, Eq. 2; for the squared Euclidean distance it is linear, with
-    `w_k = 2 c_k` and `b_k = -c_k . c_k` (their Eq. 8), and the logits are the negative
-    distances plus `|z|^2`, a constant of the query. 'cosine' is `1 - cos` with no
-    scale, as in their Figure 2. A class never seen has the logit -inf.
+    Snell et al. 2017, Eq. 2. For the squared Euclidean distance the logits are the
+    negative distances plus `|z - m|^2`, the same for all classes; m is the mean of the
+    prototypes. With m = 0 this is the linear classifier of their Eq. 8, `w_k = 2 c_k`
+    and `b_k = -c_k . c_k`, which loses its digits where embeddings are far from the
+    origin. 'cosine' is `1 - cos` with no scale, as in their Figure 2. A class without
+    examples has the logit -inf.
 
     Args:
-        memory: of raw embeddings.
+        sums: of raw embeddings.
         distance: 'sqeuclidean' or 'cosine'.
 
     Raises:
         ValueError: an unknown distance.
 
     Example:
-        >>> from jaxfer import head_logits, support_memory
-        >>> head = prototype_head(support_memory(jnp.array([[[0.0]], [[1.0]]])))
+        >>> from jaxfer import head_logits, support_sums
+        >>> head = prototype_head(support_sums(jnp.array([[[0.0]], [[1.0]]])))
         >>> head_logits(head, jnp.array([[0.9]])).argmax().item()
         1
     """
-    means = memory_means(memory)
+    means = sums_means(sums)
     return _template_head(
         means,
-        seen_classes(memory),
+        seen_classes(sums),
         num_classes=means.shape[0],
         distance=distance,
         pool=None,
@@ -77,7 +77,7 @@ def prototype_head(memory: Memory, *, distance: Distance = "sqeuclidean") -> Hea
 
 def matching_head(
     z: Float[Array, "n dim"],
-    labels: Int[Array, " n"],
+    labels: Int[AnyArray, " n"],
     *,
     num_classes: int,
     distance: Distance = "cosine",
@@ -89,10 +89,13 @@ def matching_head(
     head.
 
     Args:
-        z: support embeddings.
-        labels: their classes.
-        num_classes: how many classes there are.
+        z: `[n, dim]`, support embeddings.
+        labels: `[n]`, their classes; an example with label -1 is ignored.
+        num_classes: the number of classes.
         distance: 'cosine' or 'sqeuclidean'.
+
+    Raises:
+        ValueError: an unknown distance, or arguments that `class_sums` refuses.
 
     Example:
         >>> from jaxfer import head_logits
@@ -100,25 +103,29 @@ def matching_head(
         >>> head_logits(matching_head(z, labels, num_classes=2), z).argmax(1).tolist()
         [0, 1]
     """
+    owner = check_labelled(z, labels, num_classes)
     return _template_head(
-        z, labels, num_classes=num_classes, distance=distance, pool="logsumexp"
+        z, owner, num_classes=num_classes, distance=distance, pool="logsumexp"
     )
 
 
 def nearest_head(
     z: Float[Array, "n dim"],
-    labels: Int[Array, " n"],
+    labels: Int[AnyArray, " n"],
     *,
     num_classes: int,
     distance: Distance = "sqeuclidean",
 ) -> Head:
-    """Nearest neighbour: a class scores as its nearest support point does.
+    """Nearest neighbour: the score of a class is that of its nearest support point.
 
     Args:
-        z: support embeddings (or flat pixels, for the plainest baseline).
-        labels: their classes.
-        num_classes: how many classes there are.
+        z: `[n, dim]`, support embeddings (or flat pixels, for the plainest baseline).
+        labels: `[n]`, their classes; an example with label -1 is ignored.
+        num_classes: the number of classes.
         distance: 'sqeuclidean' or 'cosine'.
+
+    Raises:
+        ValueError: an unknown distance, or arguments that `class_sums` refuses.
 
     Example:
         >>> from jaxfer import head_logits
@@ -127,21 +134,36 @@ def nearest_head(
         >>> head_logits(head, jnp.array([[8.0]])).argmax().item()
         0
     """
+    owner = check_labelled(z, labels, num_classes)
     return _template_head(
-        z, labels, num_classes=num_classes, distance=distance, pool="max"
+        z, owner, num_classes=num_classes, distance=distance, pool="max"
     )
 
 
 def linear_head(key: PRNGKeyArray, dim: int, num_classes: int) -> Head:
     """A linear classifier to train: Xavier uniform weights, zero biases.
 
+    Args:
+        key: the random key of the weights.
+        dim: the dimension of the embeddings.
+        num_classes: the number of rows.
+
+    Raises:
+        ValueError: a dimension or a number of classes below 1.
+
     Example:
         >>> linear_head(jax.random.key(0), 64, 10).weight.shape
         (10, 64)
     """
+    if dim < 1 or num_classes < 1:
+        raise ValueError(
+            f"expected dim and num_classes of at least 1, got {dim} and {num_classes}"
+        )
     init = jax.nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
+    with stable_draws():
+        weight = init(key, (num_classes, dim), jnp.float32)
     return Head(
-        weight=init(key, (num_classes, dim), jnp.float32),
+        weight=weight,
         bias=jnp.zeros((num_classes,), jnp.float32),
         scale=jnp.ones((), jnp.float32),
         owner=jnp.arange(num_classes, dtype=jnp.int32),
@@ -155,14 +177,17 @@ def cosine_head(
     """A cosine classifier to train, `s <w_k/|w_k|, z/|z|>`: Xavier uniform rows.
 
     Qi et al. 2018, section 4.1: unit rows and embeddings, no bias, a trainable scale.
-    Rows are normalised whenever they are used, so their length means nothing, and a
+    Rows are normalised whenever they are used, so their length has no effect and their
     gradient is tangent to the sphere.
 
     Args:
-        key: draws the rows.
-        dim: of the embeddings.
-        num_classes: how many rows.
-        scale: s, in the paper trained from an unstated start; 10 in later work.
+        key: the random key of the rows.
+        dim: the dimension of the embeddings.
+        num_classes: the number of rows.
+        scale: s; the paper trains it from an unstated start, later work from 10.
+
+    Raises:
+        ValueError: a dimension or a number of classes below 1.
 
     Example:
         >>> cosine_head(jax.random.key(0), 64, 10).scale.item()

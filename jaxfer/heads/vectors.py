@@ -1,41 +1,49 @@
-"""Embeddings as vectors: their direction and their distances.
+"""Embeddings as vectors: their direction, and distances between them.
 
-In float32 or wider, at the highest matmul precision, since a squared distance in matrix
-form is a small difference of large numbers.
+Everything is computed in float32 or wider and at the highest matmul precision, because
+a squared distance in matrix form is a small difference of large numbers.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def wide(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """In float32, or in what is wider."""
+    """The array in float32, or unchanged if its type is wider."""
     return z.astype(jnp.promote_types(z.dtype, jnp.float32))
 
 
 def normalize(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     """Embeddings scaled to length 1, `z / |z|`.
 
-    A zero embedding, or one shorter than 1e-12, becomes zero, with a zero gradient.
+    Correct for every normal float32 number, from 1.2e-38 to 3.4e38. An embedding whose
+    entries are all smaller counts as zero: it becomes zero, with a zero gradient. An
+    embedding with a NaN or an infinity becomes NaN.
+
+    Args:
+        z: embeddings; leading axes are free.
 
     Example:
-        >>> normalize(jnp.array([3.0, 4.0])).round(3).tolist()
+        >>> normalize(jnp.array([3e30, 4e30])).round(3).tolist()
         [0.6000000238418579, 0.800000011920929]
     """
     z = wide(z)
-    return z * inverse_length(z)[..., None]
-
-
-def inverse_length(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
-    """`1 / |z|`, and 0 where `normalize` gives zero."""
-    squared = jnp.sum(z * z, axis=-1)
-    long = squared > 1e-24
-    # The inner where keeps what the outer one leaves out from giving NaN gradients.
-    return jnp.where(long, jax.lax.rsqrt(jnp.where(long, squared, 1)), 0)
+    largest = jax.lax.stop_gradient(
+        jnp.max(jnp.abs(z), axis=-1, keepdims=True, initial=0)
+    )
+    zero = largest < jnp.finfo(z.dtype).tiny
+    # By a power of two into a range where squares neither overflow nor vanish. It
+    # divides out exactly, so it needs no gradient; for ordinary lengths it is 1.
+    factor = jnp.where(largest > 2.0**40, 2.0**-84, 1)
+    factor = jnp.where(largest < 2.0**-40, 2.0**84, factor).astype(z.dtype)
+    y = z * factor
+    squared = jnp.sum(y * y, axis=-1, keepdims=True)
+    # The inner `where` keeps the branch that is not taken from giving NaN gradients.
+    return y * jnp.where(zero, 0, jax.lax.rsqrt(jnp.where(zero, 1, squared)))
 
 
 def squared_euclidean(
@@ -43,21 +51,26 @@ def squared_euclidean(
 ) -> Float[Array, "n m"]:
     """Squared Euclidean distances, `|a|^2 - 2 <a, b> + |b|^2`.
 
-    Snell et al. 2017, section 2.7: the Bregman divergence under which the class mean
-    is the right representative. In matrix form, whose absolute error is near float32's
-    epsilon times the squared norms; a distance smaller than that may come out slightly
-    negative.
+    Snell et al. 2017, section 2.7: the Bregman divergence under which the class mean is
+    the right representative. Both are moved to their common mean first, so the rounding
+    error is about float32's epsilon times the squared spread of the embeddings,
+    wherever they lie; a distance smaller than that may come out slightly negative.
 
     Args:
-        a: one embedding a row.
-        b: one embedding a row.
+        a: `[n, dim]`.
+        b: `[m, dim]`.
+
+    Raises:
+        ValueError: arrays that are not matrices with the same number of columns.
 
     Example:
         >>> squared_euclidean(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])).item()
         25.0
     """
-    chex.assert_rank([a, b], 2)
+    _check_pair(a, b)
     a, b = wide(a), wide(b)
+    middle = mean_row(jnp.concatenate([a, b]))
+    a, b = a - middle[None], b - middle[None]
     inner = jnp.matmul(a, b.T, precision=HIGHEST)
     return jnp.sum(a * a, 1)[:, None] - 2 * inner + jnp.sum(b * b, 1)[None, :]
 
@@ -67,9 +80,53 @@ def cosine_distance(
 ) -> Float[Array, "n m"]:
     """Cosine distances, `1 - <a, b> / (|a| |b|)`, from 0 to 2.
 
+    Args:
+        a: `[n, dim]`.
+        b: `[m, dim]`.
+
+    Raises:
+        ValueError: arrays that are not matrices with the same number of columns.
+
     Example:
         >>> cosine_distance(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 3.0]])).item()
         1.0
     """
-    chex.assert_rank([a, b], 2)
+    _check_pair(a, b)
     return 1 - jnp.matmul(normalize(a), normalize(b).T, precision=HIGHEST)
+
+
+def mean_row(
+    rows: Float[Array, "m dim"], where: Bool[Array, " m"] | None = None
+) -> Float[Array, " dim"]:
+    """The mean of the rows that are finite, without a gradient; zero if there is none.
+
+    Distances do not depend on the point they are computed around, so the gradient of
+    that point is zero, and one bad row must not spoil the distances of the others.
+
+    Args:
+        rows: `[m, dim]`.
+        where: `[m]`, the rows to use; default: all.
+    """
+    rows = jax.lax.stop_gradient(rows)
+    used = jnp.all(jnp.isfinite(rows), axis=1)
+    used = used if where is None else used & where
+    count = jnp.maximum(jnp.sum(used), 1).astype(rows.dtype)
+    return jnp.sum(jnp.where(used[:, None], rows, 0), axis=0) / count
+
+
+def check_matrix(z: Array | np.ndarray, what: str = "embeddings") -> None:
+    """Refuse an array that is not `[n, dim]`; n may be 0, dim may not.
+
+    Raises:
+        ValueError: with the shape.
+    """
+    if np.ndim(z) != 2 or not np.shape(z)[1]:
+        raise ValueError(f"expected {what} of shape [n, dim], got {np.shape(z)}")
+
+
+def _check_pair(a: Array, b: Array) -> None:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(
+            "expected embeddings [n, dim] and [m, dim] of one dimension, got shapes "
+            f"{a.shape} and {b.shape}"
+        )

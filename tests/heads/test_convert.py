@@ -19,7 +19,7 @@ from jaxfer import (
     normalize,
     prototype_head,
     squared_euclidean,
-    support_memory,
+    support_sums,
 )
 
 WAY, SHOT, DIM = 5, 3, 6
@@ -41,7 +41,7 @@ def _probabilities(head, z):
 
 
 def test_a_linear_form_has_the_logits_of_the_imprinted_head(support, z):
-    head = imprint_head(support_memory(support), scale=7.0)
+    head = imprint_head(support_sums(support), scale=7.0)
     linear = as_linear(dataclasses.replace(head, weight=3 * head.weight))
     plain = np.asarray(z) @ np.asarray(linear.weight).T
     assert not linear.unit and linear.scale == 1
@@ -49,7 +49,7 @@ def test_a_linear_form_has_the_logits_of_the_imprinted_head(support, z):
 
 
 def test_a_linear_form_folds_in_a_scale_for_each_class(support, z):
-    head = imprint_head(support_memory(support))
+    head = imprint_head(support_sums(support))
     head = dataclasses.replace(head, scale=jnp.arange(1.0, WAY + 1))
     np.testing.assert_allclose(
         head_logits(as_linear(head), z), head_logits(head, z), rtol=1e-4, atol=1e-5
@@ -57,17 +57,27 @@ def test_a_linear_form_folds_in_a_scale_for_each_class(support, z):
 
 
 def test_a_linear_form_of_prototypes_holds_everywhere(support, z):
-    head = prototype_head(support_memory(4 * support))
-    np.testing.assert_array_equal(
-        head_logits(as_linear(head), 9 * z), head_logits(head, 9 * z)
+    head = prototype_head(support_sums(4 * support))
+    linear = as_linear(head)
+    assert linear.centre is None
+    np.testing.assert_allclose(
+        head_logits(linear, 9 * z), head_logits(head, 9 * z), rtol=1e-4, atol=1e-4
     )
+    plain = np.asarray(9 * z) @ np.asarray(linear.weight).T + np.asarray(linear.bias)
+    np.testing.assert_allclose(plain, head_logits(head, 9 * z), rtol=1e-4, atol=1e-4)
+
+
+def test_the_cosine_form_of_prototypes_has_their_directions(support):
+    means = np.asarray(support).mean(axis=1)
+    cosine = as_cosine(prototype_head(support_sums(support + 2)))
+    np.testing.assert_allclose(cosine.weight, normalize(jnp.asarray(means + 2)), 1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 10.0])
 def test_imprinted_probabilities_are_those_of_scaled_squared_distances(
     support, z, scale
 ):
-    head = imprint_head(support_memory(support), scale=scale)
+    head = imprint_head(support_sums(support), scale=scale)
     np.testing.assert_allclose(
         _probabilities(as_prototypes(head), z),
         _probabilities(head, z),
@@ -86,7 +96,7 @@ def test_imprinted_probabilities_are_those_of_scaled_squared_distances(
 
 def test_squared_distances_on_the_sphere_are_cosines_of_scale_2(support, z):
     # Qi et al. 2018, Eqs. 3 to 5.
-    prototypes = prototype_head(support_memory(support[:, :1]))
+    prototypes = prototype_head(support_sums(support[:, :1]))
     np.testing.assert_allclose(
         _probabilities(as_cosine(prototypes, scale=2.0), z),
         _probabilities(prototypes, z),
@@ -122,8 +132,10 @@ def test_a_linear_classifier_becomes_a_cosine_one(key, z):
 
 
 def test_what_is_no_distance_is_refused(key):
-    with pytest.raises(ValueError, match="unit = False.*needed an imprinted one"):
+    with pytest.raises(
+        ValueError, match="expected an imprinted head.*got unit = False"
+    ):
         as_prototypes(linear_head(key, DIM, WAY))
     scales = dataclasses.replace(cosine_head(key, DIM, WAY), scale=jnp.ones(WAY))
-    with pytest.raises(ValueError, match=r"scales of shape \(5,\).*one scale"):
+    with pytest.raises(ValueError, match=r"one scale.*got scales of shape \(5,\)"):
         as_prototypes(scales)

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from jaxfer import (
-    Memory,
+    ClassSums,
+    class_sums,
     cosine_head,
     head_logits,
     imprint,
@@ -17,9 +18,8 @@ from jaxfer import (
     losses,
     normalize,
     proxy_head,
-    remember,
     sharding,
-    support_memory,
+    support_sums,
 )
 
 DIM, BASE, ROOM = 6, 4, 7
@@ -33,8 +33,8 @@ def base(key):
 
 
 @pytest.fixture
-def memory():
-    return Memory(jnp.zeros((ROOM, DIM)), jnp.zeros(ROOM))
+def sums():
+    return ClassSums(jnp.zeros((ROOM, DIM)), jnp.zeros(ROOM))
 
 
 def _unit(x):
@@ -42,50 +42,50 @@ def _unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def test_rows_are_unit_means_of_unit_embeddings(base, memory, rng):
+def test_rows_are_unit_means_of_unit_embeddings(base, sums, rng):
     z = jnp.asarray(rng.normal(size=(5, DIM)) * 3, jnp.float32)
     labels = jnp.array([4, 6, 4, -1, 4])
-    head, memory = jax.jit(imprint)(base, memory, z, labels)
+    head, sums = jax.jit(imprint)(base, sums, z, labels)
     expected = _unit(_unit(np.asarray(z)[[0, 2, 4]]).mean(axis=0))
     np.testing.assert_allclose(head.weight[4], expected, rtol=1e-5)
     np.testing.assert_allclose(head.weight[6], _unit(z[1]), rtol=1e-5)
     np.testing.assert_array_equal(head.owner, [0, 1, 2, 3, 4, -1, 6])
-    np.testing.assert_array_equal(memory.count, [0, 0, 0, 0, 3, 0, 1])
+    np.testing.assert_array_equal(sums.count, [0, 0, 0, 0, 3, 0, 1])
     assert np.isneginf(head_logits(head, z)[:, 5]).all()
 
 
-def test_rows_of_other_classes_keep_their_bits_and_logits(base, memory, rng):
+def test_rows_of_other_classes_keep_their_bits_and_logits(base, sums, rng):
     z = jnp.asarray(rng.normal(size=(5, DIM)), jnp.float32)
-    head, _ = jax.jit(imprint)(base, memory, z, jnp.full(5, 5))
+    head, _ = jax.jit(imprint)(base, sums, z, jnp.full(5, 5))
     before, after = jax.jit(head_logits)(base, z), jax.jit(head_logits)(head, z)
     np.testing.assert_array_equal(head.weight[:BASE], base.weight[:BASE])
     np.testing.assert_array_equal(after[:, :BASE], before[:, :BASE])
     assert np.isfinite(after[:, 5]).all() and np.isneginf(before[:, 5]).all()
 
 
-def test_imprinting_example_by_example_is_imprinting_them_at_once(base, memory, rng):
+def test_imprinting_example_by_example_is_imprinting_them_at_once(base, sums, rng):
     z = jnp.asarray(rng.normal(size=(6, DIM)), jnp.float32)
     labels = jnp.array([4, 5, 4, 5, 5, 4])
-    whole, remembered = imprint(base, memory, z, labels)
+    whole, all_sums = imprint(base, sums, z, labels)
     head = base
     for i in range(6):
-        head, memory = imprint(head, memory, z[i : i + 1], labels[i : i + 1])
+        head, sums = imprint(head, sums, z[i : i + 1], labels[i : i + 1])
     np.testing.assert_allclose(head.weight, whole.weight, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(memory.total, remembered.total, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(memory.count, remembered.count)
+    np.testing.assert_allclose(sums.total, all_sums.total, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(sums.count, all_sums.count)
 
 
-def test_a_new_class_gets_the_mean_of_the_scales_there_are(base, memory):
+def test_a_new_class_gets_the_mean_of_the_scales_there_are(base, sums):
     base = dataclasses.replace(base, scale=jnp.array([4.0, 6, 8, 10, 99, 99, 99]))
     z = jnp.ones((3, DIM))
-    head, _ = imprint(base, memory, z, jnp.array([1, 5, 5]))
+    head, _ = imprint(base, sums, z, jnp.array([1, 5, 5]))
     # Class 1 was there and keeps its own; empty slots have no say.
     np.testing.assert_array_equal(head.scale, [4, 6, 8, 10, 99, 7, 99])
 
 
-def test_the_first_class_of_all_keeps_the_scale_of_its_slot(base, memory):
+def test_the_first_class_of_all_keeps_the_scale_of_its_slot(base, sums):
     empty = dataclasses.replace(base, owner=jnp.full(ROOM, -1), scale=jnp.full(7, 3.0))
-    head, _ = imprint(empty, memory, jnp.ones((1, DIM)), jnp.array([2]))
+    head, _ = imprint(empty, sums, jnp.ones((1, DIM)), jnp.array([2]))
     np.testing.assert_array_equal(head.scale, np.full(7, 3.0))
 
 
@@ -122,11 +122,11 @@ def test_training_leaves_rows_on_the_sphere_whatever_their_length(base, rng):
     np.testing.assert_allclose(loss(longer, z), loss(trained, z), rtol=1e-5)
 
 
-def test_unit_embeddings_are_summed_without_being_written_down(rng):
+def test_unit_sums_are_sums_of_unit_embeddings(rng):
     support = rng.normal(size=(4, 3, DIM)).astype(np.float32)
     support[2, 1] = 0
-    total, count = support_memory(jnp.asarray(support), unit=True)
-    oracle = support_memory(normalize(jnp.asarray(support)))
+    total, count = support_sums(jnp.asarray(support), unit=True)
+    oracle = support_sums(normalize(jnp.asarray(support)))
     np.testing.assert_allclose(total, oracle.total, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(count, oracle.count)
     np.testing.assert_allclose(
@@ -138,7 +138,7 @@ def test_one_proxy_a_class_is_imprinting(rng):
     z = jnp.asarray(rng.normal(size=(30, DIM)), jnp.float32)
     labels = jnp.asarray(rng.integers(-1, 4, 30), jnp.int32)
     one = proxy_head(z, labels, num_classes=5, proxies=1)
-    mean = imprint_head(remember(normalize(z), labels, num_classes=5))
+    mean = imprint_head(class_sums(normalize(z), labels, num_classes=5))
     np.testing.assert_allclose(
         head_logits(one, z), head_logits(mean, z), rtol=1e-4, atol=1e-5
     )
@@ -175,12 +175,12 @@ def test_classes_spread_over_devices_are_trained_and_imprinted_there(
         gradient,
         expected,
     )
-    memory = Memory(jnp.zeros((16, DIM)), jnp.zeros(16))
+    sums = ClassSums(jnp.zeros((16, DIM)), jnp.zeros(16))
     wide = dataclasses.replace(head, **spread["head"])
     new = jnp.full(8, 13)
-    grown, _ = jax.jit(imprint)(wide, memory, z, new)
+    grown, _ = jax.jit(imprint)(wide, sums, z, new)
     np.testing.assert_allclose(
-        grown.weight, imprint(head, memory, z, new)[0].weight, rtol=1e-5, atol=1e-6
+        grown.weight, imprint(head, sums, z, new)[0].weight, rtol=1e-5, atol=1e-6
     )
     assert grown.weight.addressable_shards[0].data.shape == (4, DIM)
 
@@ -235,6 +235,28 @@ def test_a_class_of_few_examples_has_as_many_proxies(rng):
     np.testing.assert_array_equal(logits.argmax(1), labels)
 
 
-def test_no_proxies_are_refused():
-    with pytest.raises(ValueError, match="found 0 proxies and 10 rounds"):
-        proxy_head(jnp.ones((1, 2)), jnp.array([0]), num_classes=1, proxies=0)
+def test_bad_proxies_are_refused(unchecked):
+    z, labels = jnp.ones((1, 2)), jnp.array([0])
+    for how, message in [
+        ({"proxies": 0}, "at least 1 proxy and 1 round, got 0 and 10"),
+        ({"rounds": 0}, "at least 1 proxy and 1 round, got 1 and 0"),
+        ({"pool": "mean"}, "expected pool 'max' or 'logsumexp', got 'mean'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            proxy_head(z, labels, num_classes=1, **{"proxies": 1} | how)
+    with pytest.raises(ValueError, match=r"at least 1 example, got shape \(0, 2\)"):
+        proxy_head(z[:0], labels[:0], num_classes=1, proxies=1)
+
+
+def test_a_head_with_several_rows_per_class_is_not_imprinted(sums):
+    head = proxy_head(jnp.ones((2, DIM)), jnp.array([0, 1]), num_classes=2, proxies=2)
+    with pytest.raises(ValueError, match="one row per class.*got 4 rows of 2 classes"):
+        imprint(head, sums, jnp.ones((1, DIM)), jnp.array([0]))
+
+
+def test_examples_of_another_dimension_are_not_imprinted(base, sums, unchecked):
+    label = jnp.array([0])
+    few = ClassSums(sums.total[1:], sums.count[1:])
+    for z, of in ((jnp.ones((1, 2)), sums), (jnp.ones((1, DIM)), few)):
+        with pytest.raises(ValueError, match=r"\[n, 6\] and sums of shape \(7, 6\)"):
+            imprint(base, of, z, label)
