@@ -33,7 +33,10 @@ class Checkpoints:
             kind: ocp.CheckpointManager(
                 self._root / kind,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=_KEPT, cleanup_tmp_directories=True
+                    max_to_keep=_KEPT,
+                    # Orbax cleans up in a thread that it does not wait for at its end:
+                    # a new folder may be gone by then, and holds nothing to remove.
+                    cleanup_tmp_directories=(self._root / kind).exists(),
                 ),
             )
             for kind in _KINDS

@@ -6,8 +6,12 @@ steps a call): results do not depend on those.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import difflib
+import io
 import json
+import re
 import runpy
 import shlex
 import sys
@@ -18,14 +22,26 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from jaxfer.runlog import read_json, report, write_json
+from jaxfer.runlog import report
 
 C = TypeVar("C")
 
 
 def how(default: Any) -> Any:
-    """A field that says how to run and not what: it may change on resume."""
-    return dataclasses.field(default=default, metadata={"how": True})
+    """A field that says how to run and not what: it may change on resume.
+
+    In a field that is a dataclass, all its fields do.
+    """
+    return dataclasses.field(default=default, metadata={"kind": "how"})
+
+
+def which(default: tuple[Any, ...]) -> Any:
+    """A field that selects members of a study: seeds, splits, layers, treatments.
+
+    A finished study may grow by more of them, and published values do not depend on
+    them.
+    """
+    return dataclasses.field(default=default, metadata={"kind": "which"})
 
 
 class Command(NamedTuple):
@@ -56,11 +72,10 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
         argv: the arguments.
 
     Raises:
-        ValueError: no such file, or one that makes another kind of config.
-        SystemExit: an unknown or ill-typed option, with the nearest spelling, code 2.
+        ValueError: no such file, or one that makes another kind of config; an unknown
+            option, with the nearest spelling, or one with a value that it cannot have.
+        SystemExit: after the help, code 0.
     """
-    import tyro
-
     prog = f"python -m {experiment}"
     outer = argparse.ArgumentParser(
         prog, add_help=False, allow_abbrev=False, exit_on_error=False
@@ -71,15 +86,49 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     default, published = config_class(), []
     if known.config:
         default, published = _load(Path(known.config), config_class)
-    config = tyro.cli(
-        config_class,
-        default=default,
-        args=rest,
-        prog=f"{prog} --config FILE --workdir DIR",
-    )
+    config = _override(default, rest, f"{prog} --config FILE --workdir DIR")
+    published = _comparable(published, default, config)
     workdir = known.workdir or f"runs/{Path(known.config).stem}"
     line = f"{prog} {shlex.join(argv)}"
     return Command(config, Path(workdir), published, line)
+
+
+def _override(default: Any, args: Sequence[str], prog: str) -> Any:
+    """A config with the options of a command line in place of its own."""
+    import tyro
+
+    _check_names(default, args)
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            config = tyro.cli(type(default), default=default, args=args, prog=prog)
+    except SystemExit as e:
+        if not e.code:
+            raise
+        # The text above the first rule of the box that tyro draws.
+        lines = [line.strip("│ ") for line in shown.getvalue().splitlines()[1:]]
+        rule = next((i for i, line in enumerate(lines) if "──" in line), len(lines))
+        raise ValueError(" ".join(lines[:rule])) from None
+    sys.stderr.write(shown.getvalue())
+    return config
+
+
+def _check_names(config: Any, args: Sequence[str]) -> None:
+    """Refuse options that are not fields, with the nearest that is."""
+    known = {"help"}
+    for name, value, _ in fields_of(config):
+        name = name.replace("_", "-")
+        head, dot, last = name.rpartition(".")
+        known |= {name, f"{head}{dot}no-{last}"} if isinstance(value, bool) else {name}
+    for arg in args:
+        name = arg.removeprefix("--").partition("=")[0].replace("_", "-")
+        if not arg.startswith("--") or name in known:
+            continue
+        last = name.rpartition(".")[2]
+        same = [other for other in sorted(known) if other.rpartition(".")[2] == last]
+        near = same or difflib.get_close_matches(name, sorted(known), 1)
+        hint = f": did you mean --{near[0]}?" if near else ", see --help"
+        raise ValueError(f"unknown option --{name}{hint}")
 
 
 def main(
@@ -102,10 +151,9 @@ def main(
     Raises:
         SystemExit: bad input, code 2.
     """
+    argv = sys.argv[1:] if argv is None else argv
     with clean_errors():
-        command = parse(
-            experiment, config_class, sys.argv[1:] if argv is None else argv
-        )
+        command = parse(experiment, config_class, argv)
         try:
             result = run(command.config, command.workdir, command.published)
         except KeyboardInterrupt as e:
@@ -116,41 +164,13 @@ def main(
     return 0
 
 
-def check_workdir(workdir: Path, config: Any) -> None:
-    """Refuse a run's folder that holds another run.
+def what_of(config: Any) -> dict[str, Any]:
+    """The fields that say *what* is run, by dotted name, as JSON has them.
 
-    Raises:
-        ValueError: a folder whose config differs in *what* is run; the fields are
-            listed.
+    Those that select members are left out: a member depends on its own values of them.
     """
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    theirs, ours, fixed = read_json(path), to_json(config), _what(config)
-    differing = [
-        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
-        for name in sorted(theirs.keys() | ours.keys())
-        if (name in fixed or name not in ours) and theirs.get(name) != ours.get(name)
-    ]
-    if differing:
-        raise ValueError(
-            f"{workdir} holds a run of another config: {', '.join(differing)}; "
-            "choose another --workdir, or the same options to resume"
-        )
-
-
-def earlier_result(workdir: Path, config: Any) -> dict[str, Any] | None:
-    """The result of a run that is finished, which is said; None where there is none.
-
-    Raises:
-        ValueError: as `check_workdir`.
-    """
-    check_workdir(workdir, config)
-    path = workdir / "result.json"
-    if not path.exists():
-        return None
-    print(f"{workdir} is finished; its result stands in {path}")
-    return read_json(path)
+    every = to_json(config)
+    return {name: every[name] for name, _, kind in fields_of(config) if kind == "what"}
 
 
 def check_one_process(does: str) -> None:
@@ -158,12 +178,9 @@ def check_one_process(does: str) -> None:
 
     Args:
         does: what the experiment does in it, for the message.
-
-    Raises:
-        ValueError: more than one.
     """
     if (count := jax.process_count()) > 1:
-        raise ValueError(f"found {count} processes, needed one: this experiment {does}")
+        raise ValueError(f"expected one process, got {count}: this experiment {does}")
 
 
 def check_at_least(least: int, values: dict[str, Any], names: Sequence[str]) -> None:
@@ -179,40 +196,7 @@ def check_at_least(least: int, values: dict[str, Any], names: Sequence[str]) -> 
     """
     for name in names:
         if values[name] is not None and values[name] < least:
-            raise ValueError(f"found {name} = {values[name]}, needed at least {least}")
-
-
-@contextmanager
-def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
-    """A run's folder with its config, held against other runs while the context lasts.
-
-    The hold is a lock of the kernel's, which goes with the process however it dies.
-
-    Raises:
-        ValueError: as `check_workdir`, a folder that cannot be written, or one in which
-            another run is at work.
-    """
-    import fcntl
-
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / "lock").open("w")
-    except OSError as e:
-        raise ValueError(
-            f"the workdir {workdir} cannot be written ({e.strerror}: {e.filename}); "
-            "choose another --workdir"
-        ) from e
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise ValueError(
-                f"another run is at work in {workdir}; wait for it, stop it, or choose "
-                "another --workdir"
-            ) from e
-        check_workdir(workdir, config)
-        write_json(workdir / "config.json", to_json(config))
-        yield
+            raise ValueError(f"expected {name} of at least {least}, got {values[name]}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -229,7 +213,7 @@ def to_json(config: Any) -> dict[str, Any]:
         >>> to_json(Config())
         {'optim.rate': 0.1, 'ways': [5, 20]}
     """
-    return {name: json.loads(json.dumps(value)) for name, value, _ in _fields(config)}
+    return {name: json.loads(json.dumps(value)) for name, value, _ in fields_of(config)}
 
 
 @contextmanager
@@ -242,29 +226,45 @@ def clean_errors() -> Iterator[None]:
         raise SystemExit(2) from e
 
 
-def _what(config: Any) -> set[str]:
-    return {name for name, _, is_how in _fields(config) if not is_how}
-
-
-def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+def fields_of(
+    config: Any, prefix: str = "", kind: str | None = None
+) -> Iterator[tuple[str, Any, str]]:
+    """Dotted name, value and kind ('what', 'how' or 'which') of every field."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        own = kind or field.metadata.get("kind")
         if dataclasses.is_dataclass(value):
-            yield from _fields(value, f"{prefix}{field.name}.")
+            yield from fields_of(value, f"{prefix}{field.name}.", own)
         else:
-            is_how = bool(field.metadata.get("how"))
-            yield f"{prefix}{field.name}", value, is_how
+            yield f"{prefix}{field.name}", value, own or "what"
+
+
+def _comparable(
+    published: list[dict[str, Any]], default: Any, config: Any
+) -> list[dict[str, Any]]:
+    """Published values, while the options they depend on are those of the file."""
+    theirs, ours = what_of(default), what_of(config)
+    changed = [name for name in ours if name != "seed" and ours[name] != theirs[name]]
+    if published and changed:
+        print(f"not compared with published values: {', '.join(changed)} was changed")
+        return []
+    return published
 
 
 def _load(path: Path, config_class: type[C]) -> tuple[C, list[dict[str, Any]]]:
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.py"))
-        raise ValueError(f"found no config {path}, {path.parent} has {there}")
-    made = runpy.run_path(str(path))
+        raise ValueError(f"expected a config file, found no {path}; there are {there}")
+    try:
+        made = runpy.run_path(str(path))
+    except ImportError as e:
+        moved = re.sub(r"^(experiments\.\w+?)_config$", r"\1.config", e.name or "")
+        hint = f": it is now called {moved}" if moved != (e.name or "") else ""
+        raise ValueError(f"the config {path} cannot be read: {e}{hint}") from e
     config = made.get("config")
     if not isinstance(config, config_class):
         raise ValueError(
-            f"found config = {type(config).__name__} in {path}, "
-            f"needed a {config_class.__module__}.{config_class.__name__}"
+            f"expected config = {config_class.__module__}.{config_class.__name__}(...) "
+            f"in {path}, got a {type(config).__name__}"
         )
     return config, list(made.get("published", []))

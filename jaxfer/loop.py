@@ -2,64 +2,24 @@
 
 import itertools
 import math
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from jaxfer.checkpoint import Checkpoints, Kind
 from jaxfer.runlog import RunLog
+from jaxfer.signals import stop_requests
 from jaxfer.steps import CompiledStep
+from jaxfer.stopping import Best
 from jaxfer.types import TrainState
 
 # Calls handed to the device before the oldest must be done: enough to hide the host,
 # few enough that the bar and an interrupt are at most this far behind.
 _IN_FLIGHT = 4
-
-
-@dataclass
-class Best:
-    """The step of the lowest loss, and when to stop waiting for a lower one.
-
-    Attributes:
-        every: steps between evaluations.
-        patience: evaluations without a lower loss that are borne; the next one ends it
-            (the released code of Snell et al. 2017 counts so).
-        monitor: the metric that is looked at.
-        loss: the lowest one seen.
-        step: when it was.
-    """
-
-    every: int
-    patience: int
-    monitor: str = "val/loss"
-    loss: float = math.inf
-    step: int = 0
-
-    def improved(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Take an evaluation in: whether it is the best by now."""
-        lower = metrics[self.monitor] < self.loss
-        if lower:
-            self.loss, self.step = float(metrics[self.monitor]), step
-        return lower
-
-    def exhausted(self, step: int) -> bool:
-        """Whether patience is at an end.
-
-        Example:
-            >>> best = Best(every=100, patience=2, step=500)
-            >>> best.exhausted(700), best.exhausted(800)
-            (False, True)
-        """
-        return (step - self.step) // self.every > self.patience
 
 
 class Ended(NamedTuple):
@@ -79,17 +39,29 @@ class Ended(NamedTuple):
 class Run:
     """A run in its folder: phases one after another, resumed where it stopped.
 
-    Killed at any moment and begun again by the same calls, it ends at the same bits on
-    a CPU: a checkpoint knows its phase, how those before ended, the best loss with its
-    step, and the log's position; what a step draws hangs on its number alone.
+    Killed at any moment and started again by the same calls, it ends with bit-identical
+    results on a CPU: a checkpoint knows its phase, how those before ended, the best
+    loss with its step, and the log's position; what a step draws depends on its number
+    alone.
 
     Args:
         workdir: the run's folder, which no other run may be using.
         fingerprint: of the data, which may not change while the run goes on.
-        per_step: examples or episodes a step.
+        per_step: examples or episodes per step.
         unit: what they are.
         log_every: steps averaged to one line of metrics.jsonl.
-        how: `steps_per_call`, `save_every` and `save_last`, see `fit`.
+        show: whether to draw a progress bar.
+        events: whether to write TensorBoard events.
+        steps_per_call: see `fit`.
+        save_every: see `fit`.
+        save_last: see `fit`.
+
+    Attributes:
+        folder: the run's folder.
+        compilations: number of programs that the training steps of all phases compiled
+            in this process.
+        compile_s: seconds until the first call of each phase was done, mostly
+            compilation.
     """
 
     def __init__(
@@ -100,14 +72,30 @@ class Run:
         per_step: int = 1,
         unit: str = "episode",
         log_every: int = 100,
-        **how: Any,
+        show: bool = True,
+        events: bool = True,
+        steps_per_call: int = 1,
+        save_every: int = 500,
+        save_last: bool = True,
     ) -> None:
         """Open the checkpoints."""
-        self._workdir = workdir
+        self.folder = Path(workdir)
         self._fingerprint = fingerprint
-        self._log_options = {"per_step": per_step, "unit": unit, "every": log_every}
-        self._fit_options = how
+        self._log_options = {
+            "per_step": per_step,
+            "unit": unit,
+            "every": log_every,
+            "show": show,
+            "events": events,
+        }
+        self._fit_options = {
+            "steps_per_call": steps_per_call,
+            "save_every": save_every,
+            "save_last": save_last,
+        }
         self._checkpoints = Checkpoints(workdir)
+        self.compilations = 0
+        self.compile_s = 0.0
         self._past: dict[str, list[int]] = {}
         self._position: dict[str, Any] | None = None
         self._looked = False
@@ -168,8 +156,9 @@ class Run:
                 "best": [best.loss, best.step] if best and best.step else None,
             }
 
+        compiled = _compilations(step)
         with RunLog(
-            self._workdir,
+            self.folder,
             phase=name,
             first=first,
             start=int(train_state.step),
@@ -191,6 +180,8 @@ class Run:
                 meta=meta_now,
                 **self._fit_options,
             )
+        self.compilations += _compilations(step) - compiled
+        self.compile_s += log.compile_s
         self._position = log.position()
         past[name] = [int(train_state.step) - begun, best.step if best else 0]
         return Ended(train_state, *past[name])
@@ -229,9 +220,9 @@ class Run:
             self._found = self._checkpoints.meta()
             if self._found and self._found["fingerprint"] != self._fingerprint:
                 raise ValueError(
-                    f"{self._workdir} was begun on data of fingerprint "
-                    f"{self._found['fingerprint']}, found {self._fingerprint}; choose "
-                    "another --workdir, or the data it was begun on"
+                    f"{self.folder} was started on data of fingerprint "
+                    f"{self._found['fingerprint']}, got {self._fingerprint}: choose "
+                    "another --workdir, or the data it was started on"
                 )
             # Also where a kill came between the first best state and the first last.
             self._checkpoints.drop_best_after(self._checkpoints.latest_step() or 0)
@@ -278,8 +269,9 @@ def fit(
         log: gets every step's metrics.
         checkpoints: where to save, nowhere unless given.
         first: steps of the run before these, counted in by the checkpoints' numbers.
-        steps_per_call: at most; a call ends where a save or an evaluation is due. Of
-            batches that are streamed, one.
+        steps_per_call: steps of a call that reaches no further than the next save, the
+            next evaluation or the end; all other calls make one step, so that at most
+            two programs are compiled. With streamed batches every call makes one step.
         save_every, save_last: a state is saved at multiples, at the end, where best.
         evaluate: called every `eval_every` steps, its numbers go to the log.
         eval_every: 0 for `best.every`, or never.
@@ -322,11 +314,13 @@ def fit(
         log.write(done, metrics)
         return best is not None and best.improved(done, metrics)
 
-    with _stop_requests() as stop_requested:
+    with stop_requests() as stop_requested:
         while not ended():
             every = [number for number in (save_every, eval_every) if number]
             due = [(done // number + 1) * number for number in every]
-            count = min(steps_per_call, num_steps - done, *(at - done for at in due))
+            room = min(num_steps, *due) - done if due else num_steps - done
+            # Two lengths only: each is a program, and compiling takes long.
+            count = steps_per_call if steps_per_call <= room else 1
             train_state, metrics = step(train_state, next(batches), count=count)
             flying.append((done, metrics))
             done += count
@@ -349,14 +343,20 @@ def fit(
     return train_state
 
 
+def _compilations(step: CompiledStep) -> int:
+    # A plain function around a compiled step does not say.
+    return getattr(step, "compilations", 0)
+
+
 def _log_call(
     log: RunLog, checkpoints: Checkpoints | None, before: int, metrics: dict[str, Any]
 ) -> None:
-    # Of a population, the mean over its networks.
+    # For a population, the mean over its networks.
     fetched = {
-        name: np.reshape(x, (np.size(x, 0), -1)).mean(axis=1).tolist()
+        name: (x if x.size == len(x) else x.reshape(len(x), -1).mean(axis=1)).ravel()
         for name, x in jax.device_get(metrics).items()
     }
+    fetched = {name: x.tolist() for name, x in fetched.items()}
     values = zip(*fetched.values(), strict=True)
     rows = [dict(zip(fetched, row, strict=True)) for row in values]
     for number, row in enumerate(rows, before + 1):
@@ -375,26 +375,3 @@ def _check_finite(
                 f"the {name} {when} is {value}, needed a finite one; the last good "
                 f"checkpoint is of step {saved}"
             )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Whether a stop has been asked for, in place of the exceptions of signals."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(signum: int, frame: Any) -> None:
-        asked.set()
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-    for s in before:
-        signal.signal(s, ask)
-    try:
-        yield asked.is_set
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)

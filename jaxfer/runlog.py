@@ -31,6 +31,7 @@ class RunLog:
         per_step: examples or episodes a step, for the rate.
         unit: what they are.
         show: whether to draw the bar.
+        events: whether to write TensorBoard events, if tensorboardX is installed.
         position: of the log whose run this one goes on with.
     """
 
@@ -46,6 +47,7 @@ class RunLog:
         per_step: int = 1,
         unit: str = "episode",
         show: bool = True,
+        events: bool = True,
         position: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the files."""
@@ -54,13 +56,14 @@ class RunLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         _keep_lines(path, first + start)
         self._file = path.open("a")
-        self._events = _event_writer(workdir, first + start)
+        self._events = _event_writer(workdir, first + start) if events else None
         self._phase = phase
         self._first_step = first
         self._every = every
         self._num_steps = num_steps
         self._window = {name: Mean(*pair) for name, pair in before["window"].items()}
-        self._began = time.monotonic() - before["wall_s"]
+        self._opened = time.monotonic()
+        self._began = self._opened - before["wall_s"]
         self._rate_before = before["rate"]
         # When the first call was done, compilation behind it, and the last.
         self._first: tuple[int, float] | None = None
@@ -97,11 +100,12 @@ class RunLog:
         for name, value in metrics.items():
             before = self._window.get(name, Mean(0.0, 0.0))
             self._window[name] = before.merge(Mean(float(value), 1.0))
-        self._bar.set_postfix(
-            {name: f"{float(x.value):.3f}" for name, x in self._window.items()},
-            refresh=False,
-        )
-        self._bar.update(self._per_step)
+        if not self._bar.disable:
+            self._bar.set_postfix(
+                {name: f"{float(x.value):.3f}" for name, x in self._window.items()},
+                refresh=False,
+            )
+            self._bar.update(self._per_step)
         if step % self._every == 0 or step == self._num_steps:
             self.end(step)
 
@@ -143,6 +147,11 @@ class RunLog:
         done = (last - first) * self._per_step
         return done / (ended - began) if done else self._rate_before
 
+    @property
+    def compile_s(self) -> float:
+        """Seconds until the first call was done, compilation included."""
+        return self._first[1] - self._opened if self._first else 0.0
+
     def elapsed(self) -> float:
         """Seconds since the run began, those of its earlier parts counted in."""
         return time.monotonic() - self._began
@@ -172,8 +181,37 @@ class RunLog:
 
 
 def read_json(path: str | Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(Path(path).read_text())
+    """What `write_json` wrote.
+
+    Raises:
+        ValueError: a file that is no JSON, such as one that was cut.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as e:
+        raise ValueError(f"expected JSON in {path}, which is damaged: {e}") from e
+
+
+def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a run's result.json.
+
+    Args:
+        workdir: of a finished run.
+        needed: entries that it must have, besides the name of its experiment.
+
+    Raises:
+        ValueError: no result there, a damaged one, or one without these entries.
+    """
+    path = Path(workdir) / "result.json"
+    if not path.is_file():
+        raise ValueError(f"expected the result of a finished run, got no {path}")
+    result = read_json(path)
+    known = result if isinstance(result, Mapping) else {}
+    if lost := [name for name in ("experiment", *needed) if name not in known]:
+        raise ValueError(
+            f"expected a result with {', '.join(lost)} in {path}, got none"
+        )
+    return dict(known)
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, float | int]]:
@@ -245,16 +283,22 @@ def environment(devices: Iterable[Any]) -> dict[str, Any]:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON whole or not at all, NaN and infinity as null."""
-    _write_whole(Path(path), json.dumps(_plain(content), indent=1) + "\n")
+    _write_whole(Path(path), json.dumps(plain(content), indent=1) + "\n")
 
 
-def _plain(content: Any) -> Any:
+def plain(content: Any) -> Any:
+    """Values as JSON holds them: lists for arrays, None for NaN and infinity.
+
+    Example:
+        >>> plain({"rates": (0.1, float("nan")), "n": np.int32(3)})
+        {'rates': [0.1, None], 'n': 3}
+    """
     if isinstance(content, Mapping):
-        return {str(key): _plain(value) for key, value in content.items()}
+        return {str(key): plain(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_plain(value) for value in content]
+        return [plain(value) for value in content]
     if isinstance(content, (np.generic, np.ndarray, jax.Array)):
-        return _plain(np.asarray(content).tolist())
+        return plain(np.asarray(content).tolist())
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return content

@@ -20,7 +20,7 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
     """The mesh over `data * model` devices.
 
     Args:
-        data: devices over which examples are spread; all that are left, unless given.
+        data: devices over which examples are spread; default: all that are left.
         model: devices over which one set of parameters is spread.
 
     Raises:
@@ -35,8 +35,8 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
         data = len(devices) // max(model, 1)
     if min(data, model) < 1 or data * model > len(devices):
         raise ValueError(
-            f"found {len(devices)} devices, needed data x model = {data} x {model}, "
-            "each at least 1"
+            f"expected data x model, each at least 1, within {len(devices)} devices, "
+            f"got {data} x {model}"
         )
     # Automatic propagation, as a contraction over sharded weights needs it.
     return jax.make_mesh(
@@ -100,6 +100,18 @@ def place_members(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.device_put(tree, over_data(mesh))
 
 
+def place_batch(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
+    """Host arrays of which each device of the mesh is given its share of one axis.
+
+    Args:
+        tree: arrays.
+        mesh: whose "data" axis divides the size of the axis.
+        axis: that is spread.
+    """
+    spec = PartitionSpec(*[None] * axis, "data")
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
     """Host arrays put whole on every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
@@ -132,8 +144,12 @@ def param_shardings(rules: Rules, params: Params, mesh: Mesh) -> Params:
     """
     leaves = flatten(params)
     axes = flatten(match(rules, params))
+    # A layer without parameters stays {}.
     return unflatten(
-        {path: _named(path, leaves[path], axes[path], mesh) for path in axes}
+        {
+            path: _named(path, leaf, axes[path], mesh) if hasattr(leaf, "shape") else {}
+            for path, leaf in leaves.items()
+        }
     )
 
 
@@ -141,9 +157,12 @@ def _named(path: str, leaf: Any, axes: tuple[str | None, ...], mesh: Mesh):
     for size, axis in zip(leaf.shape, axes, strict=False):
         if axis is not None and size % mesh.shape[axis]:
             raise ValueError(
-                f"{path} has an axis of {size}, needed a multiple of the "
-                f"{mesh.shape[axis]} devices of {axis!r}"
+                f"expected an axis of {path} that is a multiple of the "
+                f"{mesh.shape[axis]} devices of {axis!r}, got {size}"
             )
     if len(axes) > leaf.ndim:
-        raise ValueError(f"{path} has {leaf.ndim} axes, found a rule for {len(axes)}")
+        raise ValueError(
+            f"expected a rule for at most the {leaf.ndim} axes of {path}, got one for "
+            f"{len(axes)}"
+        )
     return NamedSharding(mesh, PartitionSpec(*axes))

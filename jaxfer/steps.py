@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,17 +11,17 @@ import optax
 from jax import Array
 from jaxtyping import Float, Integer, PyTree
 
-from jaxfer import sharding
+from jaxfer import compilation, sharding
 from jaxfer.losses import episode_accuracy, episode_nll
-from jaxfer.trees import Rules, match, merge, partition
-from jaxfer.types import EVAL, Episode, Net, Params, State, TrainState
+from jaxfer.trees import Rules, merge, partition
+from jaxfer.types import Episode, Params, State, TrainState
 
 Metrics = dict[str, Any]
 # loss(params, state, step, data) -> (value, (new state, metrics)): it draws its own
 # batch of the data by the number of the step.
 Loss = Callable[[Params, State, Array, PyTree], tuple[Array, tuple[State, Metrics]]]
 Step = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
-# As `compile_step` makes it: a keyword `count` says how many steps.
+# What `compile_step` returns: its keyword `count` says how many steps a call makes.
 CompiledStep = Callable[..., tuple[TrainState, Metrics]]
 
 ALL_TRAIN: Rules = (("**", True),)
@@ -49,8 +48,17 @@ def init_train_state(
     )
 
 
-def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
+def make_train_step(
+    loss: Loss, optimizer: optax.GradientTransformation, *, accumulate: int = 1
+) -> Step:
     """The step that differentiates and updates the trainable half, not yet compiled.
+
+    Args:
+        loss: `loss(params, state, number, data)`, the mean over a micro-batch. With
+            `accumulate` = k, step s averages the gradients of the numbers s * k to
+            s * k + k - 1, each from the statistics that the one before it left.
+        optimizer: updates the trainable half.
+        accumulate: micro-batches per step.
 
     Returns:
         `step(train_state, data) -> (train_state, metrics)`, metrics with the loss and
@@ -60,12 +68,24 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
     def step(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
         number, trainable, frozen, state, opt_state = train_state
 
-        def of_trainable(trainable: Params) -> tuple[Array, tuple[State, Metrics]]:
-            return loss(merge(trainable, frozen), state, number, data)
+        def differentiate(state: State, piece: Any) -> tuple[Any, State]:
+            def of_trainable(trainable: Params) -> tuple[Array, tuple[State, Metrics]]:
+                place = number if accumulate == 1 else number * accumulate + piece
+                return loss(merge(trainable, frozen), state, place, data)
 
-        (value, (state, metrics)), grads = jax.value_and_grad(
-            of_trainable, has_aux=True
-        )(trainable)
+            (value, (state, metrics)), grads = jax.value_and_grad(
+                of_trainable, has_aux=True
+            )(trainable)
+            return (value, metrics, grads), state
+
+        if accumulate == 1:
+            (value, metrics, grads), state = differentiate(state, 0)
+        else:
+            found = []
+            for piece in range(accumulate):
+                each, state = differentiate(state, piece)
+                found.append(each)
+            value, metrics, grads = jax.tree.map(lambda *x: sum(x) / len(x), *found)
         updates, opt_state = optimizer.update(grads, opt_state, trainable)
         moved: Any = optax.apply_updates(trainable, updates)
         advanced = TrainState(number + 1, moved, frozen, state, opt_state)
@@ -73,26 +93,6 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
         return advanced, {"loss": value, "grad_norm": norm, **metrics}
 
     return step
-
-
-def scale_by_rules(rules: Rules) -> optax.GradientTransformation:
-    """Updates times a number by rules: learning rates of their own for some parameters.
-
-    Args:
-        rules: (pattern, multiplier) pairs, see `trees.match`.
-
-    Example:
-        >>> slow = scale_by_rules([("head", 10.0), ("**", 1.0)])
-        >>> updates = {"head": jnp.ones(1), "net": jnp.ones(1)}
-        >>> slow.update(updates, slow.init(updates))[0]["head"].item()
-        10.0
-    """
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        factors = match(rules, updates)
-        return jax.tree.map(lambda u, factor: u * factor, updates, factors), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def repartition(
@@ -183,23 +183,25 @@ def make_population_step(
     return lambda train_state, data: together(train_state, *data)
 
 
-def compile_step(step: Step) -> CompiledStep:
-    """The compiled step, several to a call, which donates the state it is given.
+def compile_step(step: Step, *, platform: str | None = None) -> compilation.Jitted:
+    """Compile a step so that one call can make several; it donates its state.
 
     Args:
-        step: of `make_train_step`.
+        step: what `make_train_step` returned.
+        platform: the platform to compile for, such as "tpu"; default: that of
+            `jax.default_backend()`.
 
     Returns:
         `call(train_state, data, count=1)`, which makes `count` steps and stacks their
-        metrics. It compiles once for each count. On CPU the steps are unrolled: XLA's
+        metrics. It compiles once for each count, shape and sharding, and its attribute
+        `compilations` says how often it did. On CPU the steps are unrolled: XLA's
         kernel gradient of a convolution is about 25 times slower inside a loop there.
     """
 
-    @partial(jax.jit, static_argnames="count", donate_argnums=0)
     def call(
         train_state: TrainState, data: PyTree, count: int = 1
     ) -> tuple[TrainState, Metrics]:
-        if jax.default_backend() != "cpu":
+        if (platform or jax.default_backend()) != "cpu":
             return jax.lax.scan(
                 lambda carry, _: step(carry, data), train_state, length=count
             )
@@ -210,45 +212,13 @@ def compile_step(step: Step) -> CompiledStep:
             stacked.append(metrics)
         return train_state, jax.tree.map(lambda *x: jnp.stack(x), *stacked)
 
-    return call
-
-
-def make_embed(
-    net: Net, prepare: Callable[[Array], Array]
-) -> Callable[..., Float[Array, "n dim"]]:
-    """The function that embeds a whole data set, block by block.
-
-    Args:
-        net: the embedding, run on its running statistics: no image's embedding depends
-            on another image.
-        prepare: from stored pixels to what the net takes.
-
-    Returns:
-        `embed(params, state, images, block=1000)`, embeddings on the device; the images
-        may be on the host, or a view of what lies on a disk.
-    """
-
-    def cut(images: Any, start: np.int32, block: int) -> Array:
-        if isinstance(images, Array):
-            return jax.lax.dynamic_slice_in_dim(images, start, block)
-        return jnp.asarray(images[start : start + block])
-
-    @jax.jit
-    def piece(params: Params, state: State, images: Array) -> Array:
-        return net.apply(params, state, prepare(images), mode=EVAL)[0]
-
-    def embed(params: Params, state: State, images: Any, *, block: int = 1000) -> Array:
-        n = images.shape[0]
-        block = min(block, n)
-        # The last block is a full one too, so that there is one shape to compile; of
-        # its rows only those not yet embedded are kept.
-        starts = np.array([*range(0, n - block, block), n - block], np.int32)
-        # The slice of what is on the host is read while the block before is embedded.
-        pieces = [piece(params, state, cut(images, start, block)) for start in starts]
-        pieces[-1] = pieces[-1][len(pieces) * block - n :]
-        return jnp.concatenate(pieces)
-
-    return embed
+    return compilation.jit(
+        call,
+        platform=platform,
+        outermost=True,
+        static_argnames="count",
+        donate_argnums=0,
+    )
 
 
 def make_episode_eval(
@@ -270,7 +240,7 @@ def make_episode_eval(
         logits = classify(draw(data, number))
         return {"loss": episode_nll(logits), "accuracy": episode_accuracy(logits)}
 
-    @jax.jit
+    @compilation.jit
     def measure(data: PyTree, numbers: Integer[Array, " episodes"]) -> Metrics:
         return jax.vmap(one, in_axes=(None, 0))(data, numbers)
 

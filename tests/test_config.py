@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from jaxfer import config as configs
-from jaxfer.config import how
-from jaxfer.runlog import read_json
+from jaxfer import workdir as workdirs
+from jaxfer.config import how, which
+from jaxfer.runlog import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,30 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Options:
+    save_every: int = 500
+    progress: bool = True
+
+    def __post_init__(self):
+        if self.save_every < 0:
+            raise ValueError(f"expected save_every of at least 0, got {self}")
+
+
+@dataclass(frozen=True)
+class Grid:
+    by: str = "random"
+    splits: tuple[int, ...] = which((0, 1))
+
+
+@dataclass(frozen=True)
 class Config:
     optim: Optim = field(default_factory=Optim)
+    grid: Grid = Grid()
     ways: tuple[int, ...] = (5, 20)
+    layers: tuple[int, ...] = which((1, 2))
     seed: int = 0
     log_every: int = how(100)
+    run: Options = how(Options())
 
 
 @pytest.fixture
@@ -49,10 +70,51 @@ def _parse(config_file, *options):
 def test_a_file_makes_the_config_and_options_override_it(config_file):
     command = _parse(config_file, "--seed", "3", "--optim.halve-every", "7")
     assert command.config == Config(optim=Optim(0.5, 7), seed=3)
-    assert command.published == [{"name": "m"}]
     assert command.workdir == Path("runs/x")
     assert _parse(config_file, "--ways", "5", "10").config.ways == (5, 10)
     assert _parse(config_file, "--optim.halve_every", "7").config.optim.halve_every == 7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--seed", "3"],
+        ["--log-every", "7"],
+        ["--run.save-every", "7", "--run.no-progress"],
+        ["--layers", "1", "2", "3"],
+        ["--grid.splits", "4"],
+        ["--optim.learning-rate", "0.5"],
+    ],
+    ids=" ".join,
+)
+def test_published_values_stay_where_what_is_run_stays(config_file, capsys, options):
+    """Seeds, options that say how, and options that select members."""
+    assert _parse(config_file, *options).published == [{"name": "m"}]
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        (["--optim.halve-every", "7"], "optim.halve_every"),
+        (["--ways", "5", "--seed", "3"], "ways"),
+        (["--grid.by", "animals", "--optim.learning-rate", "1"], "optim.le.*grid.by"),
+    ],
+)
+def test_published_values_are_dropped_with_one_line_where_what_is_run_changes(
+    config_file, capsys, options, changed
+):
+    assert _parse(config_file, *options).published == []
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1
+    assert re.match(f"not compared with published values: {changed}.* was ch", shown)
+
+
+def test_nothing_is_said_where_nothing_is_published(config_file, capsys):
+    config_file.write_text("from lab import Config\nconfig = Config()\n")
+    assert _parse(config_file, "--ways", "5").published == []
+    assert not capsys.readouterr().out
 
 
 def test_the_command_can_be_shown_again(config_file):
@@ -71,51 +133,174 @@ def test_the_workdir_is_named_after_the_config_unless_given(config_file):
     [
         (["--optim.learning-rat", "1"], "--optim.learning-rate"),
         (["--sead", "1"], "--seed"),
+        (["--sead=1"], "--seed"),
+        (["--save_every", "1"], "--run.save-every"),
+        (["--run.no-progres"], "--run.no-progress"),
     ],
 )
-def test_a_misspelt_option_ends_with_the_nearest_spelling(
-    config_file, capsys, options, needle
+def test_a_misspelt_option_is_refused_with_the_nearest_spelling(
+    config_file, options, needle
 ):
-    with pytest.raises(SystemExit) as e:
+    name = options[0].partition("=")[0].replace("_", "-")
+    with pytest.raises(ValueError, match=f"^unknown option {name}: .* {needle}.$"):
         _parse(config_file, *options)
-    assert e.value.code == 2
-    shown = capsys.readouterr().err
-    assert needle in shown and options[0] in shown
 
 
-def test_an_ill_typed_value_is_refused(config_file, capsys):
-    with pytest.raises(SystemExit) as e:
-        _parse(config_file, "--seed", "many")
-    assert e.value.code == 2
-    assert "many" in capsys.readouterr().err
+def test_an_option_that_is_like_no_other_is_refused(config_file):
+    with pytest.raises(ValueError, match="^unknown option --xyzzy, see --help$"):
+        _parse(config_file, "--xyzzy", "1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "many"], "--seed: .*'many'"),
+        (["--seed"], "'--seed'"),
+        (["--run.save-every", "-1"], "expected save_every of at least 0, got .*-1"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_in_one_line(
+    config_file, capsys, options, message
+):
+    with pytest.raises(ValueError, match=message) as e:
+        _parse(config_file, *options)
+    assert "\n" not in str(e.value) and "─" not in str(e.value)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_missing_file_is_refused_with_those_there_are(config_file):
     missing = config_file.with_name("mne.py")
-    with pytest.raises(ValueError, match=r"found no config .*mne.py.*mine.py"):
+    message = r"expected a config file, found no .*mne.py; there are .*mine.py"
+    with pytest.raises(ValueError, match=message):
         _parse(missing)
 
 
 def test_a_file_without_its_config_is_refused(config_file):
     config_file.write_text("config = 3\n")
-    with pytest.raises(ValueError, match="found config = int in .*needed a .*Config"):
+    with pytest.raises(ValueError, match=r"expected config = .*Config\(...\) in .*int"):
         _parse(config_file)
 
 
 def test_bad_input_is_one_line_and_code_2(capsys):
     with pytest.raises(SystemExit) as e, configs.clean_errors():
-        raise ValueError("found 3, needed 4")
+        raise ValueError("expected 4, got 3")
     assert e.value.code == 2
-    assert capsys.readouterr().err == "error: found 3, needed 4\n"
+    assert capsys.readouterr().err == "error: expected 4, got 3\n"
+
+
+def test_a_command_prints_its_result_and_bad_input_ends_it(config_file, capsys):
+    argv = ["--config", str(config_file), "--workdir", "runs/x"]
+    metric = {"mean": 50.0, "ci95": 1.0, "n": 4, "over": "seeds", "unit": "%"}
+    seen = []
+
+    def run(config, workdir, published):
+        seen.append((config, workdir, published))
+        return {"metrics": {"m": metric}, "reference": []}
+
+    assert configs.main("experiments.lab", Config, run, argv) == 0
+    assert seen == [(Config(optim=Optim(0.5)), Path("runs/x"), [{"name": "m"}])]
+    shown = capsys.readouterr().out
+    assert "50.00 ± 1.00" in shown and shown.endswith("figures: runs/x\n")
+
+    def stopped(*args):
+        raise KeyboardInterrupt("stopped at step 3, saved")
+
+    assert configs.main("experiments.lab", Config, stopped, argv) == 130
+    line = f"python -m experiments.lab --config {config_file} --workdir runs/x"
+    shown = capsys.readouterr().out
+    assert shown == f"stopped at step 3, saved; to go on:\n  {line}\n"
+    with pytest.raises(SystemExit) as e:
+        configs.main("experiments.lab", Config, run, [*argv, "--sead", "1"])
+    assert e.value.code == 2
+    assert capsys.readouterr().err.startswith("error: unknown option --sead: did")
+
+
+def test_the_help_needs_no_config_file(capsys):
+    with pytest.raises(SystemExit) as e:
+        configs.main("experiments.lab", Config, lambda *args: {}, ["--help"])
+    assert e.value.code == 0
+    assert "--optim.learning-rate" in capsys.readouterr().out
+
+
+def test_fields_by_what_they_are(tmp_path):
+    """What: the result depends on it. How and which do not show."""
+    assert configs.what_of(Config(ways=(7,), layers=(9,), log_every=1)) == {
+        "optim.learning_rate": 0.1,
+        "optim.halve_every": 2000,
+        "grid.by": "random",
+        "ways": [7],
+        "seed": 0,
+    }
+
+
+def test_a_study_grows_by_what_is_asked_of_it(tmp_path):
+    config = Config()
+    whole = workdirs.join_workdir(tmp_path, config)
+    assert whole == config
+    more = dataclasses.replace(
+        config, layers=(2, 3), grid=Grid(splits=(7,)), log_every=9
+    )
+    whole = workdirs.join_workdir(tmp_path, more)
+    assert (whole.layers, whole.grid.splits) == ((1, 2, 3), (0, 1, 7))
+    assert whole.log_every == 9
+    assert read_json(tmp_path / "config.json") == configs.to_json(whole)
+    # A part of it changes nothing.
+    assert workdirs.join_workdir(tmp_path, config).layers == (1, 2, 3)
+    other = dataclasses.replace(more, ways=(7,))
+    message = r"ways \(there \[5, 20\], here \[7\]\); choose another"
+    with pytest.raises(ValueError, match=message):
+        workdirs.join_workdir(tmp_path, other)
+    assert read_json(tmp_path / "config.json")["ways"] == [5, 20]
+    # A run that is not a study does not grow.
+    with pytest.raises(ValueError, match=r"grid.splits \(there .*, layers \(there"):
+        workdirs.check_workdir(tmp_path, config)
+
+
+def test_a_study_is_finished_for_the_members_of_its_result(tmp_path, capsys):
+    config = Config(layers=(1, 2, 3))
+    assert workdirs.earlier_result(tmp_path, config, grows=True) is None
+    workdirs.join_workdir(tmp_path, config)
+    assert workdirs.earlier_result(tmp_path, config, grows=True) is None
+    result = {"experiment": "lab", "config": configs.to_json(config)}
+    result |= {"metrics": {}, "reference": []}
+    write_json(tmp_path / "result.json", result)
+    assert not capsys.readouterr().out
+    for asked in (config, Config(layers=(3, 1)), Config(layers=())):
+        assert workdirs.earlier_result(tmp_path, asked, grows=True) == result
+        assert f"{tmp_path} is finished" in capsys.readouterr().out
+    for more in (Config(layers=(1, 4)), Config(grid=Grid(splits=(2,)))):
+        assert workdirs.earlier_result(tmp_path, more, grows=True) is None
+        # Before others trained what it asks for, its config may name them already.
+        workdirs.join_workdir(tmp_path, more)
+        assert workdirs.earlier_result(tmp_path, more, grows=True) is None
+    with pytest.raises(ValueError, match=r"layers \(there"):
+        workdirs.earlier_result(tmp_path, config)
+    with pytest.raises(ValueError, match=r"seed \(there 0, here 4\)"):
+        workdirs.earlier_result(tmp_path, Config(seed=4), grows=True)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    configs.check_one_process("is small")
+    monkeypatch.setattr(configs.jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="one process, got 2: this experiment is sm"):
+        configs.check_one_process("is small")
+
+
+def test_numbers_below_the_least_are_refused():
+    values = {"a": 1, "b": None, "c": 0}
+    configs.check_at_least(1, values, ["a", "b"])
+    with pytest.raises(ValueError, match="expected c of at least 1, got 0"):
+        configs.check_at_least(1, values, ["a", "b", "c"])
 
 
 def test_how_may_change_on_resume_and_what_may_not(tmp_path):
     workdir = tmp_path / "run"
     config = Config()
-    with configs.open_workdir(workdir, config):
+    with workdirs.open_workdir(workdir, config):
         pass
     assert read_json(workdir / "config.json")["optim.learning_rate"] == 0.1
-    with configs.open_workdir(workdir, dataclasses.replace(config, log_every=7)):
+    with workdirs.open_workdir(workdir, dataclasses.replace(config, log_every=7)):
         pass
     assert read_json(workdir / "config.json")["log_every"] == 7
     other = Config(optim=Optim(0.2), seed=5, log_every=9)
@@ -125,31 +310,31 @@ def test_how_may_change_on_resume_and_what_may_not(tmp_path):
     )
     with (
         pytest.raises(ValueError, match=message),
-        configs.open_workdir(workdir, other),
+        workdirs.open_workdir(workdir, other),
     ):
         pass
     assert read_json(workdir / "config.json")["log_every"] == 7
 
 
 def test_a_run_of_another_experiment_is_refused(tmp_path):
-    with configs.open_workdir(tmp_path, Config()):
+    with workdirs.open_workdir(tmp_path, Config()):
         pass
     message = r"halve_every \(there 2000, here None\)"
     with (
         pytest.raises(ValueError, match=message),
-        configs.open_workdir(tmp_path, Optim()),
+        workdirs.open_workdir(tmp_path, Optim()),
     ):
         pass
 
 
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
-    with configs.open_workdir(tmp_path, Config()):
+    with workdirs.open_workdir(tmp_path, Config()):
         with (
-            pytest.raises(ValueError, match=f"another run is at work in {tmp_path}"),
-            configs.open_workdir(tmp_path, Config()),
+            pytest.raises(ValueError, match=f"another run is working in {tmp_path}"),
+            workdirs.open_workdir(tmp_path, Config()),
         ):
             pass
-    with configs.open_workdir(tmp_path, Config()):
+    with workdirs.open_workdir(tmp_path, Config()):
         pass
 
 
@@ -157,7 +342,7 @@ def test_the_lock_of_a_killed_run_is_gone(tmp_path):
     holder = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from dataclasses import make_dataclass\n"
-        "from jaxfer.config import open_workdir\n"
+        "from jaxfer.workdir import open_workdir\n"
         "with open_workdir(Path(sys.argv[1]), make_dataclass('C', [])()):\n"
         "    print('held', flush=True)\n    signal.pause()\n"
     )
@@ -166,12 +351,12 @@ def test_the_lock_of_a_killed_run_is_gone(tmp_path):
     )
     assert running.stdout.readline() == b"held\n"
     with pytest.raises(ValueError, match="another run"):
-        configs.open_workdir(tmp_path, Config()).__enter__()
+        workdirs.open_workdir(tmp_path, Config()).__enter__()
     running.kill()
     running.wait()
     running.stdout.close()
     (tmp_path / "config.json").unlink()
-    with configs.open_workdir(tmp_path, Config()):
+    with workdirs.open_workdir(tmp_path, Config()):
         pass
 
 
@@ -181,6 +366,19 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, folder):
     message = f"the workdir {tmp_path / folder} cannot be written .*choose another"
     with (
         pytest.raises(ValueError, match=message),
-        configs.open_workdir(tmp_path / folder, Config()),
+        workdirs.open_workdir(tmp_path / folder, Config()),
     ):
         pass
+
+
+def test_a_run_of_the_first_version_is_refused_with_a_word(tmp_path):
+    write_json(tmp_path / "config.json", {"data.limit": 4.0, "seed": 0})
+    with pytest.raises(ValueError, match=r"a run of jaxfer 0\.1, which cannot be"):
+        workdirs.check_workdir(tmp_path, Config())
+
+
+def test_a_config_of_the_first_version_says_what_replaced_its_import(tmp_path):
+    path = tmp_path / "old.py"
+    path.write_text("from experiments.prototypes_config import Config\n")
+    with pytest.raises(ValueError, match=r"now called experiments\.prototypes\.config"):
+        configs.parse("x", Config, ["--config", str(path)])

@@ -11,6 +11,7 @@ import pytest
 from jaxfer import loop, steps
 from jaxfer.checkpoint import Checkpoints
 from jaxfer.runlog import RunLog, read_metrics
+from jaxfer.stopping import Best
 
 OPTIMIZER = optax.adam(0.1)
 
@@ -153,8 +154,8 @@ def test_evaluation_sees_the_state_of_its_step(tmp_path):
     assert [line["step"] for line in lines] == [4, 8, 12]
 
 
-def test_calls_end_where_something_is_due(tmp_path):
-    """Whatever the steps a call, and even if their number changes on resume."""
+def test_no_call_goes_past_what_is_due(tmp_path):
+    """Whatever the steps per call, and even if their number changes on resume."""
     seen = []
     with Checkpoints(tmp_path / "parts") as checkpoints:
         for end, per_call in ((9, 4), (23, 5)):
@@ -174,6 +175,77 @@ def test_calls_end_where_something_is_due(tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), parts, whole)
     steps_seen = [line["step"] for line in read_metrics(tmp_path / "parts")]
     assert sorted(set(steps_seen)) == list(range(1, 24))
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "per_call", "save_every", "eval_every", "expected"),
+    [
+        (47, 4, 10, 6, {1, 4}),
+        (13, 5, 100, 0, {1, 5}),
+        (24, 4, 0, 8, {4}),
+        # Never 7 steps between what is due at 6, 10, 12, 18, 20, 24, ...
+        (47, 7, 10, 6, {1}),
+        (5, 9, 3, 2, {1}),
+    ],
+)
+def test_at_most_two_programs_are_compiled(
+    tmp_path, num_steps, per_call, save_every, eval_every, expected
+):
+    lengths, evaluated, due = [], [], []
+    step = steps.compile_step(steps.make_train_step(_loss, OPTIMIZER))
+
+    def watched(train_state, data, count):
+        start = int(train_state.step)
+        lengths.append(count)
+        every = [n for n in (save_every, eval_every) if n]
+        due.extend(
+            at for at in range(start + 1, start + count) for n in every if at % n == 0
+        )
+        return step(train_state, data, count=count)
+
+    with (
+        RunLog(tmp_path, num_steps=num_steps, every=1, show=False) as log,
+        Checkpoints(tmp_path) as checkpoints,
+    ):
+        state = loop.fit(
+            watched,
+            _start(),
+            jnp.asarray(0.5),
+            num_steps=num_steps,
+            log=log,
+            checkpoints=checkpoints,
+            steps_per_call=per_call,
+            save_every=save_every,
+            evaluate=lambda state: evaluated.append(int(state.step)) or {},
+            eval_every=eval_every,
+        )
+    assert int(state.step) == sum(lengths) == num_steps
+    assert set(lengths) == expected
+    assert step.compilations == len(expected) <= 2
+    assert due == [], "a call went past a save or an evaluation"
+    if eval_every:
+        every = range(eval_every, num_steps + 1, eval_every)
+        assert evaluated == [*every]
+
+
+def test_a_run_adds_up_the_compilations_of_its_phases(tmp_path):
+    step, other = (
+        steps.compile_step(steps.make_train_step(_loss, OPTIMIZER)) for _ in range(2)
+    )
+    options = {"steps_per_call": 4, "save_every": 5, "log_every": 1}
+    with loop.Run(tmp_path, fingerprint="f", **options) as run:
+        assert run.compilations == 0
+        for name, called, expected in (
+            ("a", step, 2),
+            ("b", step, 2),
+            ("c", other, 4),
+        ):
+            run.phase(name, called, _start(), jnp.asarray(0.5), num_steps=7)
+            assert run.compilations == expected
+    with loop.Run(tmp_path, fingerprint="f", **options) as run:
+        # Its end was saved: nothing is left to do, and to compile.
+        run.phase("a", step, _start(), jnp.asarray(0.5), num_steps=7)
+        assert run.compilations == 0
 
 
 def test_a_stop_at_the_very_end_is_not_swallowed(tmp_path):
@@ -210,7 +282,7 @@ def _run(workdir, schedule, *, stop=None, patience=2, num_steps=100, log_every=1
 
     with loop.Run(workdir, fingerprint="f", save_every=3, log_every=log_every) as run:
         phase = functools.partial(run.phase, data=jnp.asarray(0.5))
-        best = loop.Best(every=4, patience=patience)
+        best = Best(every=4, patience=patience)
         searched = phase(
             "train",
             step,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +12,15 @@ from jaxfer import (
     Episode,
     TrainState,
     freeze_modes,
+    linear_head,
+    models,
     sharding,
     softmax_cross_entropy,
     steps,
 )
-from jaxfer.nets import chain, conv4, eight_layers
+from jaxfer.data import Crop
+from jaxfer.nets import AlexNetSmall, Flatten, chain
+from jaxfer.optim import Optim
 
 PARAMS = {"a": {"w": jnp.array([1.0, 2.0])}, "b": {"w": jnp.array([3.0])}}
 FREEZE_A = [("a", False), ("**", True)]
@@ -96,7 +102,7 @@ def test_the_norm_of_the_gradient_is_a_metric():
     _, metrics = steps.make_train_step(_loss, optimizer)(
         _start(optimizer, FREEZE_A), jnp.asarray(0.5)
     )
-    # Of what trains only: d/db (b - .5)^2 at b = 3.
+    # Only what trains counts: d/db (b - .5)^2 at b = 3.
     assert metrics["grad_norm"] == pytest.approx(5.0)
 
 
@@ -126,15 +132,53 @@ def test_layers_without_parameters_survive_partition_and_merge(key):
     assert step(after, x)[1]["loss"] < first["loss"]
 
 
-@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9])
-def test_embedding_in_blocks_is_embedding_at_once(key, n):
-    net = conv4(width=4)
-    params, state = net.init(key, (16, 16, 1))
-    images = jax.random.uniform(key, (n, 16, 16, 1))
-    embed = steps.make_embed(net, lambda x: x / 2)
-    at_once, _ = net.apply(params, state, images / 2)
-    in_blocks = embed(params, state, images, block=4)
-    np.testing.assert_allclose(in_blocks, at_once, rtol=1e-5, atol=1e-6)
+def _mean_square(params, state, number, data):
+    """The mean over one micro-batch of `data` `[pieces, size]`, by its number."""
+    piece = data[number % data.shape[0]]
+    value = ((params["a"]["w"].sum() * piece - params["b"]["w"]) ** 2).mean()
+    return value, ({"calls": state["calls"] + 1}, {"first": piece[0]})
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 6])
+def test_gradients_of_micro_batches_are_averaged(pieces, rng):
+    optimizer = optax.sgd(0.01, 0.9)
+    data = jnp.asarray(rng.normal(size=12), jnp.float32)
+    whole, parts = _start(optimizer, FREEZE_A), _start(optimizer, FREEZE_A)
+    at_once = steps.make_train_step(_mean_square, optimizer)
+    in_parts = steps.make_train_step(_mean_square, optimizer, accumulate=pieces)
+    for _ in range(3):
+        whole, one = at_once(whole, data.reshape(1, 12))
+        parts, other = in_parts(parts, data.reshape(pieces, -1))
+        for name in ("loss", "grad_norm"):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
+    np.testing.assert_allclose(
+        whole.trainable["b"]["w"], parts.trainable["b"]["w"], rtol=1e-5
+    )
+    assert int(parts.step) == 3, "a step is one update, whatever its micro-batches"
+    # Each micro-batch starts from the statistics that the one before it left.
+    assert (float(whole.state["calls"]), float(parts.state["calls"])) == (3, 3 * pieces)
+    np.testing.assert_allclose(other["first"], data.reshape(pieces, -1)[:, 0].mean())
+
+
+def test_micro_batches_train_as_one_batch_does_without_batch_norm(key, blobs):
+    """Through a whole training: the same examples, head and schedule."""
+    few = blobs.take_classes(blobs.class_names[:4], name="few")
+    net = Flatten(dim=8)
+    head = linear_head(key, 8, 4)
+    recipe = models.Recipe(
+        Optim("sgd", 0.05, "cosine"), steps=3, batch=12, augment=Crop()
+    )
+    found = [
+        models.train_batches(
+            net, few, replace(recipe, accumulate=k), key=key, head=head
+        ).model
+        for k in (1, 3)
+    ]
+    trees = [(model.params, model.head.weight, model.head.bias) for model in found]
+    _close(*trees)
+    before = models.init_model(net, few.images.shape[1:], key)
+    moved = found[0].params["embedding"]["Dense_0"]["kernel"]
+    assert (moved != before.params["embedding"]["Dense_0"]["kernel"]).any()
 
 
 def test_episode_eval_scores_each_number():
@@ -198,7 +242,7 @@ def test_what_trains_on_keeps_its_moments_and_what_begins_has_fresh_ones():
     np.testing.assert_array_equal(again.frozen["a"]["w"], moved.trainable["a"]["w"])
 
 
-NET = eight_layers(3, width=2, dense=4)
+NET = AlexNetSmall(width=2, dense=4).build()
 
 
 def _population(size, drawn):
@@ -209,7 +253,7 @@ def _population(size, drawn):
     def loss(params, state, step, data):
         shared, (x, key) = data
         key = jax.random.fold_in(key, step)
-        modes = freeze_modes(NET, params, ["conv1"])
+        modes = freeze_modes(NET, ["conv1"])
         logits, state = NET.apply(params, state, x + shared, mode=modes, rng=key)
         labels = jnp.arange(4, dtype=jnp.int32) % 3
         return softmax_cross_entropy(logits, labels), (state, {})

@@ -1,0 +1,197 @@
+"""`jax.jit` with the compiler options that this backend needs.
+
+On CPU, XLA hands some operations to a library (YNNPACK) in which convolutions are slow
+and, in some versions of jaxlib, large reductions are silently wrong (jax#39103). A
+compiler option says which operations it gets. Which value is right is found by running
+the known failures under each candidate, once per process, at the first compiled call.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as extend
+
+_OPTION = "xla_cpu_experimental_ynn_fusion_type"
+# What the library is given, the fastest first: reductions alone, or nothing.
+_CANDIDATES = ("LIBRARY_FUSION_TYPE_REDUCE", "")
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_running = threading.local()
+
+
+def jit(
+    function: Callable[..., Any],
+    *,
+    platform: str | None = None,
+    outermost: bool = False,
+    **options: Any,
+) -> "Jitted":
+    """Compile a function as `jax.jit` does, with the options this backend needs.
+
+    Args:
+        function: the function to compile.
+        platform: the platform to compile for, such as "cpu"; default: that of
+            `jax.default_backend()` at the first call. Only "cpu" gets options.
+        outermost: whether the function is never called within another transformation,
+            which saves looking for one at each call.
+        **options: options of `jax.jit`, such as `static_argnames`.
+
+    Returns:
+        The compiled function.
+
+    Example:
+        >>> double = jit(lambda x: 2 * x)
+        >>> double(jnp.ones(2)).tolist(), double.compilations
+        ([2.0, 2.0], 1)
+    """
+    return Jitted(function, platform, outermost, options)
+
+
+class Jitted:
+    """A compiled function that counts its compilations; `jit` makes it.
+
+    It has the other attributes of a function that `jax.jit` compiled, such as `lower`
+    and `trace`. Called within another compiled function, it becomes part of that one,
+    whose options decide.
+
+    Attributes:
+        compilations: number of programs that were compiled, or read from JAX's
+            persistent cache, for calls so far: one for each combination of shapes,
+            types, shardings and static arguments.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        platform: str | None,
+        outermost: bool,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Keep what to compile; nothing is compiled before the first call."""
+        functools.update_wrapper(self, function)
+        self.compilations = 0
+        self._function = function
+        self._platform = platform
+        self._outermost = outermost
+        self._options = options
+
+    @functools.cached_property
+    def _outer(self) -> Any:
+        """The function with this backend's options."""
+        compiler = compiler_options(self._platform or jax.default_backend())
+        return jax.jit(self._function, compiler_options=compiler, **self._options)
+
+    @functools.cached_property
+    def _inner(self) -> Any:
+        """The function without them: JAX takes options at the outermost level only."""
+        return jax.jit(self._function, **self._options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the compiled function."""
+        if not self._outermost and _is_traced((args, kwargs)):
+            return self._inner(*args, **kwargs)
+        outer = self._outer
+        before = getattr(_running, "function", None)
+        _running.function = self
+        try:
+            return outer(*args, **kwargs)
+        finally:
+            _running.function = before
+
+    def __getattr__(self, name: str) -> Any:
+        """Look up what only the function of `jax.jit` has, such as `lower`."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._outer, name)
+
+
+def _is_traced(arguments: Any) -> bool:
+    # jax.extend has it, under this name, as a function for other libraries.
+    under_jit: Any = getattr(extend, "unsafe_am_i_under_a_jit_DO_NOT_USE")  # noqa: B009
+    leaves = jax.tree.leaves(arguments)
+    return under_jit() or any(isinstance(x, jax.core.Tracer) for x in leaves)
+
+
+def compiler_options(platform: str) -> dict[str, str]:
+    """Return the compiler options of a platform, {} for accelerators.
+
+    Example:
+        >>> compiler_options("tpu")
+        {}
+    """
+    return dict(_cpu_options()) if platform == "cpu" else {}
+
+
+@functools.cache
+def _cpu_options() -> Mapping[str, str]:
+    for value in _CANDIDATES:
+        options = {_OPTION: value}
+        if is_known(options) and reductions_are_right(options):
+            return options
+    return {}
+
+
+def is_known(options: Mapping[str, str]) -> bool:
+    """Return whether this jaxlib's CPU compiler takes some options."""
+    try:
+        _run(lambda x: x + 1, options, np.float32(0))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def reductions_are_right(options: Mapping[str, str] | None) -> bool:
+    """Return whether the CPU gives the right sums where jaxlib 0.10.2 does not.
+
+    Two failures are known: the square norms of more than 32768 rows of a matrix product
+    (jax#39103), and the sum of an array that was broadcast along its last axis
+    (tensorflow#126812), which is wrong at random.
+
+    Args:
+        options: compiler options to run under; None for XLA's defaults.
+    """
+    # Whole numbers that float32 holds exactly, no two rows alike.
+    rows = np.zeros((40_000, 3), np.float32)
+    rows[:, 0] = np.arange(len(rows)) % 4096
+    rows[:, 1] = np.arange(len(rows)) // 4096
+    norms = _run(_square_norms, options, rows)
+    if not np.array_equal(norms, (rows.astype(np.float64) ** 2).sum(1)):
+        return False
+    column = np.ones((1024, 1), np.float32)
+    return all(_run(_broadcast_sum, options, column) == 2**21 for _ in range(5))
+
+
+def _square_norms(rows: jax.Array) -> jax.Array:
+    one = jnp.eye(rows.shape[1])
+    return jax.vmap(lambda row: ((one @ row) ** 2).sum())(rows)
+
+
+def _broadcast_sum(column: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(column, (2, 1024, 1024)).sum()
+
+
+def _run(
+    function: Callable[[Any], jax.Array],
+    options: Mapping[str, str] | None,
+    x: np.ndarray | np.float32,
+) -> np.ndarray:
+    """The function's value on the first CPU device."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        compiled = jax.jit(
+            function, compiler_options=None if options is None else dict(options)
+        )
+        return np.asarray(compiled(x))
+
+
+def _count(event: str, duration_secs: float, **kwargs: Any) -> None:
+    function = getattr(_running, "function", None)
+    if event == _COMPILED and function is not None:
+        function.compilations += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)

@@ -1,0 +1,289 @@
+"""Optimizers and learning-rate schedules, described by data or by optax.
+
+`Optim` is a config: it fits on a command line and into a JSON file. `make_optimizer`
+turns it into an optax transformation; it also takes any other optax transformation.
+Weight decay and learning-rate multipliers are chosen by rules on parameter paths.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Integer
+
+from jaxfer.trees import Rules, flatten, match
+from jaxfer.types import Params
+
+Schedule = Callable[[Any], Float[Array, "*steps"]]
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer and its learning-rate schedule."""
+
+    name: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    """Adam and AdamW use b1 = 0.9, b2 = 0.999 and eps = 1e-8."""
+    learning_rate: float = 1e-3
+    """The highest learning rate of the schedule."""
+    schedule: Literal["constant", "cosine", "staircase"] = "constant"
+    """Constant; a cosine that reaches 0 at the last step; or a staircase: the rate is
+    multiplied by decay after every decay_every units of training."""
+    warmup: float = 0.0
+    """Share of the training, in [0, 1), over which the rate rises linearly to its
+    scheduled value. The first update is never 0."""
+    decay: float = 0.5
+    """Factor of the staircase."""
+    decay_every: int = 2000
+    """Length of a stair in units: epochs when training on batches of labelled images,
+    episodes when training on episodes."""
+    momentum: float = 0.9
+    """Momentum of SGD and RMSProp; 0 for none."""
+    weight_decay: float = 0.0
+    """Weight decay. SGD, RMSProp and Adam add it to the gradient; AdamW applies it
+    directly to the parameters, times the learning rate."""
+    rms_decay: float = 0.9
+    """Decay of RMSProp's second moment, which starts at 1."""
+    rms_eps: float = 1.0
+    """Number that RMSProp adds to the second moment, inside the square root."""
+    clip: float = 0.0
+    """Maximum global norm of the gradient of the trained parameters; 0 for none."""
+    head_rate: float = 1.0
+    """Multiplier of the learning rate for the parameters of the head."""
+
+
+def check_optim(optim: Optim, name: str = "optim") -> None:
+    """Check the numbers of an optimizer.
+
+    Args:
+        optim: the optimizer.
+        name: what its fields are called in messages.
+
+    Raises:
+        ValueError: a number outside its range.
+
+    Example:
+        >>> check_optim(Optim(warmup=5.0))
+        Traceback (most recent call last):
+        ...
+        ValueError: expected optim.warmup in [0, 1), got 5.0
+    """
+    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
+        "learning_rate": ("a finite number above 0", lambda x: 0 < x < jnp.inf),
+        "warmup": ("in [0, 1)", lambda x: 0 <= x < 1),
+        "decay": ("in (0, 1]", lambda x: 0 < x <= 1),
+        "decay_every": ("of at least 1", lambda x: x >= 1),
+        "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
+        "weight_decay": ("a finite number of at least 0", lambda x: 0 <= x < jnp.inf),
+        "rms_decay": ("in [0, 1)", lambda x: 0 <= x < 1),
+        "rms_eps": ("a finite number above 0", lambda x: 0 < x < jnp.inf),
+        "clip": ("a finite number of at least 0", lambda x: 0 <= x < jnp.inf),
+        "head_rate": ("a finite number above 0", lambda x: 0 < x < jnp.inf),
+    }
+    for field, value in asdict(optim).items():
+        # Written so that NaN is outside of every range.
+        if field in ranges and not ranges[field][1](value):
+            raise ValueError(f"expected {name}.{field} {ranges[field][0]}, got {value}")
+
+
+def make_schedule(
+    optim: Optim, *, num_steps: int, units: tuple[int, int] = (1, 1)
+) -> Schedule:
+    """The learning rate of each step, steps counted from 0.
+
+    Warm-up multiplies the schedule by `min((step + 1) / warm, 1)`, where `warm` is the
+    number of warm-up steps. The cosine goes from the end of the warm-up to 0 at the
+    last step and is evaluated at `step + 1` too, so the last update is 0. The staircase
+    counts the units that are done before the step, in whole numbers, so that no
+    rounding moves a stair.
+
+    Args:
+        optim: the optimizer.
+        num_steps: steps of the whole training.
+        units: `(a, b)`: `step * a // b` units are done after `step` steps. For
+            episodes a is the number of episodes per step and b is 1; for epochs a is 1
+            and b is the number of steps per epoch.
+
+    Returns:
+        `schedule(step)`, a float32; `step` may be traced, and may be an array.
+
+    Raises:
+        ValueError: a number outside its range.
+
+    Example:
+        >>> optim = Optim("sgd", 0.1, "staircase", decay=0.5, decay_every=2)
+        >>> rates = make_schedule(optim, num_steps=9, units=(1, 2))(jnp.arange(9))
+        >>> print(rates)
+        [0.1   0.1   0.1   0.1   0.05  0.05  0.05  0.05  0.025]
+    """
+    check_optim(optim)
+    a, b = units
+    if num_steps < 1 or a < 1 or b < 1:
+        raise ValueError(
+            f"expected num_steps and units of at least 1, got {num_steps} and {units}"
+        )
+    warm = min(round(optim.warmup * num_steps), num_steps - 1)
+
+    def schedule(step: int | Integer[Array, "*steps"]) -> Float[Array, "*steps"]:
+        step = jnp.asarray(step, jnp.int32)
+        counted = (step + 1).astype(jnp.float32)
+        factor = jnp.ones_like(counted)
+        if optim.schedule == "cosine":
+            # A training of one step has half the rate and not none.
+            length = max(num_steps, 2) - warm
+            done = jnp.clip((counted - warm) / length, 0.0, 1.0)
+            factor = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+        elif optim.schedule == "staircase":
+            # step * a // b, whose product could overflow.
+            done = step // b * a + step % b * a // b
+            stairs = (done // optim.decay_every).astype(jnp.float32)
+            factor = optim.decay**stairs
+        if warm:
+            factor = factor * jnp.minimum(counted / warm, 1.0)
+        return optim.learning_rate * factor
+
+    return schedule
+
+
+def make_optimizer(
+    optim: Optim | optax.GradientTransformation,
+    *,
+    num_steps: int,
+    units: tuple[int, int] = (1, 1),
+    decay: Rules | None = None,
+    rates: Rules = (),
+    params: Params | None = None,
+) -> optax.GradientTransformation:
+    """The optax transformation of an `Optim`, or any other one with rates by rules.
+
+    The gradient is clipped, then coupled weight decay is added, then the optimizer and
+    its schedule apply, then the multipliers of the learning rate.
+
+    Args:
+        optim: the optimizer; or an optax transformation, which is used as it is, with
+            its own schedule and weight decay.
+        num_steps: steps of the whole training.
+        units: see `make_schedule`.
+        decay: (pattern, bool) pairs, see `trees.match`: whether weight decay applies.
+            Default: to arrays with two or more axes, which are kernels and the rows of
+            heads, and not to biases, scales and the parameters of BatchNorm.
+        rates: (pattern, multiplier) pairs for the learning rate. Default: none. Those
+            of a parameter group "head" are multiplied by `optim.head_rate` as well.
+        params: all parameters, to check the rules against; default: rules may go
+            unused, since what the optimizer is given lacks the frozen parameters.
+
+    Raises:
+        ValueError: a number outside its range, or rules that do not fit `params`.
+
+    Example:
+        >>> params = {"net": {"bias": jnp.ones(1)}, "head": {"bias": jnp.ones(1)}}
+        >>> optim = Optim("sgd", 0.5, momentum=0.0, head_rate=10.0)
+        >>> optimizer = make_optimizer(optim, num_steps=5)
+        >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+        >>> updates["net"]["bias"].item(), updates["head"]["bias"].item()
+        (-0.5, -5.0)
+    """
+    by_rules = [scale_by_rules(rates, params)] if rates else []
+    if not isinstance(optim, Optim):
+        if decay is not None:
+            raise ValueError(
+                "expected no decay rules with an optax transformation: it decides "
+                "itself which parameters it decays"
+            )
+        return _chained([optim, *by_rules])
+    rate = make_schedule(optim, num_steps=num_steps, units=units)
+    decays = _kernels if decay is None else _values_by_rules(decay, params)
+    chain: list[optax.GradientTransformation] = []
+    if optim.clip:
+        chain.append(optax.clip_by_global_norm(optim.clip))
+    if optim.weight_decay and optim.name != "adamw":
+        chain.append(optax.add_decayed_weights(optim.weight_decay, mask=decays))
+    if optim.name == "adam":
+        chain.append(optax.adam(rate))
+    elif optim.name == "adamw":
+        chain.append(optax.adamw(rate, weight_decay=optim.weight_decay, mask=decays))
+    elif optim.name == "sgd":
+        chain.append(optax.sgd(rate, optim.momentum or None))
+    else:
+        chain.append(
+            optax.rmsprop(
+                rate,
+                decay=optim.rms_decay,
+                eps=optim.rms_eps,
+                initial_scale=1.0,
+                momentum=optim.momentum or None,
+            )
+        )
+    if optim.head_rate != 1:
+        chain.append(_scale_head(optim.head_rate))
+    return _chained([*chain, *by_rules])
+
+
+def scale_by_rules(
+    rules: Rules, params: Params | None = None
+) -> optax.GradientTransformation:
+    """Multiply updates by rules: learning rates of their own for some parameters.
+
+    Args:
+        rules: (pattern, multiplier) pairs, see `trees.match`.
+        params: all parameters, see `make_optimizer`.
+
+    Raises:
+        ValueError: rules that do not fit `params`.
+
+    Example:
+        >>> fast_head = scale_by_rules([("head", 10.0), ("**", 1.0)])
+        >>> updates = {"head": jnp.ones(1), "net": jnp.ones(1)}
+        >>> fast_head.update(updates, fast_head.init(updates))[0]["head"].item()
+        10.0
+    """
+    return _scale(_values_by_rules(rules, params))
+
+
+def _chained(
+    parts: Sequence[optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """The parts in order; one alone keeps the state that optax gives it."""
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
+
+
+def _scale_head(rate: float) -> optax.GradientTransformation:
+    return _scale(
+        lambda tree: jax.tree_util.tree_map_with_path(
+            lambda path, _: rate if _name(path).split("/")[0] == "head" else 1.0, tree
+        )
+    )
+
+
+def _scale(factors_of: Callable[[Params], Any]) -> optax.GradientTransformation:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        factors = factors_of(updates)
+        return jax.tree.map(lambda u, factor: u * factor, updates, factors), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _values_by_rules(rules: Rules, params: Params | None) -> Callable[[Params], Any]:
+    """A function from a tree of parameters to the values that rules give them."""
+    known = None if params is None else flatten(match(rules, params))
+
+    def values(tree: Params) -> Any:
+        found = known
+        if found is None:
+            # A frozen network has fewer parameters than its rules speak of.
+            found = flatten(match(rules, tree, all_used=False))
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: found[_name(path)], tree
+        )
+
+    return values
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _kernels(params: Params) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -1,0 +1,42 @@
+"""When to stop: the best evaluation so far, and how long to wait for a better one."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass
+class Best:
+    """The step of the lowest loss, and when to stop waiting for a lower one.
+
+    Attributes:
+        every: steps between evaluations.
+        patience: evaluations without a lower loss after which the next one ends
+            training (as the released code of Snell et al. 2017 counts).
+        monitor: name of the loss among the evaluated metrics.
+        loss: the lowest one so far.
+        step: its step; 0 before the first evaluation.
+    """
+
+    every: int
+    patience: int
+    monitor: str = "val/loss"
+    loss: float = math.inf
+    step: int = 0
+
+    def improved(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Take an evaluation in: whether it is the best by now."""
+        lower = metrics[self.monitor] < self.loss
+        if lower:
+            self.loss, self.step = float(metrics[self.monitor]), step
+        return lower
+
+    def exhausted(self, step: int) -> bool:
+        """Whether training should stop.
+
+        Example:
+            >>> best = Best(every=100, patience=2, step=500)
+            >>> best.exhausted(700), best.exhausted(800)
+            (False, True)
+        """
+        return (step - self.step) // self.every > self.patience

@@ -1,0 +1,160 @@
+"""The folder of a run: whose it is, whether it is finished, and who works in it."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxfer.config import fields_of, to_json
+from jaxfer.runlog import read_json, read_result, write_json
+
+# An option that every config of version 0.1 has, and none of later versions.
+_OLD = "data.limit"
+
+
+def check_workdir(workdir: Path, config: Any, *, grows: bool = False) -> None:
+    """Refuse a run's folder that holds another run.
+
+    Args:
+        workdir: the folder.
+        config: of the run.
+        grows: whether the fields that select members may differ.
+
+    Raises:
+        ValueError: a folder whose config differs in *what* is run; the fields are
+            listed.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    theirs, ours = read_json(path), to_json(config)
+    if _OLD in theirs and _OLD not in ours:
+        raise ValueError(
+            f"{workdir} holds a run of jaxfer 0.1, which cannot be resumed or "
+            "extended: choose another --workdir"
+        )
+    free = {"how", "which"} if grows else {"how"}
+    fixed = {name for name, _, kind in fields_of(config) if kind not in free}
+    differing = [
+        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
+        for name in sorted(theirs.keys() | ours.keys())
+        if (name in fixed or name not in ours) and theirs.get(name) != ours.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{workdir} holds a run of another config: {', '.join(differing)}; "
+            "choose another --workdir, or the same options to resume"
+        )
+
+
+def earlier_result(
+    workdir: Path, config: Any, *, grows: bool = False
+) -> dict[str, Any] | None:
+    """The result of a finished run, which is said; None where there is none.
+
+    Args:
+        workdir: the folder.
+        config: of the run.
+        grows: whether it is a study, which is finished only for the members it has.
+
+    Raises:
+        ValueError: as `check_workdir`.
+    """
+    check_workdir(workdir, config, grows=grows)
+    path = workdir / "result.json"
+    if not path.exists():
+        return None
+    result = read_result(workdir, ("config", "metrics", "reference"))
+    if grows:
+        ours, theirs = to_json(config), result["config"]
+        if result.get("lacking"):
+            return None
+        for name, _, kind in fields_of(config):
+            if kind == "which" and not set(ours[name]) <= set(theirs.get(name) or ()):
+                return None
+    print(f"{workdir} is finished; its result is in {path}")
+    return result
+
+
+def join_workdir(workdir: Path, config: Any) -> Any:
+    """Add a config to the study in a folder.
+
+    Args:
+        workdir: the folder, made where it is missing.
+        config: whose members are added to those of the study.
+
+    Returns:
+        The config of the whole study: fields that select members hold those of both.
+
+    Raises:
+        ValueError: a folder that cannot be written, or as `check_workdir`.
+    """
+    check_workdir(workdir, config, grows=True)
+    path, whole = workdir / "config.json", config
+    if path.exists():
+        whole = _grown(config, read_json(path))
+    make_workdir(workdir)
+    write_json(path, to_json(whole))
+    return whole
+
+
+def _grown(config: Any, theirs: dict[str, Any], prefix: str = "") -> Any:
+    changes = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _grown(value, theirs, f"{name}.")
+        elif field.metadata.get("kind") == "which":
+            before = tuple(theirs.get(name) or ())
+            changes[field.name] = (*before, *(x for x in value if x not in before))
+    return dataclasses.replace(config, **changes)
+
+
+@contextmanager
+def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
+    """A run's folder with its config, held against other runs while the context lasts.
+
+    It is held by a kernel file lock, which is released when the process exits.
+
+    Raises:
+        ValueError: as `check_workdir`, a folder that cannot be written, or one in which
+            another run is working.
+    """
+    import fcntl
+
+    make_workdir(workdir)
+    try:
+        lock = (workdir / "lock").open("a")
+    except OSError as e:
+        raise _unwritable(workdir, e) from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise ValueError(
+                f"another run is working in {workdir}: wait for it, stop it, or choose "
+                "another --workdir"
+            ) from e
+        check_workdir(workdir, config)
+        write_json(workdir / "config.json", to_json(config))
+        yield
+
+
+def make_workdir(workdir: Path) -> None:
+    """Make the folder of a run, where it is missing.
+
+    Raises:
+        ValueError: a folder that cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise _unwritable(workdir, e) from e
+
+
+def _unwritable(workdir: Path, e: OSError) -> ValueError:
+    return ValueError(
+        f"the workdir {workdir} cannot be written ({e.strerror}: {e.filename}): choose "
+        "another --workdir"
+    )
