@@ -1,10 +1,27 @@
-"""Networks, each a function that gives a Net: the only home of flax."""
+"""Networks, each a frozen dataclass with `build() -> Net`: the only home of flax.
 
+A network has no classifier: it maps images to embeddings, and a head does the rest.
+"""
+
+from jaxfer.nets.alexnet import AlexNetSmall
 from jaxfer.nets.chain import chain
-from jaxfer.nets.conv4 import conv4
-from jaxfer.nets.eight import eight_layers
-from jaxfer.nets.inception import inception_v1
-from jaxfer.nets.linear import linear
-from jaxfer.nets.resnet import resnet20
+from jaxfer.nets.conv4 import Conv4
+from jaxfer.nets.flatten import Flatten
+from jaxfer.nets.inception import InceptionV1
+from jaxfer.nets.resnet import ResNet20
+from jaxfer.nets.specs import NAMES, AnyNet, Spec, as_net, by_name, spec_of
 
-__all__ = ["chain", "conv4", "eight_layers", "inception_v1", "linear", "resnet20"]
+__all__ = [
+    "NAMES",
+    "AlexNetSmall",
+    "AnyNet",
+    "Conv4",
+    "Flatten",
+    "InceptionV1",
+    "ResNet20",
+    "Spec",
+    "as_net",
+    "by_name",
+    "chain",
+    "spec_of",
+]

@@ -14,7 +14,12 @@ from jaxfer.types import EVAL, Mode, Modes, Net, Params, State, layer_mode
 _STATE = "batch_stats"
 
 
-def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) -> Net:
+def chain(
+    blocks: Sequence[tuple[str, nn.Module]],
+    *,
+    stochastic: Sequence[str] = (),
+    spec: Any = None,
+) -> Net:
     """The network that runs named Linen modules in order.
 
     Each module is called as `module(x, mode)` and keeps its parameters and running
@@ -22,11 +27,16 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
 
     Args:
         blocks: (name, module) pairs from the input on.
-        classifier: whether the last one is a classifier, which is not among `layers`.
+        stochastic: names of the blocks that draw random numbers in training.
+        spec: the architecture, by which equal networks share compiled programs and
+            which a model's file records.
 
     Returns:
         The net. Its `init` refuses images that are not `[height, width, channels]`,
-        and `apply` layer names it does not have.
+        and `apply` refuses layer names that it does not have.
+
+    Raises:
+        ValueError: two blocks of one name, or no block.
 
     Example:
         >>> class Double(nn.Module):
@@ -40,12 +50,16 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
     modules = dict(blocks)
     names = tuple(modules)
     if len(names) != len(blocks):
-        raise ValueError(f"found layers {[n for n, _ in blocks]}, needed unlike names")
+        raise ValueError(f"expected different names, got {[n for n, _ in blocks]}")
+    if not names:
+        raise ValueError("expected at least one block, got none")
+    if unknown := sorted(set(stochastic) - set(names)):
+        raise ValueError(f"expected stochastic among {list(names)}, got {unknown}")
 
     def init(key: PRNGKeyArray, image_shape: tuple[int, ...]) -> tuple[Params, State]:
         if len(image_shape) != 3:
             raise ValueError(
-                f"found image shape {image_shape}, needed [height, width, channels]"
+                f"expected image shape [height, width, channels], got {image_shape}"
             )
         x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         params, state = {}, {}
@@ -77,8 +91,8 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
         stop = _index(names, last, len(names) - 1) + 1
         if stop <= start:
             raise ValueError(
-                f"found first = {first!r} after last = {last!r}, needed the order "
-                f"{list(names)}"
+                f"expected first and last in the order {list(names)}, got first = "
+                f"{first!r} after last = {last!r}"
             )
         state = dict(state)
         for i in range(start, stop):
@@ -94,7 +108,7 @@ def chain(blocks: Sequence[tuple[str, nn.Module]], *, classifier: bool = False) 
             )
         return x, state
 
-    return Net(init, apply, names[:-1] if classifier else names)
+    return Net(init, apply, names, tuple(stochastic), spec)
 
 
 def _run(
@@ -112,11 +126,11 @@ def _run(
         out: Any = module.apply(variables, x, mode, rngs=rngs, mutable=mutable)
     except ScopeParamShapeError as e:
         raise ValueError(
-            f"found an input of shape {x.shape} before {name}, needed one that fits "
-            f"its parameters: {e}"
+            f"expected an input that fits the parameters of {name}, got shape "
+            f"{x.shape}: {e}"
         ) from e
     except InvalidRngError as e:
-        raise ValueError(f"found no rng, needed one: {name} drops at random") from e
+        raise ValueError(f"expected an rng for {name}, which drops at random") from e
     y, updated = out
     return y, updated.get(_STATE, variables[_STATE])
 
@@ -124,8 +138,8 @@ def _run(
 def _check_images(x: Array) -> None:
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            f"found images of shape {x.shape} and type {x.dtype}, needed floating "
-            "[n, height, width, channels] (jaxfer.data.to_float makes pixels that)"
+            "expected floating images [n, height, width, channels], got shape "
+            f"{x.shape} and type {x.dtype}; jaxfer.data.to_float converts pixels"
         )
 
 
@@ -133,5 +147,5 @@ def _index(names: tuple[str, ...], name: str | None, default: int) -> int:
     if name is None:
         return default
     if name not in names:
-        raise ValueError(f"found layer {name!r}, needed one of {list(names)}")
+        raise ValueError(f"expected a layer among {list(names)}, got {name!r}")
     return names.index(name)

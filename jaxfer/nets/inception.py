@@ -1,12 +1,14 @@
 """InceptionV1 with BatchNorm, for images of 224 pixels."""
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxfer.nets.chain import chain
-from jaxfer.nets.layers import Classifier, batch_norm
+from jaxfer.nets.layers import Precision, batch_norm, with_embedding
 from jaxfer.types import Mode, Net
 
 # Channels of the four branches of each block: 1x1; 1x1 and 3x3; 1x1 and, a second time,
@@ -25,51 +27,54 @@ _BLOCKS = {
 _POOLED = ("inception3b", "inception4e")
 
 
-def inception_v1(
-    num_classes: int,
-    *,
-    width: int = 64,
-    dropout: float = 0.2,
-    dtype: DTypeLike = jnp.float32,
-) -> Net:
-    """Three convolutions, nine blocks of four branches, mean pooling, a classifier.
+@dataclass(frozen=True)
+class InceptionV1:
+    """Three convolutions, nine blocks of four branches, and mean pooling.
 
     Szegedy et al. 2015, Table 1, with what TensorFlow-slim changed in it, from which Qi
     et al. 2018 start: BatchNorm after every convolution, 3x3 kernels where the table
     has 5x5, no classifiers on the side. Pools are the table's.
 
-    Args:
-        num_classes: outputs of the classifier.
+    Attributes:
         width: channels of the first convolution; all others in proportion.
         dropout: share of the pooled features that is dropped in training.
-        dtype: of activations and matmuls; parameters and statistics stay float32.
-
-    Returns:
-        The net, with layers conv1 to conv3 and inception3a to inception5b, and the
-        classifier fc.
+        dim: dimensions of a linear layer `embedding` on top; None for none.
+        precision: of activations; parameters and statistics stay float32.
 
     Example:
         >>> import jax
-        >>> net = inception_v1(1000)
+        >>> net = InceptionV1().build()
         >>> draw = lambda key: net.init(key, (224, 224, 3))
         >>> params, state = jax.eval_shape(draw, jax.random.key(0))
         >>> sum(x.size for x in jax.tree.leaves(params))
-        6624904
+        5599904
     """
 
-    def scaled(channels: int) -> int:
-        return max(1, channels * width // 64)
+    width: int = 64
+    dropout: float = 0.2
+    dim: int | None = None
+    precision: Precision = "float32"
 
-    blocks: list[tuple[str, nn.Module]] = [
-        ("conv1", _Stem(scaled(64), 7, 2, True, dtype)),
-        ("conv2", _Stem(scaled(64), 1, 1, False, dtype)),
-        ("conv3", _Stem(scaled(192), 3, 1, True, dtype)),
-    ]
-    for name, channels in _BLOCKS.items():
-        wide = tuple(scaled(c) for c in channels)
-        last = dropout if name == "inception5b" else None
-        blocks.append((name, _Inception(wide, name in _POOLED, last, dtype)))
-    return chain([*blocks, ("fc", Classifier(num_classes))], classifier=True)
+    def build(self) -> Net:
+        """The network, with layers conv1 to conv3 and inception3a to inception5b."""
+        dtype = jnp.dtype(self.precision)
+
+        def scaled(channels: int) -> int:
+            return max(1, channels * self.width // 64)
+
+        blocks: list[tuple[str, nn.Module]] = [
+            ("conv1", _Stem(scaled(64), 7, 2, True, dtype)),
+            ("conv2", _Stem(scaled(64), 1, 1, False, dtype)),
+            ("conv3", _Stem(scaled(192), 3, 1, True, dtype)),
+        ]
+        end = [*_BLOCKS][-1]
+        for name, channels in _BLOCKS.items():
+            wide = tuple(scaled(c) for c in channels)
+            last = self.dropout if name == end else None
+            blocks.append((name, _Inception(wide, name in _POOLED, last, dtype)))
+        stochastic = (end,) if self.dropout else ()
+        blocks = with_embedding(blocks, self.dim)
+        return chain(blocks, stochastic=stochastic, spec=self)
 
 
 class _Stem(nn.Module):

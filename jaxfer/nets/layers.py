@@ -1,5 +1,8 @@
 """Linen blocks that several networks are made of."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -7,23 +10,32 @@ from jaxtyping import Array, Float
 
 from jaxfer.types import Mode
 
+Precision = Literal["float32", "bfloat16"]
 
-class Classifier(nn.Module):
-    """A linear classifier of whatever comes in, flattened, in float32.
+
+class Linear(nn.Module):
+    """A linear layer on whatever comes in, flattened, in float32.
 
     Attributes:
-        num_classes: outputs.
+        dim: of its output.
     """
 
-    num_classes: int
+    dim: int
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n ..."], mode: Mode
-    ) -> Float[Array, "n classes"]:
-        """Logits."""
+    def __call__(self, x: Float[Array, "n ..."], mode: Mode) -> Float[Array, "n dim"]:
+        """The embedding."""
+        del mode
         flat = x.reshape(x.shape[0], -1).astype(jnp.float32)
-        return nn.Dense(self.num_classes)(flat)
+        return nn.Dense(self.dim)(flat)
+
+
+def with_embedding(
+    blocks: Sequence[tuple[str, nn.Module]], dim: int | None
+) -> list[tuple[str, nn.Module]]:
+    """Blocks with a linear layer `embedding` after them, where a dimension is given."""
+    last = [] if dim is None else [("embedding", Linear(dim))]
+    return [*blocks, *last]
 
 
 def batch_norm(mode: Mode, dtype: DTypeLike) -> nn.BatchNorm:

@@ -1,47 +1,52 @@
 """ResNet-20 of small images."""
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxfer.nets.chain import chain
-from jaxfer.nets.layers import Classifier, batch_norm
+from jaxfer.nets.layers import Precision, batch_norm, with_embedding
 from jaxfer.types import Mode, Net
 
 
-def resnet20(
-    num_classes: int, *, width: int = 16, dtype: DTypeLike = jnp.float32
-) -> Net:
-    """A convolution, nine residual blocks of two, mean pooling, and a classifier.
+@dataclass(frozen=True)
+class ResNet20:
+    """A convolution, nine residual blocks of two, and mean pooling.
 
     He et al. 2016, section 4.2: three stages of `width`, twice and four times as many
     channels, the sides halved at the second and the third; shortcuts without
     parameters, by every other pixel and channels of zeros (option A).
 
-    Args:
-        num_classes: outputs of the classifier.
+    Attributes:
         width: channels of the first stage.
-        dtype: of activations and matmuls; parameters and statistics stay float32.
-
-    Returns:
-        The net, with layers conv1 and block1 to block9, and the classifier fc.
+        dim: dimensions of a linear layer `embedding` on top; None for none.
+        precision: of activations; parameters and statistics stay float32.
 
     Example:
         >>> import jax
-        >>> net = resnet20(10, width=2)
+        >>> net = ResNet20(width=2).build()
         >>> params, state = net.init(jax.random.key(0), (8, 8, 3))
         >>> net.apply(params, state, jnp.zeros((2, 8, 8, 3)))[0].shape
-        (2, 10)
+        (2, 8)
     """
-    blocks: list[tuple[str, nn.Module]] = [("conv1", _Stem(width, dtype))]
-    for i in range(9):
-        stage, first = divmod(i, 3)
-        stride = 2 if stage and not first else 1
-        blocks.append(
-            (f"block{i + 1}", _Block(width * 2**stage, stride, dtype, pool=i == 8))
-        )
-    return chain([*blocks, ("fc", Classifier(num_classes))], classifier=True)
+
+    width: int = 16
+    dim: int | None = None
+    precision: Precision = "float32"
+
+    def build(self) -> Net:
+        """The network, with layers conv1 and block1 to block9."""
+        dtype = jnp.dtype(self.precision)
+        blocks: list[tuple[str, nn.Module]] = [("conv1", _Stem(self.width, dtype))]
+        for i in range(9):
+            stage, first = divmod(i, 3)
+            stride = 2 if stage and not first else 1
+            width = self.width * 2**stage
+            blocks.append((f"block{i + 1}", _Block(width, stride, dtype, pool=i == 8)))
+        return chain(with_embedding(blocks, self.dim), spec=self)
 
 
 class _Stem(nn.Module):

@@ -20,15 +20,15 @@ class _Dense(nn.Module):
         return nn.Dense(3)(x)
 
 
-def test_a_classifier_runs_last_and_is_not_among_the_layers(key):
-    net = chain([("a", _Dense()), ("b", _Dense()), ("top", _Dense())], classifier=True)
-    assert net.layers == ("a", "b")
+def test_layers_are_the_parameter_groups_in_order(key):
+    net = chain([("z", _Dense()), ("b", _Dense()), ("top", _Dense())])
+    assert net.layers == ("z", "b", "top")
     x = jnp.ones((2, 1, 1, 4))
     params, state = net.init(key, (1, 1, 4))
-    assert list(params) == ["a", "b", "top"]
+    assert list(params) == ["z", "b", "top"]
     features, _ = net.apply(params, state, x, last="b")
-    logits, _ = net.apply(params, state, features, first="top")
-    np.testing.assert_allclose(logits, net.apply(params, state, x)[0], rtol=1e-6)
+    z, _ = net.apply(params, state, features, first="top")
+    np.testing.assert_allclose(z, net.apply(params, state, x)[0], rtol=1e-6)
 
 
 def test_layers_draw_their_own_parameters(key):
@@ -57,13 +57,21 @@ def test_dropout_follows_the_mode_of_its_layer_and_its_own_randomness(key):
 def test_layers_in_the_wrong_order_are_refused(key):
     net = chain([("a", _Dense()), ("b", _Dense())])
     params, state = net.init(key, (1, 1, 3))
-    with pytest.raises(ValueError, match="first = 'b' after last = 'a', needed"):
+    with pytest.raises(ValueError, match=r"order \['a', 'b'\], got first = 'b' after"):
         net.apply(params, state, jnp.ones((1, 3)), first="b", last="a")
 
 
 def test_names_must_differ():
-    with pytest.raises(ValueError, match=r"layers \['a', 'a'\], needed unlike names"):
+    with pytest.raises(ValueError, match=r"expected different names, got \['a', 'a'\]"):
         chain([("a", _Dense()), ("a", _Dense())])
+
+
+def test_there_must_be_a_block_and_stochastic_names_are_of_blocks():
+    with pytest.raises(ValueError, match="expected at least one block, got none"):
+        chain([])
+    with pytest.raises(ValueError, match=r"stochastic among \['a'\], got \['b'\]"):
+        chain([("a", _Dense())], stochastic=["b"])
+    assert chain([("a", _Noisy())], stochastic=["a"]).stochastic == ("a",)
 
 
 def test_init_runs_no_layer_on_data(key):

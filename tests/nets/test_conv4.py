@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from jaxfer import EVAL, TRAIN, Mode
-from jaxfer.nets import conv4
+from jaxfer.nets import Conv4
 
 WIDTH = 6
-NET = conv4(width=WIDTH)
+NET = Conv4(width=WIDTH).build()
+KEY = jax.random.key(0)
+_leaves = jax.tree_util.tree_leaves_with_path
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +27,14 @@ def x():
     return jax.random.uniform(jax.random.key(3), (3, 18, 18, 2))
 
 
-def _conv(x, kernel, bias):
+def _conv(x, kernel):
     n, height, width, _ = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     y = np.zeros((n, height, width, kernel.shape[-1]))
     for i in range(height):
         for j in range(width):
             window = padded[:, i : i + 3, j : j + 3]
-            y[:, i, j] = np.einsum("nhwc,hwco->no", window, kernel) + bias
+            y[:, i, j] = np.einsum("nhwc,hwco->no", window, kernel)
     return y
 
 
@@ -50,7 +52,7 @@ def _oracle(params, state, x, *, batch):
     x, new_state = np.asarray(x, np.float64), {}
     for name in NET.layers:
         p, s = jax.tree.map(np.float64, (params[name], state[name]))
-        x = _conv(x, p["Conv_0"]["kernel"], p["Conv_0"]["bias"])
+        x = _conv(x, p["Conv_0"]["kernel"])
         mean, var = s["BatchNorm_0"]["mean"], s["BatchNorm_0"]["var"]
         if batch:
             flat = x.reshape(-1, WIDTH)
@@ -75,9 +77,27 @@ def test_blocks_are_convolution_norm_relu_pool(variables, x, batch):
         np.testing.assert_allclose(norm["var"], var, rtol=1e-3, atol=1e-4)
 
 
+def test_no_parameter_is_without_a_gradient(variables, x):
+    """A bias before BatchNorm would have a true gradient of 0."""
+    params, state = variables
+    names = {"/".join(p.key for p in path) for path, _ in _leaves(params["conv1"])}
+    assert names == {"Conv_0/kernel", "BatchNorm_0/scale", "BatchNorm_0/bias"}
+    assert sum(leaf.size for _, leaf in _leaves(_full_size())) == 111_680
+
+    def value(params):
+        return jnp.sin(NET.apply(params, state, x, mode=TRAIN)[0]).sum()
+
+    for path, gradient in _leaves(jax.grad(value)(params)):
+        assert np.abs(gradient).max() > 1e-4, path
+
+
+def _full_size():
+    return jax.eval_shape(lambda key: Conv4().build().init(key, (28, 28, 1)), KEY)[0]
+
+
 @pytest.mark.parametrize(("side", "dim"), [(28, 64), (84, 1600)])
 def test_embedding_sizes_of_the_paper(side, dim):
-    net = conv4()
+    net = Conv4().build()
     shapes = jax.eval_shape(
         lambda key, x: net.apply(*net.init(key, x.shape[1:]), x)[0],
         jax.random.key(0),
@@ -87,12 +107,12 @@ def test_embedding_sizes_of_the_paper(side, dim):
 
 
 def test_weights_start_uniform_within_one_over_root_fan_in(key):
-    params, state = conv4().init(key, (28, 28, 1))
+    params, state = Conv4().build().init(key, (28, 28, 1))
     for name, fan_in in [("conv1", 9), ("conv2", 576), ("conv4", 576)]:
         bound = fan_in**-0.5
-        for leaf in params[name]["Conv_0"].values():
-            assert np.abs(leaf).max() <= bound
-            assert leaf.std() == pytest.approx(bound / 3**0.5, rel=0.2)
+        kernel = params[name]["Conv_0"]["kernel"]
+        assert np.abs(kernel).max() <= bound
+        assert kernel.std() == pytest.approx(bound / 3**0.5, rel=0.2)
         np.testing.assert_array_equal(params[name]["BatchNorm_0"]["bias"], 0)
         np.testing.assert_array_equal(state[name]["BatchNorm_0"]["mean"], 0)
         np.testing.assert_array_equal(state[name]["BatchNorm_0"]["var"], 1)
@@ -104,7 +124,10 @@ def test_batchnorm_scales_start_uniform_or_at_one(unchecked, key):
         np.concatenate(
             [
                 layer["BatchNorm_0"]["scale"]
-                for layer in conv4(bn_scale_init=how).init(key, shape)[0].values()
+                for layer in Conv4(bn_scale_init=how)
+                .build()
+                .init(key, shape)[0]
+                .values()
             ]
         )
         for how in ("uniform", "ones")
@@ -112,8 +135,8 @@ def test_batchnorm_scales_start_uniform_or_at_one(unchecked, key):
     assert 0 <= scales[0].min() < 0.1 < 0.9 < scales[0].max() <= 1
     assert scales[0].mean() == pytest.approx(0.5, abs=0.06)
     np.testing.assert_array_equal(scales[1], 1)
-    with pytest.raises(ValueError, match="bn_scale_init 'one', needed 'ones' or"):
-        conv4(bn_scale_init="one")
+    with pytest.raises(ValueError, match="expected bn_scale_init .*, got 'one'"):
+        Conv4(bn_scale_init="one").build()
 
 
 def test_a_prediction_does_not_depend_on_the_other_queries(variables, x):
@@ -195,7 +218,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(variables, x):
 
 
 def test_bfloat16_activations_keep_float32_parameters_and_statistics(key):
-    net = conv4(width=4, dtype=jnp.dtype("bfloat16"))
+    net = Conv4(width=4, precision="bfloat16").build()
     params, state = net.init(key, (16, 16, 1))
     z, after = net.apply(params, state, jnp.ones((2, 16, 16, 1)), mode=TRAIN)
     assert z.dtype == jnp.bfloat16
@@ -205,10 +228,19 @@ def test_bfloat16_activations_keep_float32_parameters_and_statistics(key):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (jnp.zeros((18, 18, 2)), r"shape \(18, 18, 2\) and type float32, needed float"),
-        (jnp.zeros((1, 18, 18, 2), jnp.uint8), "type uint8, needed floating"),
-        (jnp.zeros((1, 18, 18, 3)), r"shape \(1, 18, 18, 3\) before conv1, needed one"),
-        (jnp.zeros((1, 12, 12, 2)), "map of 1x1 before a 2x2 pool.*at least 16x16"),
+        (
+            jnp.zeros((18, 18, 2)),
+            r"expected floating .*, got shape \(18, 18, 2\) and type float32",
+        ),
+        (
+            jnp.zeros((1, 18, 18, 2), jnp.uint8),
+            "expected floating images .* type uint8",
+        ),
+        (jnp.zeros((1, 18, 18, 3)), r"parameters of conv1, got shape \(1, 18, 18, 3\)"),
+        (
+            jnp.zeros((1, 12, 12, 2)),
+            "expected .* at least 16x16 .*, got a map of 1x1",
+        ),
     ],
     ids=["rank", "type", "channels", "size"],
 )
@@ -218,7 +250,9 @@ def test_images_that_do_not_fit_are_refused(variables, images, message):
 
 
 def test_strange_layers_and_shapes_are_refused(variables, x):
-    with pytest.raises(ValueError, match=r"layer 'conv5', needed one of \['conv1'"):
+    with pytest.raises(ValueError, match=r"a layer among \['conv1'.*, got 'conv5'"):
         NET.apply(*variables, x, last="conv5")
-    with pytest.raises(ValueError, match=r"image shape \(28, 28\), needed \[height"):
+    with pytest.raises(
+        ValueError, match=r"expected image shape \[height.*, got \(28, 28\)"
+    ):
         NET.init(jax.random.key(0), (28, 28))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxfer.nets import inception_v1
+from jaxfer.nets import InceptionV1
 
 SIZES = {
     "conv1": (8, 8, 16),
@@ -19,10 +19,10 @@ SIZES = {
 
 
 def test_it_has_the_parameters_of_the_one_in_torchvision():
-    """6,624,904 for 1000 classes, without the classifiers on the side."""
-    net = inception_v1(1000)
+    """6,624,904 with a classifier of 1000 classes, without those on the side."""
+    net = InceptionV1().build()
     params, _ = jax.eval_shape(lambda k: net.init(k, (224, 224, 3)), jax.random.key(0))
-    assert sum(x.size for x in jax.tree.leaves(params)) == 6_624_904
+    assert sum(x.size for x in jax.tree.leaves(params)) == 6_624_904 - 1025 * 1000
     kernels = [x for x in jax.tree.leaves(params) if x.ndim == 4]
     assert len(kernels) == 3 + 9 * 6
     assert net.layers == (
@@ -34,7 +34,7 @@ def test_it_has_the_parameters_of_the_one_in_torchvision():
 
 @pytest.mark.parametrize("side", [32, 224])
 def test_sides_halve_five_times(side):
-    net = inception_v1(10, width=16)
+    net = InceptionV1(width=16).build()
 
     def shapes(key):
         x = jnp.zeros((1, side, side, 3))
@@ -50,7 +50,7 @@ def test_sides_halve_five_times(side):
 
 
 def test_a_block_is_four_branches(rng, drawn):
-    net = inception_v1(3, width=8)
+    net = InceptionV1(width=8).build()
     params, state = drawn(net, (32, 32, 3))
     shape = (2, 3, 3, params["inception4a"]["_Unit_0"]["Conv_0"]["kernel"].shape[2])
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)

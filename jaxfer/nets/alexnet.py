@@ -1,4 +1,6 @@
-"""The eight-layer network of transfer studies, at the size of small images."""
+"""The network of transfer studies, at the size of small images."""
+
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -6,64 +8,67 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxfer.nets.chain import chain
-from jaxfer.nets.layers import Classifier, batch_norm
+from jaxfer.nets.layers import Precision, batch_norm, with_embedding
 from jaxfer.nets.pool import BatchNormPool, max_pool2
 from jaxfer.types import Mode, Net
 
 
-def eight_layers(
-    num_classes: int,
-    *,
-    width: int = 32,
-    dense: int = 256,
-    dropout: float = 0.5,
-    normalize: bool = False,
-    dtype: DTypeLike = jnp.float32,
-) -> Net:
-    """Five convolutions, three dense layers, dropout after the first two of these.
+@dataclass(frozen=True)
+class AlexNetSmall:
+    """Five convolutions and two dense layers, dropout after each of the latter.
 
     The shape of the network of Yosinski et al. 2014, section 3 (Krizhevsky et al.
     2012), for images of 16 to 64 pixels: 3x3 convolutions of 1, 2, 3, 3 and 3 times
     `width` channels, each with a ReLU, the first, second and fifth with a 2x2 max-pool;
     no response normalisation. Weights are drawn from N(0, 2 / fan_in) (He et al. 2015),
-    those of the classifier from N(0, 1 / fan_in), biases are 0.
+    biases are 0. The eighth layer of the paper is the classifier, the model's head.
 
-    Args:
-        num_classes: outputs of the classifier.
+    Attributes:
         width: channels of the first convolution.
         dense: units of fc6 and fc7.
         dropout: share of the units of fc6 and fc7 that is dropped in training.
-        normalize: whether every layer but the classifier has BatchNorm before its
-            ReLU.
-        dtype: of activations and matmuls; parameters and statistics stay float32.
-
-    Returns:
-        The net, with layers conv1 to conv5, fc6 and fc7, and the classifier fc8.
+        normalize: whether every layer has BatchNorm before its ReLU.
+        dim: dimensions of a linear layer `embedding` on top; None for none.
+        precision: of activations; parameters and statistics stay float32.
 
     Raises:
-        ValueError: images under 8 pixels a side.
+        ValueError: images under 8 pixels per side.
 
     Example:
         >>> import jax
-        >>> net = eight_layers(10, width=4, dense=8)
+        >>> net = AlexNetSmall(width=4, dense=8).build()
         >>> params, state = net.init(jax.random.key(0), (16, 16, 3))
         >>> net.apply(params, state, jnp.zeros((2, 16, 16, 3)))[0].shape
-        (2, 10)
+        (2, 8)
         >>> net.layers
         ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
     """
-    widths = [width, 2 * width, 3 * width, 3 * width, 3 * width]
-    convs = [
-        (
-            f"conv{i}",
-            _Conv(wide, i in (1, 2, 5), normalize, dtype, flatten=i == 5),
-        )
-        for i, wide in enumerate(widths, 1)
-    ]
-    denses = [
-        (name, _Dense(dense, dropout, normalize, dtype)) for name in ("fc6", "fc7")
-    ]
-    return chain([*convs, *denses, ("fc8", Classifier(num_classes))], classifier=True)
+
+    width: int = 32
+    dense: int = 256
+    dropout: float = 0.5
+    normalize: bool = False
+    dim: int | None = None
+    precision: Precision = "float32"
+
+    def build(self) -> Net:
+        """The network, with layers conv1 to conv5, fc6 and fc7."""
+        dtype, width = jnp.dtype(self.precision), self.width
+        widths = [width, 2 * width, 3 * width, 3 * width, 3 * width]
+        convs = [
+            (
+                f"conv{i}",
+                _Conv(wide, i in (1, 2, 5), self.normalize, dtype, flatten=i == 5),
+            )
+            for i, wide in enumerate(widths, 1)
+        ]
+        dense = ("fc6", "fc7")
+        denses = [
+            (name, _Dense(self.dense, self.dropout, self.normalize, dtype))
+            for name in dense
+        ]
+        blocks = with_embedding([*convs, *denses], self.dim)
+        return chain(blocks, stochastic=dense if self.dropout else (), spec=self)
 
 
 class _Conv(nn.Module):
@@ -77,8 +82,8 @@ class _Conv(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], mode: Mode) -> Float[Array, "n ..."]:
         if self.pool and min(x.shape[1:3]) < 2:
             raise ValueError(
-                f"found a map of {x.shape[1]}x{x.shape[2]} before a 2x2 pool: the "
-                "eight layers take images of at least 8x8"
+                "expected images of at least 8x8 pixels, got a map of "
+                f"{x.shape[1]}x{x.shape[2]} before a 2x2 pool"
             )
         x = nn.Conv(
             self.width,
