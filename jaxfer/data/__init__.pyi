@@ -8,23 +8,25 @@ from .augment import (
 )
 from .cache import read_cache, write_cache
 from .cifar import cifar100
+from .feed import Source, in_blocks, place
 from .folders import folder_of_classes, image_folder
 from .glyphs import glyphs
 from .halves import Halves, halve, random_halves, read_halves
-from .images import Images, rotations, shrunk
+from .images import Images, greyscale, rotations, shrunk
 from .omniglot import omniglot
 from .order import shuffled
 from .photos import Photos, read_excluded, tfds_photos
 from .resident import Resident, draw, fetch, floats, resident, to_float
+from .sampling import Sampler, draw_batch
 from .sources import from_arrays, load, load_all
 from .splits import (
     base_and_novel,
-    drawer_examples,
-    drawn_classes,
     few_examples,
-    given_examples,
     glyphs_split,
+    official_split,
     omniglot_split,
+    random_class_split,
+    split_by_drawer,
 )
 from .streamed import Drawn, read_ahead, stream
 from .view import View
@@ -37,29 +39,34 @@ __all__ = [
     "Images",
     "Photos",
     "Resident",
+    "Sampler",
+    "Source",
     "View",
     "base_and_novel",
     "centre_crop",
     "cifar100",
     "draw",
+    "draw_batch",
     "draw_crop",
-    "drawer_examples",
-    "drawn_classes",
     "fetch",
     "few_examples",
     "floats",
     "folder_of_classes",
     "from_arrays",
-    "given_examples",
     "glyphs",
     "glyphs_split",
+    "greyscale",
     "halve",
     "image_folder",
+    "in_blocks",
     "load",
     "load_all",
+    "official_split",
     "omniglot",
     "omniglot_split",
+    "place",
     "random_affine",
+    "random_class_split",
     "random_crop",
     "random_halves",
     "read_ahead",
@@ -70,6 +77,7 @@ __all__ = [
     "rotations",
     "shrunk",
     "shuffled",
+    "split_by_drawer",
     "stream",
     "tfds_photos",
     "to_float",

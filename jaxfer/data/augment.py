@@ -8,6 +8,7 @@ import numpy as np
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
+from jaxfer.keys import stable_draws
 from jaxfer.types import AnyArray
 
 
@@ -107,11 +108,13 @@ def draw_crop(
     key: PRNGKeyArray, limits: Crop, height: int, width: int
 ) -> tuple[Int[Array, "2"], Bool[Array, ""]]:
     """Where in a (widened) image its window begins, and whether it is mirrored."""
-    where, side = jax.random.split(key)
     h, w = limits.window(height, width)
     free = np.array([height - h, width - w], np.int32) + 2 * limits.shift
-    at = jax.random.randint(where, (2,), 0, free + 1, dtype=jnp.int32)
-    return at, limits.mirror & (jax.random.bits(side, dtype=jnp.uint32) >> 31 == 1)
+    with stable_draws():
+        where, side = jax.random.split(key)
+        at = jax.random.randint(where, (2,), 0, free + 1, dtype=jnp.int32)
+        flip = jax.random.bits(side, dtype=jnp.uint32) >> 31 == 1
+    return at, limits.mirror & flip
 
 
 def centre_crop(
@@ -156,7 +159,8 @@ def random_affine(
     *batch, height, width, channels = images.shape
     flat = images.reshape(-1, height, width, channels)
     shape = (len(flat), 6)
-    draws = jax.random.uniform(key, shape, jnp.float32, minval=-1.0, maxval=1.0)
+    with stable_draws():
+        draws = jax.random.uniform(key, shape, jnp.float32, minval=-1.0, maxval=1.0)
     moved = jax.vmap(lambda image, draw: affine(image, draw, limits))(flat, draws)
     return moved.reshape(images.shape)
 
@@ -173,13 +177,13 @@ def affine(
         draw: angle, two of size, shear, two of shift.
         limits: see `Affine`.
     """
-    angle = draw[0] * jnp.deg2rad(limits.rotate)
+    angle = draw[0] * np.float32(np.deg2rad(limits.rotate))
     size = jnp.exp(draw[1:3] * limits.scale)
     shear, shift = draw[3] * limits.shear, draw[4:6] * limits.shift
     turn = jnp.array(
         [[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]]
     )
-    matrix = turn @ jnp.array([[size[0], shear], [jnp.zeros(()), size[1]]])
+    matrix = turn @ jnp.array([[size[0], shear], [jnp.zeros_like(shear), size[1]]])
     height, width, _ = image.shape
     centre = jnp.array([height - 1, width - 1], jnp.float32)[:, None] / 2
     rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")

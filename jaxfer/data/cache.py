@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfer.data.images import Images
 
-FORMAT = 2
+FORMAT = 3
 # Bytes of pixels above which a cache is not read through to see whether it is whole.
 _TRUSTED = 8e9
 _FILES = {"images.npy", "labels.npy", "meta.json"}
@@ -69,7 +69,7 @@ def _write(data: Images, folder: Path) -> None:
         "format": FORMAT,
         "name": data.name,
         "simulated": data.simulated,
-        "given": data.given,
+        "num_train": data.num_train,
         "shape": data.images.shape,
         "fingerprint": fingerprint,
         "class_names": data.class_names,
@@ -101,7 +101,7 @@ def read_cache(directory: str | Path) -> Images:
             labels=np.load(directory / "labels.npy"),
             class_names=tuple(meta["class_names"]),
             simulated=meta["simulated"],
-            given=meta["given"],
+            num_train=meta["num_train"],
         )
         if data.images.nbytes > _TRUSTED:
             data = replace(data, origin=meta["fingerprint"])

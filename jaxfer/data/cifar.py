@@ -52,8 +52,10 @@ def cifar100(directory: str | Path) -> Images:
     names = tuple(
         f"{coarse[s]}/{fine[c]}" for c, s in zip(present, superclasses, strict=True)
     )
-    given = SIZES["train"]
-    return Images("cifar100", images, labels.astype(np.int32), names, given=given)
+    num_train = SIZES["train"]
+    return Images(
+        "cifar100", images, labels.astype(np.int32), names, num_train=num_train
+    )
 
 
 def _decode(png: bytes) -> np.ndarray:

@@ -134,7 +134,7 @@ def _files(
         [*parts[0]],
         [f"{path.parent.name}/{path.name}" for path in paths],
         exclude,
-        given=sum(len(own) for own in parts[0].values()),
+        num_train=sum(len(own) for own in parts[0].values()),
     )
 
 

@@ -27,8 +27,8 @@ class Images:
         labels: int32 `[n]`, 0 to the number of classes - 1.
         class_names: one a class.
         simulated: whether the data are made up by a program.
-        given: how many of the images, the first ones, their source gives to train on,
-            the others to test on; None where it says nothing, or of a part.
+        num_train: how many of the images, the first ones, their source has for
+            training, the others for testing; None where it says nothing, or for a part.
         origin: fingerprint of the whole, where it is too large to be read through for
             that of a part.
 
@@ -46,7 +46,7 @@ class Images:
     labels: np.ndarray
     class_names: tuple[str, ...]
     simulated: bool = False
-    given: int | None = None
+    num_train: int | None = None
     origin: str | None = None
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Images:
         """Some of the images, of all classes as they were."""
         images = View.of(self.images).take(rows)
         labels = self.labels[rows]
-        return replace(self, name=name, images=images, labels=labels, given=None)
+        return replace(self, name=name, images=images, labels=labels, num_train=None)
 
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
         """The images of some classes, renumbered in the order they are named.
@@ -152,7 +152,7 @@ class Images:
             images=View.of(self.images).take(keep),
             labels=labels[keep],
             class_names=chosen,
-            given=None,
+            num_train=None,
         )
 
 
@@ -174,7 +174,7 @@ def rotations(data: Images) -> Images:
         class_names=tuple(
             f"{c}/rot{90 * k:03d}" for c in data.class_names for k in range(4)
         ),
-        given=None,
+        num_train=None,
     )
 
 
@@ -209,3 +209,31 @@ def shrunk(data: Images, side: int) -> Images:
         for block in data.blocks()
     ]
     return replace(data, images=np.concatenate(small), origin=None)
+
+
+def greyscale(data: Images) -> Images:
+    """Every image in one channel, its luminance by ITU-R 601.
+
+    Args:
+        data: images of three channels; those of one are unchanged.
+
+    Returns:
+        The data set, read into memory.
+
+    Raises:
+        ValueError: images of another number of channels.
+
+    Example:
+        >>> image = np.full((1, 1, 1, 3), 8, np.uint8)
+        >>> data = Images("grey", image, np.zeros(1, np.int32), ("a",))
+        >>> greyscale(data).images.tolist()
+        [[[[8]]]]
+    """
+    channels = data.images.shape[-1]
+    if channels == 1:
+        return data
+    if channels != 3:
+        raise ValueError(f"expected 3 channels in {data.name}, got {channels}")
+    weights = np.array([0.299, 0.587, 0.114])
+    grey = [np.rint(block @ weights).astype(np.uint8) for block in data.blocks()]
+    return replace(data, images=np.concatenate(grey)[..., None], origin=None)

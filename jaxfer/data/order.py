@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Integer, PRNGKeyArray
 
+from jaxfer.keys import stable_draws
+
 _ROUNDS = 6
 
 
@@ -25,13 +27,14 @@ def shuffled(
     2002), which leaves a permutation of n.
 
     Args:
-        key: of the run.
-        epoch: another one, another order.
-        places: 0 to n - 1; may be traced.
-        n: examples, at most 2^30.
+        key: of the training. A threefry key (see `keys.key_of`) gives the same order
+            under all defaults of JAX.
+        epoch: its number; each epoch has an order of its own.
+        places: places in the epoch, in [0, n); may be traced.
+        n: number of examples, at most 2^30.
 
     Raises:
-        ValueError: an n out of range.
+        ValueError: n is out of range.
 
     Example:
         >>> order = shuffled(jax.random.key(0), 0, jnp.arange(5), n=5)
@@ -39,13 +42,13 @@ def shuffled(
         [0, 1, 2, 3, 4]
     """
     if not 1 <= n <= 2**30:
-        raise ValueError(f"found {n} examples, needed 1 to 2^30")
+        raise ValueError(f"expected 1 to 2^30 examples, got {n}")
     bits = max(1, -(-(n - 1).bit_length() // 2))
     mask = jnp.uint32(2**bits - 1)
-    # Explicit, so that no default of JAX changes an order.
-    round_keys = jax.random.bits(
-        jax.random.fold_in(key, epoch), (_ROUNDS,), dtype=jnp.uint32
-    )
+    with stable_draws():
+        round_keys = jax.random.bits(
+            jax.random.fold_in(key, epoch), (_ROUNDS,), dtype=jnp.uint32
+        )
 
     def scramble(x: Array) -> Array:
         left, right = x >> bits, x & mask

@@ -129,7 +129,7 @@ def tfds_photos(
         [names[i] for i in sorted(names)],
         files,
         exclude,
-        given=len(parts[0].source),
+        num_train=len(parts[0].source),
     )
 
 
@@ -201,7 +201,7 @@ def kept_images(
     files: Sequence[str],
     exclude: Collection[str],
     *,
-    given: int,
+    num_train: int,
 ) -> Images:
     """The images that are not left out.
 
@@ -212,7 +212,7 @@ def kept_images(
         class_names: of the data set.
         files: names of the images' files, asked for where some are to be left out.
         exclude: names to leave out.
-        given: how many of the first ones are to train on.
+        num_train: how many of the first ones are to train on.
 
     Raises:
         ValueError: a name that is not there.
@@ -231,7 +231,7 @@ def kept_images(
         View.of(photos).take(keep),
         labels[keep],
         tuple(class_names),
-        given=int((keep < given).sum()),
+        num_train=int((keep < num_train).sum()),
     )
 
 

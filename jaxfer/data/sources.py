@@ -29,6 +29,8 @@ NAMES = (
     "omniglot",
 )
 _PHOTOGRAPHS = (*RECORDS, "folder")
+# Classes that are numbered without names: a mistaken label of 2**30 is no class.
+_MOST_CLASSES = 2**20
 
 
 def data_directory(directory: str | Path | None = None) -> Path:
@@ -155,22 +157,29 @@ def load(
 
     Args:
         name: of the data set (see `load_all`).
-        splits: of 'train', 'val', 'trainval' and 'test'.
+        splits: any of 'train', 'val', 'trainval' and 'test'.
         directory: see `data_directory`.
-        by: whether parts have other classes, or other examples of the same.
-        limit: bytes of pixels up to which a data set that has to be decoded is decoded
-            once, into memory; a larger one is when it is asked for.
+        by: 'class' if the parts have different classes, 'example' if they have
+            different examples of the same classes.
+        limit: in bytes of pixels. A data set of encoded images up to this size is
+            decoded once, into memory; a larger one is decoded while it is used.
         side: see `load_all`.
         exclude: see `load_all`.
 
     Raises:
-        ValueError: as `load_all`, an unknown split, or a data set that has no such
-            parts.
+        ValueError: what `load_all` refuses, an unknown split or `by`, or a data set
+            without such parts.
     """
     _check_name(name)
+    if isinstance(splits, str):
+        raise ValueError(f"expected a list of splits, got the string {splits!r}")
+    if by not in ("class", "example"):
+        raise ValueError(f"expected by = 'class' or 'example', got {by!r}")
     rules = BY_CLASS if by == "class" else BY_EXAMPLE
     if name not in rules:
-        raise ValueError(f"{name} has no parts by {by}, needed one of {[*rules]}")
+        raise ValueError(
+            f"expected a data set with parts by {by}, one of {[*rules]}, got {name}"
+        )
     if name == "folder" and by == "class":
         options = _photo_options(side, exclude)
         parts = folder_of_classes(data_directory(directory), splits, *options)
@@ -202,33 +211,43 @@ def from_arrays(
     name: str = "arrays",
     class_names: Sequence[str] | None = None,
 ) -> Images:
-    """A data set of one's own arrays.
+    """A data set from your own arrays.
 
     Args:
         images: `[n, height, width, channels]`, or `[n, height, width]` for one
             channel; uint8 from 0 to 255, or floating from 0 to 1.
-        labels: `[n]` integers from 0.
+        labels: `[n]`, integers from 0 to the number of classes - 1.
         name: of the data set.
-        class_names: one a class; the numbers themselves unless given.
+        class_names: one per class; default: the numbers from 0 to the highest label.
 
     Raises:
-        ValueError: another rank, shape or type, or pixels that are NaN or out of range;
-            the first such image is named.
+        ValueError: another rank, shape or type; a label outside the classes; or pixels
+            that are NaN or out of range. The message names the first such image.
 
     Example:
         >>> from_arrays(np.zeros((2, 28, 28)), np.array([0, 1])).images.shape
         (2, 28, 28, 1)
     """
+    images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise ValueError(
-            f"found images of shape {images.shape}, needed [n, height, width] or "
-            "[n, height, width, channels], none of them 0"
+            "expected images of shape [n, height, width] or [n, height, width, "
+            f"channels], all at least 1, got {images.shape}"
         )
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != images.shape[:1] or not whole:
         raise ValueError(
-            f"found labels of shape {labels.shape} and type {labels.dtype}, needed "
-            f"integers [{len(images)}], one each"
+            f"expected integer labels of shape ({len(images)},), one per image, got "
+            f"shape {labels.shape} and type {labels.dtype}"
+        )
+    most = _MOST_CLASSES if class_names is None else len(class_names)
+    bad = (labels < 0) | (labels >= most)
+    if bad.any():
+        i = int(np.argmax(bad))
+        names = "" if class_names is not None else "; more need class_names"
+        raise ValueError(
+            f"expected labels from 0 to {most - 1}{names}, got {labels[i]} for image "
+            f"{i}"
         )
     if images.ndim == 3:
         images = images[..., None]
@@ -236,8 +255,8 @@ def from_arrays(
         images = _quantize(images)
     elif images.dtype != np.uint8:
         raise ValueError(
-            f"found images of type {images.dtype}, needed uint8 from 0 to 255 or "
-            "floating from 0 to 1"
+            "expected images of type uint8 from 0 to 255 or floating from 0 to 1, got "
+            f"{images.dtype}"
         )
     if class_names is None:
         class_names = [str(c) for c in range(int(labels.max()) + 1)]
@@ -250,8 +269,8 @@ def _quantize(images: np.ndarray) -> np.ndarray:
         worst = int(np.argmin(good))
         low, high = images[worst].min(), images[worst].max()
         raise ValueError(
-            f"image {worst} has pixels from {low} to {high}, needed floating pixels "
-            "from 0 to 1 (and no NaN)"
+            "expected floating pixels from 0 to 1 without NaN, got pixels from "
+            f"{low} to {high} in image {worst}"
         )
     return np.round(images * 255).astype(np.uint8)
 

@@ -82,7 +82,7 @@ def glyphs_split(data: Images, split: str) -> Images:
 _GLYPHS_PARTS = ("train",) * 7 + ("val",) + ("test",) * 2
 
 
-def drawn_classes(data: Images, split: str) -> Images:
+def random_class_split(data: Images, split: str) -> Images:
     """A part by class of a data set that has none: a fifth tests, .16 of it validates.
 
     The shares are those of miniImageNet (Ravi and Larochelle 2017), at least one class
@@ -113,26 +113,26 @@ def drawn_classes(data: Images, split: str) -> Images:
     return data.take_classes(chosen, name=f"{data.name} {split}")
 
 
-def given_examples(data: Images, split: str) -> Images:
+def official_split(data: Images, split: str) -> Images:
     """A part by example: trainval and test are those that the source gives.
 
     Validation is the last tenth of what a class has in trainval, at least one example
     where it has two: of CIFAR-100 the last 50 of 500.
 
     Args:
-        data: of a source that has such parts (see `Images.given`).
+        data: of a source that has such parts (see `Images.num_train`).
         split: 'train', 'val', 'trainval' or 'test'.
 
     Raises:
         ValueError: another split's name, or data that say nothing of parts.
     """
-    if data.given is None:
+    if data.num_train is None:
         raise ValueError(
             f"{data.name} does not say which images are to train on, needed a data set "
             "whose source does"
         )
-    is_test = np.arange(len(data.labels)) >= data.given
-    count = np.bincount(data.labels[: data.given], minlength=data.num_classes)
+    is_test = np.arange(len(data.labels)) >= data.num_train
+    count = np.bincount(data.labels[: data.num_train], minlength=data.num_classes)
     held = np.where(count > 1, np.maximum(count // 10, 1), 0)
     # Those of the test part come after all of trainval.
     place = _place_in_class(data.labels)
@@ -141,7 +141,7 @@ def given_examples(data: Images, split: str) -> Images:
     )
 
 
-def drawer_examples(data: Images, split: str) -> Images:
+def split_by_drawer(data: Images, split: str) -> Images:
     """A part of handwriting of which there are 20 of each character: the last 5 test.
 
     The 3 before them validate. Of `glyphs` every one is by another drawer, the same for
@@ -216,54 +216,70 @@ def base_and_novel(
 
 
 def few_examples(
-    data: Images, chosen: Sequence[str], n: int, seed: int
-) -> Int[np.ndarray, "classes n"]:
+    data: Images,
+    chosen: Sequence[str],
+    n: int,
+    seed: int,
+    *,
+    allow_fewer: bool = False,
+) -> tuple[Int[np.ndarray, "classes n"], Int[np.ndarray, " classes"]]:
     """Rows of n examples of some classes, nested: those of a smaller n come first.
 
     Args:
-        data: of which rows are numbered.
+        data: whose rows are numbered.
         chosen: class names.
-        n: examples a class.
-        seed: of the draw, which for a class hangs on its number and on nothing else.
+        n: examples per class.
+        seed: of the draw, which depends on the seed and the number of the class alone.
+        allow_fewer: accept classes with fewer than n examples, but at least one; their
+            rows are filled up with their first row.
+
+    Returns:
+        The rows, and how many of each class are real.
 
     Raises:
-        ValueError: a class that is not there, or has fewer examples.
+        ValueError: a class that is not there, or has too few examples.
 
     Example:
         >>> images, labels = np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 0, 0])
         >>> data = Images("two", images, labels.astype(np.int32), ("a", "b"))
-        >>> few_examples(data, ["b"], 1, 0).tolist()
-        [[1]]
+        >>> rows, counts = few_examples(data, ["b"], 2, 0, allow_fewer=True)
+        >>> rows.tolist(), counts.tolist()
+        ([[1, 1]], [1])
     """
     if unknown := sorted(set(chosen) - set(data.class_names)):
-        raise ValueError(f"found {unknown}, which are no classes of {data.name}")
-    rows = []
-    for name in chosen:
-        number = data.class_names.index(name)
-        own = np.flatnonzero(data.labels == number)
-        if not 1 <= n <= len(own):
+        raise ValueError(f"expected classes of {data.name}, got {unknown}")
+    number = {name: i for i, name in enumerate(data.class_names)}
+    rows = np.zeros((len(chosen), n), np.int32)
+    counts = np.zeros(len(chosen), np.int32)
+    for place, name in enumerate(chosen):
+        own = np.flatnonzero(data.labels == number[name])
+        least = 1 if allow_fewer else n
+        if not 1 <= least <= len(own):
             raise ValueError(
-                f"class {name!r} of {data.name} has {len(own)} examples, needed n = {n}"
+                f"expected at least n = {least} examples of class {name!r} of "
+                f"{data.name}, got {len(own)}"
             )
-        draw = np.random.RandomState([seed, number])  # noqa: NPY002
-        rows.append(draw.permutation(own)[:n])
-    return np.stack(rows)
+        draw = np.random.RandomState([seed, number[name]])  # noqa: NPY002
+        mine = draw.permutation(own)[:n]
+        rows[place], counts[place] = mine[0], len(mine)
+        rows[place, : len(mine)] = mine
+    return rows, counts
 
 
 # A rule for each data set.
 Split = Callable[[Images, str], Images]
 BY_CLASS: dict[str, Split] = {
-    "folder": drawn_classes,
+    "folder": random_class_split,
     "glyphs": glyphs_split,
     "omniglot": omniglot_split,
 }
 BY_EXAMPLE: dict[str, Split] = {
-    "caltech_birds2011": given_examples,
-    "cifar100": given_examples,
-    "folder": given_examples,
-    "glyphs": drawer_examples,
-    "i_naturalist2017": given_examples,
-    "omniglot": drawer_examples,
+    "caltech_birds2011": official_split,
+    "cifar100": official_split,
+    "folder": official_split,
+    "glyphs": split_by_drawer,
+    "i_naturalist2017": official_split,
+    "omniglot": split_by_drawer,
 }
 
 

@@ -7,7 +7,8 @@ import pytest
 import scipy.ndimage
 
 from jaxfer.data import Affine, Crop, centre_crop, random_affine, random_crop
-from jaxfer.data.augment import affine
+from jaxfer.data.augment import affine, draw_crop
+from jaxfer.keys import key_of
 
 
 @pytest.fixture
@@ -131,3 +132,36 @@ def test_a_window_is_cut_anywhere_and_in_tests_from_the_middle(rng):
     assert random_crop(keys[:1], same[:1], wide).shape == (1, 6, 6, 2)
     with pytest.raises(ValueError, match="window of 7 pixels a side and images of 6x7"):
         random_crop(keys, same, Crop(side=7))
+
+
+@pytest.mark.parametrize(
+    "default",
+    [
+        lambda: jax.enable_x64(True),
+        lambda: jax.threefry_partitionable(False),
+        lambda: jax.default_prng_impl("rbg"),
+    ],
+    ids=["x64", "partitionable", "rbg"],
+)
+def test_moves_depend_on_no_default_of_jax(rng, default):
+    images = jnp.asarray(rng.random((3, 6, 7, 2)), jnp.float32)
+    crop = Crop(shift=2, mirror=True, side=4)
+    limits = Affine(rotate=20.0, scale=0.2, shear=0.2, shift=1.0)
+
+    def moved(jit):
+        keys = jnp.stack([key_of(seed) for seed in range(3)])
+        at, flip = jit(lambda key: draw_crop(key, crop, 6, 7))(keys[0])
+        cut = jit(lambda keys, x: random_crop(keys, x, crop))(keys, images)
+        turned = jit(lambda key, x: random_affine(key, x, limits))(keys[1], images)
+        return [np.asarray(x) for x in (at, flip, cut, turned)]
+
+    expected = moved(jax.jit)
+    with default():
+        for jit in (jax.jit, lambda f: f):
+            *same, turned = moved(jit)
+            for one, other in zip(same, expected, strict=False):
+                assert one.dtype == other.dtype
+                np.testing.assert_array_equal(one, other)
+            assert turned.dtype == np.float32
+            # Compiled or not, rounding differs.
+            np.testing.assert_allclose(turned, expected[-1], atol=1e-5)

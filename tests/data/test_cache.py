@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxfer.data import read_cache, write_cache
+from jaxfer.data.cache import FORMAT
 from jaxfer.data.images import Images
 
 
@@ -91,7 +92,7 @@ def _rename_a_class(cache):
         (_flip_a_bit, "found fingerprint [0-9a-f]{16}, needed [0-9a-f]{16}"),
         (_lose_labels, "No such file.*labels.npy"),
         (_cut_meta, "Unterminated|Expecting"),
-        (_age, "found format 0, needed 2"),
+        (_age, f"found format 0, needed {FORMAT}"),
         (_rename_a_class, "found fingerprint"),
     ],
     ids=lambda x: getattr(x, "__name__", ""),

@@ -35,7 +35,7 @@ def few(records, monkeypatch):
 def test_classes_are_named_by_what_is_above_them_and_pixels_are_the_records(few):
     """Of a set in which not every class occurs, those that do keep their names."""
     data = cifar100("nowhere")
-    assert data.images.shape == (40, 32, 32, 3) and data.given == 20
+    assert data.images.shape == (40, 32, 32, 3) and data.num_train == 20
     features = few.features
     for row in (0, 7, 19):
         record = few.source[row]

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from jaxfer.data import (
-    drawn_classes,
     folder_of_classes,
     from_arrays,
-    given_examples,
     image_folder,
     load,
+    official_split,
+    random_class_split,
 )
 
 
@@ -27,7 +27,7 @@ def _resized(file, side):
 def test_a_folder_a_class_with_parts(parted):
     data = image_folder(parted, 40)
     classes = sorted(path.name for path in (parted / "train").iterdir())
-    assert data.class_names == tuple(classes) and data.given == 18
+    assert data.class_names == tuple(classes) and data.num_train == 18
     files = [
         file
         for part in ("train", "test")
@@ -43,7 +43,7 @@ def test_a_folder_a_class_with_parts(parted):
 
 def test_a_folder_without_parts_is_divided_once_for_all(photographs):
     data = image_folder(photographs, 8)
-    train, test = (given_examples(data, part) for part in ("trainval", "test"))
+    train, test = (official_split(data, part) for part in ("trainval", "test"))
     np.testing.assert_array_equal(np.bincount(train.labels), [10, 10, 10])
     np.testing.assert_array_equal(np.bincount(test.labels), [2, 2, 2])
     assert image_folder(photographs, 8).fingerprint == data.fingerprint
@@ -77,11 +77,11 @@ def test_classes_are_dealt_out_for_episodes(photographs):
     # All images of a class, whichever part they are in by example.
     assert all(len(parts[name].images) == 12 for name in ("train", "val", "test"))
     many = from_arrays(np.zeros((100, 2, 2)), np.arange(100))
-    sizes = [drawn_classes(many, x).num_classes for x in ("train", "val", "test")]
+    sizes = [random_class_split(many, x).num_classes for x in ("train", "val", "test")]
     assert sizes == [64, 16, 20]
     with pytest.raises(ValueError, match="found 2 classes in kite, needed 3"):
         few = parts["train"].take_classes(names["train"], name="kite")
-        drawn_classes(
+        random_class_split(
             dataclasses.replace(few, class_names=(*names["train"], "b")), "val"
         )
 
@@ -110,10 +110,10 @@ def test_a_part_to_validate_on_is_trained_on_or_tests(parted, tmp_path):
             place = tmp_path / "all" / "val" / own.name / file.name
             place.parent.mkdir(parents=True, exist_ok=True)
             file.rename(place)
-    assert image_folder(tmp_path / "all", 8).given == 3 * 8
+    assert image_folder(tmp_path / "all", 8).num_train == 3 * 8
     shutil.rmtree(tmp_path / "all" / "test")
     data = image_folder(tmp_path / "all", 8)
-    assert (len(data.images), data.given) == (3 * 8, 3 * 6)
+    assert (len(data.images), data.num_train) == (3 * 8, 3 * 6)
 
 
 def test_only_images_of_classes_are_met(photographs, tmp_path):
@@ -134,9 +134,9 @@ def test_only_images_of_classes_are_met(photographs, tmp_path):
 
 def test_a_class_is_divided_by_its_name_alone(photographs, tmp_path):
     shutil.copytree(photographs, tmp_path / "mine")
-    before = given_examples(image_folder(tmp_path / "mine", 8), "test").in_memory()
+    before = official_split(image_folder(tmp_path / "mine", 8), "test").in_memory()
     shutil.copytree(photographs / "kite", tmp_path / "mine" / "albatross")
-    after = given_examples(image_folder(tmp_path / "mine", 8), "test").in_memory()
+    after = official_split(image_folder(tmp_path / "mine", 8), "test").in_memory()
     np.testing.assert_array_equal(after.images[after.labels > 0], before.images)
 
 

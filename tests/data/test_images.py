@@ -105,7 +105,7 @@ def test_arrays_become_a_data_set(rng):
 
 
 def test_labels_that_are_no_integers_are_refused(unchecked):
-    with pytest.raises(ValueError, match=r"type float64, needed integers \[2\]"):
+    with pytest.raises(ValueError, match=r"integer labels .*got .*type float64"):
         from_arrays(np.zeros((2, 4, 4), np.uint8), np.array([0.9, 1.7]))
 
 
@@ -116,21 +116,36 @@ _NAN[2, 1, 1] = np.nan
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((3, 4), np.uint8), r"shape \(3, 4\), needed \[n, height, width\]"),
-        (np.zeros((3, 0, 4), np.uint8), r"shape \(3, 0, 4\).*none of them 0"),
+        (np.zeros((3, 4), np.uint8), r"\[n, height, width\].*got \(3, 4\)"),
+        (np.zeros((3, 0, 4), np.uint8), r"all at least 1, got \(3, 0, 4\)"),
         (
             np.zeros((2, 4, 4), np.uint8),
-            r"labels of shape \(3,\) and type int64, needed integers \[2\]",
+            r"labels of shape \(2,\), one per image, got shape \(3,\) and",
         ),
-        (np.zeros((3, 4, 4), np.int64), "type int64, needed uint8 from 0 to 255"),
-        (_NAN, "image 2 has pixels from nan to nan.*no NaN"),
-        (np.full((3, 4, 4), 255.0), "image 0 has pixels from 255.0 to 255.0, needed"),
+        (np.zeros((3, 4, 4), np.int64), "uint8 from 0 to 255 or floating .*got int64"),
+        (_NAN, "without NaN, got pixels from nan to nan in image 2"),
+        (np.full((3, 4, 4), 255.0), "got pixels from 255.0 to 255.0 in image 0"),
     ],
     ids=["rank", "empty", "length", "type", "nan", "range"],
 )
 def test_arrays_that_are_no_images_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         from_arrays(images, np.array([0, 1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, -1], None, "labels from 0 to 1048575.*class_names, got -1 for image 1"),
+        ([2**33, 0], None, "labels from 0 to 1048575.*got 8589934592 for image 0"),
+        ([0, 2**33], ("a", "b"), "labels from 0 to 1, got 8589934592 for image 1"),
+        ([0, 2], ("a", "b"), "labels from 0 to 1, got 2 for image 1"),
+    ],
+)
+def test_labels_outside_the_classes_are_refused(labels, names, message):
+    images = np.zeros((2, 4, 4), np.uint8)
+    with pytest.raises(ValueError, match=message):
+        from_arrays(images, np.array(labels), class_names=names)
 
 
 def test_shrunk_images_are_means_of_cells(rng):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from jaxfer.data import (
     Photos,
-    given_examples,
     image_folder,
     load,
+    official_split,
     photos,
     read_excluded,
     tfds_photos,
@@ -140,7 +140,7 @@ def test_records_are_read_as_folders_are(parted, monkeypatch, name):
 
     monkeypatch.setattr(photos, "open_records", records)
     data, same = tfds_photos(name, "somewhere", 24), image_folder(parted, 24)
-    assert (data.class_names, data.given) == (same.class_names, same.given)
+    assert (data.class_names, data.num_train) == (same.class_names, same.num_train)
     assert data.fingerprint == same.fingerprint
     with pytest.raises(ValueError, match="record 2 of test.x is damaged"):
         monkeypatch.setattr(photos, "_decoded", _broken)
@@ -200,7 +200,7 @@ def test_birds_as_tfds_prepares_them(parted, tmp_path):
     same = image_folder(parted, 24)
     key = lambda x: (x[0], x[1].tobytes())  # noqa: E731
     for part in ("trainval", "test"):
-        one, other = (given_examples(x, part).in_memory() for x in (data, same))
+        one, other = (official_split(x, part).in_memory() for x in (data, same))
         pairs = [
             sorted(zip(x.labels, x.images, strict=True), key=key) for x in (one, other)
         ]
@@ -232,7 +232,7 @@ def test_a_cache_keeps_parts_and_is_not_read_through_when_large(
     trusted = read_cache(path)
     assert trusted.fingerprint == data.fingerprint
     # Nor are its parts, which are told apart by what they are of it.
-    parts = [given_examples(trusted, name) for name in ("train", "test", "test")]
+    parts = [official_split(trusted, name) for name in ("train", "test", "test")]
     words = [part.fingerprint for part in parts]
     assert words[1] == words[2] and len({*words, data.fingerprint}) == 3
     assert parts[0].in_memory().fingerprint != words[0]

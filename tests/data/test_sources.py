@@ -45,8 +45,14 @@ def test_missing_data_are_refused_with_the_way_to_get_them(tmp_path):
         load_all("omniglot", tmp_path)
 
 
-def test_parts_are_by_class_or_by_example(tmp_path):
+def test_parts_are_by_class_or_by_example(tmp_path, unchecked):
+    with pytest.raises(ValueError, match="by = 'class' or 'example', got 'klass'"):
+        load("glyphs", ["test"], by="klass")
+    with pytest.raises(ValueError, match="list of splits, got the string 'test'"):
+        load("glyphs", "test")
     by_example = load("glyphs", ["train", "test"], by="example")
     assert len({part.num_classes for part in by_example.values()}) == 1
-    with pytest.raises(ValueError, match="cifar100 has no parts by class, needed one"):
+    with pytest.raises(
+        ValueError, match="parts by class, one of .*'glyphs'.*got cifar100"
+    ):
         load("cifar100", ["train"], tmp_path)

@@ -4,11 +4,11 @@ import pytest
 from jaxfer.data import (
     Images,
     base_and_novel,
-    drawer_examples,
     few_examples,
-    given_examples,
     glyphs,
     glyphs_split,
+    official_split,
+    split_by_drawer,
 )
 
 PARTS = ("train", "val", "trainval", "test")
@@ -46,7 +46,7 @@ def test_too_few_alphabets_and_unknown_splits_are_refused():
 
 def test_drawers_are_parted_and_every_class_is_in_every_part():
     data = glyphs(alphabets=2, characters=3, drawers=20)
-    parts = {name: drawer_examples(data, name) for name in PARTS}
+    parts = {name: split_by_drawer(data, name) for name in PARTS}
     counts = {k: np.bincount(part.labels).tolist() for k, part in parts.items()}
     sizes = {"train": 12, "val": 3, "trainval": 15, "test": 5}
     assert counts == {name: [size] * 6 for name, size in sizes.items()}
@@ -59,7 +59,7 @@ def test_drawers_are_parted_and_every_class_is_in_every_part():
         parts["val"].in_memory().images, pixels[:, 12:15].reshape(18, 28, 28, 1)
     )
     with pytest.raises(ValueError, match="split 'x' of glyphs, needed one of"):
-        drawer_examples(data, "x")
+        split_by_drawer(data, "x")
 
 
 def test_cifar_validates_on_the_last_fifty_of_each_class(rng):
@@ -68,11 +68,11 @@ def test_cifar_validates_on_the_last_fifty_of_each_class(rng):
     labels = np.concatenate(labels)
     images = np.arange(60_000, dtype=np.uint32).view(np.uint8).reshape(-1, 2, 2, 1)
     names = tuple(f"above/{c}" for c in range(100))
-    data = Images("x", images, labels.astype(np.int32), names, given=50_000)
+    data = Images("x", images, labels.astype(np.int32), names, num_train=50_000)
     rows = {
         name: part.in_memory().images.reshape(-1, 4).view(np.uint32).ravel()
         for name in PARTS
-        for part in [given_examples(data, name)]
+        for part in [official_split(data, name)]
     }
     np.testing.assert_array_equal(rows["trainval"], np.arange(50_000))
     np.testing.assert_array_equal(rows["test"], np.arange(50_000, 60_000))
@@ -103,19 +103,45 @@ def test_novel_classes_are_the_others_in_an_order_of_the_seed():
             base_and_novel(names, bad)
 
 
-def test_few_examples_are_nested_and_of_their_class():
+def _few():
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat(np.arange(4, dtype=np.int32), [5, 9, 5, 7]))
-    data = Images("few", np.zeros((26, 1, 1, 1), np.uint8), labels, tuple("abcd"))
-    five = few_examples(data, ["d", "a"], 5, 1)
-    assert (labels[five] == [[3], [0]]).all() and len(np.unique(five)) == 10
-    np.testing.assert_array_equal(few_examples(data, ["d", "a"], 2, 1), five[:, :2])
+    return Images("few", np.zeros((26, 1, 1, 1), np.uint8), labels, tuple("abcd"))
+
+
+def test_few_examples_are_nested_and_of_their_class():
+    data = _few()
+    five, counts = few_examples(data, ["d", "a"], 5, 1)
+    assert five.dtype == counts.dtype == np.int32 and counts.tolist() == [5, 5]
+    assert (data.labels[five] == [[3], [0]]).all() and len(np.unique(five)) == 10
+    two, counts = few_examples(data, ["d", "a"], 2, 1)
+    np.testing.assert_array_equal(two, five[:, :2])
+    assert counts.tolist() == [2, 2]
     # The draw of a class is the same whatever other classes are asked for.
-    np.testing.assert_array_equal(few_examples(data, ["a"], 5, 1), five[1:])
-    assert (few_examples(data, ["d", "a"], 5, 2) != five).any()
+    np.testing.assert_array_equal(few_examples(data, ["a"], 5, 1)[0], five[1:])
+    assert (few_examples(data, ["d", "a"], 5, 2)[0] != five).any()
     with pytest.raises(
-        ValueError, match="class 'a' of few has 5 examples, needed n = 6"
+        ValueError, match="at least n = 6 examples of class 'a' of few, got 5"
     ):
         few_examples(data, ["b", "a"], 6, 1)
-    with pytest.raises(ValueError, match=r"found \['x'\], which are no classes of few"):
+    with pytest.raises(ValueError, match=r"expected classes of few, got \['x'\]"):
         few_examples(data, ["x"], 1, 1)
+
+
+def test_classes_with_fewer_examples_have_all_of_theirs_first():
+    data = _few()
+    rows, counts = few_examples(data, ["b", "a", "d"], 8, 1, allow_fewer=True)
+    assert rows.shape == (3, 8) and counts.tolist() == [8, 5, 7]
+    for mine, count, c in zip(rows, counts, (1, 0, 3), strict=True):
+        real = mine[:count]
+        assert len({*real}) == count and (data.labels[mine] == c).all()
+        # The rest repeats the first row, and does not count.
+        assert (mine[count:] == mine[0]).all()
+    # Examples that are there are drawn as without small classes.
+    few, _ = few_examples(data, ["b", "a", "d"], 5, 1)
+    np.testing.assert_array_equal(rows[:, :5], few)
+    empty = Images("few", data.images, data.labels, tuple("abcde"))
+    with pytest.raises(
+        ValueError, match="at least n = 1 examples of class 'e' of few, got 0"
+    ):
+        few_examples(empty, ["e"], 3, 1, allow_fewer=True)
