@@ -1,0 +1,331 @@
+"""Train models on episodes (Snell et al. 2017), and measure them on numbered ones."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxfer import losses, sharding, steps
+from jaxfer.compilation import jit
+from jaxfer.data import Images, Resident
+from jaxfer.data.feed import episode_feed, place_episodes, take_episode
+from jaxfer.data.resident import table_of
+from jaxfer.episodes import check_episode
+from jaxfer.keys import HEAD, INIT, key_of
+from jaxfer.loop import Run
+from jaxfer.models.inference import embed
+from jaxfer.models.methods import (
+    EpisodeProgram,
+    EpisodeShape,
+    Method,
+    make_episode_optimizer,
+    make_episode_step,
+    prototypes,
+)
+from jaxfer.models.model import Model, Pixels, Trained, embedding_dim, init_params
+from jaxfer.models.recipe import Recipe
+from jaxfer.models.running import DEFAULTS, Options, open_run
+from jaxfer.nets import AnyNet, as_net
+from jaxfer.stopping import Best
+from jaxfer.transfer import Stage, freeze_rules
+from jaxfer.trees import merge
+from jaxfer.types import Params, TrainState
+
+
+def train_episodes(
+    net: AnyNet,
+    images: Images,
+    shape: EpisodeShape,
+    recipe: Recipe,
+    *,
+    seed: int,
+    split: str = "train",
+    method: Method | None = None,
+    start: Model | None = None,
+    pixels: Pixels | None = None,
+    stages: Sequence[Stage] = (Stage(),),
+    mesh: Any = None,
+    workdir: str | Path | Run | None = None,
+    phase: str = "train",
+    num_steps: int | None = None,
+    evaluate: Callable[[Model], Mapping[str, float]] | None = None,
+    eval_every: int = 0,
+    select: Best | None = None,
+    options: Options = DEFAULTS,
+) -> Trained:
+    """Train a model on numbered episodes (Snell et al. 2017, Algorithm 1).
+
+    Support and query share one pass, so BatchNorm uses the statistics of the episode;
+    running statistics are averaged over the episodes of a step.
+
+    Args:
+        net: the backbone: a network of `jaxfer.nets`, a `Net`, or a Linen module.
+        images: the training classes; above `options.limit` gigabytes they are streamed.
+        shape: of the training episodes.
+        recipe: how to train: `episodes`, `batch` episodes per step, `augment` an
+            `Affine`.
+        seed: of the parameters and of the episodes.
+        split: names the episodes: another name gives other episodes.
+        method: the classifier; default: prototypes.
+        start: the model whose parameters training starts from; default: fresh ones.
+        pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
+        stages: which layers are frozen until when.
+        mesh: of `sharding.make_mesh`: the episodes of a step are spread over it.
+        workdir: see `train_batches`.
+        phase: see `train_batches`.
+        num_steps: the step to stop at, where it is not the end of the schedule.
+        evaluate: called every `eval_every` steps with the model so far.
+        eval_every: steps between evaluations.
+        select: which evaluation is best and when to stop; see `train_batches`.
+        options: how to run; results do not depend on them.
+
+    Returns:
+        The trained model, without a head: a support set makes one.
+
+    Raises:
+        ValueError: images that cannot give such episodes, or options that do not fit.
+        KeyboardInterrupt: stopped on request, the state saved.
+
+    Example:
+        >>> from jaxfer.data import from_arrays
+        >>> from jaxfer.nets import Flatten
+        >>> images = from_arrays(np.zeros((12, 4, 4)), np.arange(12) % 3)
+        >>> trained = train_episodes(
+        ...     Flatten(dim=2),
+        ...     images,
+        ...     EpisodeShape(way=3, shot=1, n_query=2),
+        ...     Recipe(episodes=3),
+        ...     seed=0,
+        ...     options=Options(progress=False),
+        ... )
+        >>> trained.steps
+        3
+    """
+    check_episode(
+        table_of(images), images.class_names, **shape.sizes(), where=images.name
+    )
+    image_shape = tuple(images.images.shape[1:])
+    net, method = as_net(net, image_shape), method or prototypes()
+    if select is not None and len(stages) > 1:
+        raise ValueError(f"expected one stage with select, got {len(stages)}")
+    devices = 1 if mesh is None else mesh.size
+    program = EpisodeProgram(
+        net,
+        recipe,
+        shape,
+        method,
+        seed,
+        split,
+        stages[0].frozen,
+        mesh if devices > 1 else None,
+    )
+    if program.per_step % devices:
+        raise ValueError(
+            f"expected a multiple of {devices} devices, got {program.per_step} "
+            "episodes per step"
+        )
+    model = _start(program, image_shape, start, pixels)
+    mesh = sharding.make_mesh(1) if mesh is None else mesh
+    placed = place_episodes(images, mesh, limit=options.limit)
+    feed = episode_feed(
+        placed,
+        seed,
+        split,
+        **shape.sizes(),
+        workers=options.workers,
+        per_step=program.per_step,
+        share=(jax.process_index(), jax.process_count()),
+        put=lambda batch: sharding.from_host(batch, mesh),
+    )
+    if isinstance(feed, Resident):
+        data: Any = (feed, model.pixels)
+    else:
+        data = lambda step: ((batch, model.pixels) for batch in feed(step))  # noqa: E731
+    with open_run(
+        workdir,
+        fingerprint=images.fingerprint,
+        per_step=program.per_step,
+        unit="episode",
+        options=options,
+    ) as run:
+        train_state = sharding.place(_first_state(program, model), mesh)
+
+        def measured(train_state: TrainState) -> Mapping[str, float]:
+            assert evaluate is not None  # noqa: S101
+            return evaluate(_model(train_state, model, images))
+
+        for number, stage in enumerate(stages):
+            program = dataclasses.replace(program, frozen=stage.frozen)
+            if number:
+                params = merge(train_state.trainable, train_state.frozen)
+                rules = freeze_rules(net, params["net"], stage.frozen)
+                train_state = steps.repartition(
+                    train_state, make_episode_optimizer(program), rules
+                )
+            end = stage.until or num_steps or program.num_steps
+            ended = run.phase(
+                phase if len(stages) == 1 else f"{phase}{number + 1}",
+                make_episode_step(program),
+                train_state,
+                data,
+                num_steps=end,
+                evaluate=measured if evaluate else None,
+                eval_every=eval_every,
+                best=select,
+            )
+            train_state = ended.train_state or train_state
+        trained = None
+        if ended.train_state is not None:
+            if select is not None and ended.best_step:
+                train_state = run.best(train_state)
+            trained = _model(train_state, model, images)
+        return Trained(
+            trained,
+            steps=ended.steps,
+            best_step=ended.best_step,
+            rate=run.rate,
+            wall_s=run.wall_s,
+            compile_s=run.compile_s,
+            compilations=run.compilations,
+        )
+
+
+def measure_episodes(
+    model: Model,
+    images: Images | Resident,
+    shape: EpisodeShape,
+    *,
+    seed: int,
+    split: str,
+    episodes: int,
+    first: int = 0,
+    method: Method | None = None,
+    block: int = 100,
+) -> dict[str, np.ndarray]:
+    """Loss and accuracy of a model on numbered episodes.
+
+    The images are embedded once, on running statistics, and episodes are drawn of the
+    embeddings: the same episodes for every model and method.
+
+    Args:
+        model: the embedding.
+        images: the classes; or what `embed_classes` made of them.
+        shape: of the episodes.
+        seed: of the episodes.
+        split: names the episodes.
+        episodes: how many.
+        first: number of the first.
+        method: the classifier; default: prototypes.
+        block: episodes per call.
+
+    Returns:
+        "loss" in nats and "accuracy" from 0 to 1 of each episode.
+
+    Example:
+        >>> from jaxfer.data import from_arrays
+        >>> from jaxfer.nets import Flatten
+        >>> pixels = np.repeat(np.arange(3) / 2, 16 * 4).reshape(12, 4, 4)
+        >>> images = from_arrays(pixels, np.repeat(np.arange(3), 4))
+        >>> shape = EpisodeShape(way=3, shot=1, n_query=2)
+        >>> model = Model(Flatten().build(), {}, {})
+        >>> measure_episodes(
+        ...     model, images, shape, seed=0, split="test", episodes=2
+        ... )["accuracy"].tolist()
+        [1.0, 1.0]
+
+    Raises:
+        ValueError: images that cannot give such episodes.
+    """
+    method = method or prototypes()
+    embedded = images if isinstance(images, Resident) else embed_classes(model, images)
+    if isinstance(images, Images):
+        names = images.class_names
+    else:
+        names = [str(number) for number in range(len(embedded.table.counts))]
+    check_episode(
+        jax.device_get(embedded.table),
+        names,
+        way=shape.way,
+        shot=shape.shot,
+        n_query=shape.n_query,
+    )
+    measure = _measure(method, shape._replace(cyclic=False), seed, split)
+    params = model.params.get("method", {})
+    return steps.evaluate_episodes(
+        lambda data, numbers: measure(params, data, numbers),
+        embedded,
+        episodes=episodes,
+        first=first,
+        block=block,
+    )
+
+
+def embed_classes(model: Model, images: Images) -> Resident:
+    """The embeddings of labelled images, to draw episodes of.
+
+    Args:
+        model: the embedding.
+        images: labelled images, in memory or a view.
+    """
+    z = embed(model, images)
+    return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
+
+
+@lru_cache(64)
+def _measure(method: Method, shape: EpisodeShape, seed: int, split: str) -> Any:
+    def one(params: Params, data: Resident, number: Array) -> dict[str, Array]:
+        episode = take_episode(data, seed, split, number, **shape.sizes())
+        logits = method.logits(params, episode)
+        return {
+            "loss": losses.episode_nll(logits),
+            "accuracy": losses.episode_accuracy(logits),
+        }
+
+    return jit(jax.vmap(one, in_axes=(None, None, 0)))
+
+
+def _start(
+    program: EpisodeProgram,
+    image_shape: tuple[int, ...],
+    start: Model | None,
+    pixels: Pixels | None,
+) -> Model:
+    net, key = program.net, key_of(program.seed)
+    if start is None:
+        draw = init_params(net, image_shape)
+        params, state = draw(jax.random.fold_in(key, INIT))
+        start = Model(net, params, state)
+    params = {name: start.params.get(name, {}) for name in net.layers}
+    dim = embedding_dim(net, image_shape)
+    method = program.method.init(jax.random.fold_in(key, HEAD), dim)
+    if method:
+        params["method"] = start.params.get("method", method)
+    # Copies, since the first step donates what it is given.
+    params, state = jax.tree.map(jnp.array, (params, dict(start.state)))
+    return Model(net, params, state, pixels=pixels or start.pixels)
+
+
+def _first_state(program: EpisodeProgram, model: Model) -> TrainState:
+    net = {k: v for k, v in model.params.items() if k != "method"}
+    params: Params = {"net": net}
+    if "method" in model.params:
+        params["method"] = model.params["method"]
+    rules = freeze_rules(program.net, net, program.frozen)
+    return steps.init_train_state(
+        params, model.state, make_episode_optimizer(program), rules=rules
+    )
+
+
+def _model(train_state: TrainState, start: Model, images: Images) -> Model:
+    params = merge(train_state.trainable, train_state.frozen)
+    net = {name: params["net"].get(name, {}) for name in start.net.layers}
+    if "method" in params:
+        net["method"] = params["method"]
+    about = {"data": images.fingerprint, "steps": int(train_state.step)}
+    return Model(start.net, net, train_state.state, None, start.pixels, (), about)

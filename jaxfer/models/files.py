@@ -1,0 +1,201 @@
+"""Models on disk: safetensors with a JSON header, no pickle."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxfer import nets
+from jaxfer.models.model import Model, Pixels
+from jaxfer.nets import AnyNet, as_net
+from jaxfer.trees import flatten, unflatten
+from jaxfer.types import Head, Net
+
+FILE = "model.safetensors"
+FORMAT = 1
+
+
+def save_model(path: str | Path, model: Model) -> Path:
+    """Write a model to one file, whole or not at all.
+
+    Args:
+        path: of the file; a folder gets a `model.safetensors`.
+        model: any model; one on a network that is not of `jaxfer.nets` needs its
+            network passed to `load_model`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: a file that cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from jaxfer.nets import Flatten
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(folder, Model(Flatten().build(), {}, {})).name
+        'model.safetensors'
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() or not path.suffix else path
+    tensors = {
+        # `np.ascontiguousarray` would make vectors of numbers.
+        name: np.asarray(x, order="C")
+        for name, x in _tensors(model).items()
+    }
+    head = model.head
+    header = {
+        "format": FORMAT,
+        "net": _net_header(model.net),
+        "layers": list(model.params),
+        "stateful": list(model.state),
+        "head": None
+        if head is None
+        else {"num_classes": head.num_classes, "unit": head.unit, "pool": head.pool},
+        "pixels": {
+            "size": model.pixels.size,
+            "window": model.pixels.window,
+            "order": model.pixels.order,
+        },
+        "class_names": list(model.class_names),
+        "about": dict(model.about),
+        "jaxfer": metadata.version("jaxfer"),
+        "sha256": _digest(tensors),
+    }
+    part = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata={"jaxfer": json.dumps(header)})
+        part.replace(path)
+    except OSError as e:
+        raise ValueError(f"the model {path} cannot be written ({e.strerror})") from e
+    return path
+
+
+def load_model(path: str | Path, net: AnyNet | None = None) -> Model:
+    """Read a model from its file, or from the folder of the run that trained it.
+
+    Reading creates and deletes nothing, and every array is verified.
+
+    Args:
+        path: a file of `save_model`, or a run's folder that holds `model.safetensors`.
+        net: the network, where it is not one of `jaxfer.nets`.
+
+    Raises:
+        ValueError: no such file; a study's folder, whose members are listed; a file
+            that is damaged, of a later format, or of another network.
+
+    Example:
+        >>> import tempfile
+        >>> from jaxfer.nets import Flatten
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_model(folder, Model(Flatten().build(), {}, {}))
+        ...     load_model(folder).net.spec
+        Flatten(dim=None)
+    """
+    path = _find(Path(path))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["jaxfer"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if header["format"] != FORMAT:
+            raise ValueError(f"expected format {FORMAT}, got {header['format']}")
+        if header["sha256"] != _digest(tensors):
+            raise ValueError("its arrays are not those that were written")
+        return _model(header, tensors, net, path)
+    except (KeyError, TypeError, json.JSONDecodeError, SafetensorError, OSError) as e:
+        raise ValueError(
+            f"the model {path} is damaged or not a model of jaxfer ({e})"
+        ) from e
+    except ValueError as e:
+        raise ValueError(f"the model {path} cannot be read: {e}") from e
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if (path / FILE).is_file():
+        return path / FILE
+    if not path.exists():
+        raise ValueError(f"expected a model or a run's folder, found nothing at {path}")
+    members = sorted(p.parent.name for p in path.glob(f"members/*/{FILE}"))
+    if members:
+        more = "" if len(members) <= 5 else f" and {len(members) - 5} more"
+        raise ValueError(
+            f"{path} is a study of several models: choose one of them, such as "
+            f"{path / 'members' / members[0]} (there are "
+            f"{', '.join(members[:5])}{more})"
+        )
+    raise ValueError(f"expected {FILE} in {path}, found none")
+
+
+def _tensors(model: Model) -> dict[str, Any]:
+    tree: dict[str, Any] = {"params": model.params, "state": model.state}
+    tree["pixels"] = {"mean": model.pixels.mean, "std": model.pixels.std}
+    if model.head is not None:
+        names = ("weight", "bias", "scale", "owner", "centre")
+        arrays = {name: getattr(model.head, name, None) for name in names}
+        tree["head"] = {k: x for k, x in arrays.items() if x is not None}
+    return {k: x for k, x in flatten(tree).items() if not isinstance(x, Mapping)}
+
+
+def _model(
+    header: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    net: AnyNet | None,
+    path: Path,
+) -> Model:
+    tree = unflatten({name: jnp.asarray(x) for name, x in tensors.items()})
+    spec = header["net"]
+    if net is None:
+        if spec is None or spec["name"] not in nets.NAMES:
+            raise ValueError(
+                "it was made with a network that jaxfer does not know: pass it as net="
+            )
+        net = nets.by_name(spec["name"], **spec["fields"])
+    elif spec is not None and _net_header(as_net(net)) not in (None, spec):
+        raise ValueError(f"expected {spec} as in the file, got {as_net(net).spec}")
+    groups = {
+        part: {name: tree.get(part, {}).get(name, {}) for name in header[names]}
+        for part, names in (("params", "layers"), ("state", "stateful"))
+    }
+    head = header["head"] and Head(**tree["head"], **header["head"])
+    how = header["pixels"]
+    size = how["size"] and tuple(how["size"])
+    pixels = Pixels(**tree["pixels"], **{**how, "size": size})
+    return Model(
+        as_net(net),
+        groups["params"],
+        groups["state"],
+        head,
+        pixels,
+        tuple(header["class_names"]),
+        header["about"],
+    )
+
+
+def _net_header(net: Net) -> dict[str, Any] | None:
+    """An architecture as JSON has it; None for a network made of functions alone."""
+    spec = net.spec
+    if not dataclasses.is_dataclass(spec) or isinstance(spec, type):
+        return None
+    fields = json.loads(json.dumps(dataclasses.asdict(spec)))
+    return {"name": type(spec).__name__, "fields": fields}
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        x = tensors[name]
+        digest.update(repr((name, x.shape, str(x.dtype))).encode())
+        digest.update(np.ascontiguousarray(x))
+    return digest.hexdigest()

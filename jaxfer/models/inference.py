@@ -1,0 +1,165 @@
+"""Embed and predict with a model."""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer
+
+from jaxfer.compilation import jit
+from jaxfer.data.augment import Crop, centre_crop
+from jaxfer.data.feed import in_blocks
+from jaxfer.heads import Predictions, head_logits
+from jaxfer.models.model import (
+    AnyImages,
+    Model,
+    Pixels,
+    check_images,
+    items_of,
+    prepare,
+)
+from jaxfer.types import EVAL, AnyArray, Head, Net, Params, State
+
+_MEMOISED = 128
+
+
+def embed(
+    model: Model,
+    images: AnyImages,
+    *,
+    rows: Integer[AnyArray, " m"] | None = None,
+    last: str | None = None,
+    block: int = 1000,
+    workers: int = 2,
+) -> Float[Array, "m ..."]:
+    """The embeddings of images, block by block, on running statistics.
+
+    The embedding of an image does not depend on any other image.
+
+    Args:
+        model: whose `pixels` say how images become its input.
+        images: uint8 `[n, height, width, channels]` or floating features, in memory, on
+            a device, or a view of what lies on a disk.
+        rows: positions of the images wanted; default: all.
+        last: the layer whose output is taken; default: the whole network.
+        block: images per call.
+        workers: threads that read a view.
+
+    Raises:
+        ValueError: images of another size than the model takes.
+
+    Example:
+        >>> from jaxfer.nets import Conv4
+        >>> net = Conv4(width=8).build()
+        >>> model = Model(net, *net.init(jax.random.key(0), (28, 28, 1)))
+        >>> embed(model, np.zeros((3, 28, 28, 1), np.uint8)).shape
+        (3, 8)
+    """
+    blocks = embed_blocks(
+        model, images, rows=rows, last=last, block=block, workers=workers
+    )
+    return jnp.concatenate([*blocks])
+
+
+def embed_blocks(
+    model: Model,
+    images: AnyImages,
+    *,
+    rows: Integer[AnyArray, " m"] | None = None,
+    last: str | None = None,
+    block: int = 1000,
+    workers: int = 2,
+) -> Iterator[Array]:
+    """The embeddings of images, one block after another; see `embed`."""
+    items = items_of(images)
+    check_images(model.pixels, items)
+    run = _embedding(model.net, last)
+    params, state, pixels = model.params, model.state, model.pixels
+
+    def piece(x: Array, at: np.ndarray) -> Array:
+        del at
+        return run(params, state, pixels, x)
+
+    return in_blocks(piece, items, rows, block=block, workers=workers)
+
+
+def predict(model: Model, images: AnyImages, *, block: int = 1000) -> Predictions:
+    """The class of each image with the probabilities of all classes.
+
+    `p(k | x) = softmax_k(head_logits(head, f(x)))`.
+
+    Args:
+        model: with a head.
+        images: see `embed`.
+        block: images per call.
+
+    Returns:
+        The most probable class of each image; `[n, classes]` probabilities; and the
+        name of each column.
+
+    Raises:
+        ValueError: a model without a head, images of another size than it takes, or an
+            image whose probabilities are not finite.
+
+    Example:
+        >>> from jaxfer.heads import linear_head
+        >>> from jaxfer.nets import Flatten
+        >>> head = linear_head(jax.random.key(0), 4, 3)
+        >>> model = Model(Flatten().build(), {}, {}, head, class_names=("a", "b", "c"))
+        >>> predict(model, np.zeros((5, 2, 2, 1), np.uint8)).probabilities.shape
+        (5, 3)
+    """
+    if model.head is None:
+        raise ValueError("expected a model with a head, got one that only embeds")
+    z = embed(model, images, block=block)
+    logits = _logits(model.head, z.reshape(len(z), -1))
+    probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
+    bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"expected finite probabilities, got others for image {bad[0]} of {len(z)}"
+        )
+    names = model.class_names or tuple(map(str, range(model.head.num_classes)))
+    chosen = [names[i] for i in probabilities.argmax(axis=1)]
+    return Predictions(chosen, probabilities, names)
+
+
+def predict_labels(
+    head: Head, z: Float[Array, "n dim"], *, block: int = 1000
+) -> np.ndarray:
+    """The class with the highest logit for each embedding; -1 where one is NaN.
+
+    Args:
+        head: the classifier.
+        z: embeddings.
+        block: embeddings per call, so that a head with a row per example fits memory.
+    """
+
+    def piece(x: Array, at: np.ndarray) -> Array:
+        del at
+        return _highest(head, x)
+
+    return np.concatenate([np.asarray(x) for x in in_blocks(piece, z, block=block)])
+
+
+@lru_cache(_MEMOISED)
+def _embedding(net: Net, last: str | None) -> Callable[..., Array]:
+    def run(params: Params, state: State, pixels: Pixels, images: Array) -> Array:
+        x = prepare(pixels, images)
+        if pixels.window is not None:
+            x = centre_crop(x, Crop(side=pixels.window))
+        return net.apply(params, state, x, mode=EVAL, last=last)[0]
+
+    return jit(run)
+
+
+_logits = jit(head_logits)
+
+
+@jit
+def _highest(head: Head, z: Array) -> Array:
+    logits = head_logits(head, z)
+    highest = logits.argmax(axis=-1)
+    return jnp.where(jnp.isnan(logits).any(axis=-1), -1, highest)

@@ -1,0 +1,246 @@
+"""Methods on episodes, and the compiled training step of one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxfer import heads, losses, optim, sharding, steps
+from jaxfer.data import Affine, Resident, random_affine
+from jaxfer.episodes import episode_key, gather, numbered_episode
+from jaxfer.models.model import Pixels, prepare
+from jaxfer.models.recipe import Recipe
+from jaxfer.transfer import freeze_modes
+from jaxfer.types import AnyArray, Episode, Net, Params, State
+
+
+class EpisodeShape(NamedTuple):
+    """The shape of an episode.
+
+    Attributes:
+        way: classes.
+        shot: support examples per class.
+        n_query: queries per class.
+        cyclic: whether the support and queries of a class are shifted in a circle, so
+            that every example is support in turn: `shot + n_query` episodes for one
+            embedding. The paper has one.
+    """
+
+    way: int
+    shot: int
+    n_query: int
+    cyclic: bool = False
+
+    def sizes(self) -> dict[str, int]:
+        """The arguments of `sample_episode`."""
+        return {"way": self.way, "shot": self.shot, "n_query": self.n_query}
+
+
+@dataclass(frozen=True)
+class Method:
+    """An episodic classifier.
+
+    Attributes:
+        name: in results.
+        logits: `logits(params, episode)` gives `[way, n_query, way]` logits of an
+            embedded episode.
+        init: `init(key, dim)` draws its parameters; empty for methods without any.
+            They train with the network's and live in `Model.params["method"]`.
+    """
+
+    name: str
+    logits: Callable[[Params, Episode], Float[Array, "way n_query way"]]
+    init: Callable[[PRNGKeyArray, int], Params] = lambda key, dim: {}
+
+
+@lru_cache(8)
+def prototypes(distance: heads.Distance = "sqeuclidean") -> Method:
+    """Prototypes, `p(k | x) = softmax_k(-d(f(x), c_k))` (Snell et al. 2017, Eq. 2).
+
+    Args:
+        distance: 'sqeuclidean' or 'cosine'.
+
+    Example:
+        >>> prototypes().name
+        'prototypes'
+    """
+
+    def logits(params: Params, episode: Episode) -> Array:
+        del params
+        sums = heads.support_sums(jnp.asarray(episode.support))
+        head = heads.prototype_head(sums, distance=distance)
+        return heads.head_logits(head, jnp.asarray(episode.query))
+
+    return Method("prototypes", logits)
+
+
+@dataclass(frozen=True)
+class EpisodeProgram:
+    """Everything that a compiled step on episodes depends on."""
+
+    net: Net
+    recipe: Recipe
+    shape: EpisodeShape
+    method: Method
+    seed: int
+    split: str
+    frozen: tuple[str, ...] = ()
+    mesh: Any = None
+
+    @property
+    def per_step(self) -> int:
+        """Episodes per step."""
+        return self.recipe.batch or 1
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.recipe.steps or self.recipe.episodes // self.per_step
+
+
+@lru_cache(64)
+def make_episode_optimizer(program: EpisodeProgram) -> Any:
+    """The optimizer of a program's trainable parameters."""
+    return optim.make_optimizer(
+        program.recipe.optim,
+        num_steps=program.num_steps,
+        units=(program.per_step, 1),
+        decay=program.recipe.decay,
+        rates=program.recipe.rates,
+    )
+
+
+@lru_cache(64)
+def make_episode_step(program: EpisodeProgram) -> steps.CompiledStep:
+    """The compiled training step on episodes."""
+    return steps.compile_step(
+        steps.make_train_step(
+            make_episode_loss(program), make_episode_optimizer(program)
+        )
+    )
+
+
+def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
+    """The mean loss of a step's episodes, on (episodes or resident data, pixels)."""
+    net, recipe, shape = program.net, program.recipe, program.shape
+    modes = freeze_modes(net, program.frozen, dropout=recipe.frozen_dropout)
+    per_step = program.per_step
+
+    def one(params: Params, state: State, episode: Episode, pixels: Pixels, k: Array):
+        episode = _prepared(pixels, episode)
+        if isinstance(recipe.augment, Affine) and recipe.augment:
+            episode = moved(recipe.augment, program.seed, episode, k)
+        rng = episode_key(program.seed, "dropout", k) if net.stochastic else None
+        embedded, state = embed_together(
+            net, params["net"], state, episode, modes, rng=rng
+        )
+        method = params.get("method", {})
+        if not shape.cyclic:
+            value, accuracy = measure(method, embedded)
+            return value, (state, accuracy)
+        values, accuracies = jax.vmap(lambda e: measure(method, e))(shifted(embedded))
+        return values.mean(), (state, accuracies.mean())
+
+    def measure(method: Params, embedded: Episode) -> tuple[Array, Array]:
+        logits = program.method.logits(method, embedded)
+        return losses.episode_nll(logits), losses.episode_accuracy(logits)
+
+    def loss(params: Params, state: State, step: Array, data: tuple[Any, Pixels]):
+        items, pixels = data
+        numbers = step * per_step + jnp.arange(per_step)
+        if isinstance(items, Resident):
+            rows = jax.vmap(
+                lambda k: numbered_episode(
+                    items.table, program.seed, program.split, k, **shape.sizes()
+                )
+            )(numbers)
+            if program.mesh is not None:
+                rows = sharding.spread(rows, program.mesh)
+            read = lambda rows: gather(items.items, rows)  # noqa: E731
+        else:
+            rows, read = items, lambda episode: episode
+        value, (states, accuracy) = jax.vmap(
+            lambda rows, k: one(params, state, read(rows), pixels, k)
+        )(rows, numbers)
+        state = jax.tree.map(lambda x: x.mean(axis=0), states)
+        return value.mean(), (state, {"accuracy": accuracy.mean()})
+
+    return loss
+
+
+def _prepared(pixels: Pixels, episode: Episode) -> Episode:
+    """An episode's images as the net takes them."""
+    support, query, classes = episode
+
+    def one(x: AnyArray) -> Array:
+        flat = x.reshape(-1, *x.shape[2:])
+        return prepare(pixels, flat).reshape(x.shape)
+
+    return Episode(one(support), one(query), classes)
+
+
+def moved(limits: Affine, seed: int, episode: Episode, number: Array) -> Episode:
+    """An episode's images, each moved at random: a function of its number alone."""
+    keys = jax.random.split(episode_key(seed, "augment", number))
+    support, query = (
+        random_affine(key, jnp.asarray(images), limits)
+        for key, images in zip(keys, episode[:2], strict=True)
+    )
+    return Episode(support, query, episode.classes)
+
+
+def embed_together(
+    net: Net,
+    params: Params,
+    state: State,
+    episode: Episode,
+    mode: Any,
+    *,
+    rng: PRNGKeyArray | None = None,
+) -> tuple[Episode, State]:
+    """Support and query embedded in one pass.
+
+    Args:
+        net: the backbone.
+        params: its parameters.
+        state: its statistics.
+        episode: of images as the net takes them.
+        mode: how layers run: in training mode BatchNorm uses the statistics of support
+            and query together.
+        rng: for layers that draw random numbers.
+
+    Returns:
+        The episode of embeddings, and the statistics after the pass.
+    """
+    support, query, classes = episode
+    both = [x.reshape(-1, *x.shape[2:]) for x in (support, query)]
+    z, state = net.apply(params, state, jnp.concatenate(both), mode=mode, rng=rng)
+    z_support, z_query = jnp.split(z.reshape(len(z), -1), [len(both[0])])
+    embedded = Episode(
+        z_support.reshape(*support.shape[:2], -1),
+        z_query.reshape(*query.shape[:2], -1),
+        classes,
+    )
+    return embedded, state
+
+
+def shifted(episode: Episode) -> Episode:
+    """An episode's `shot + n_query` shifts: every example is support in turn.
+
+    Args:
+        episode: of embeddings; the examples of each class are shifted in a circle.
+
+    Returns:
+        The episodes, with a leading axis.
+    """
+    shot = episode.support.shape[1]
+    examples = jnp.concatenate([episode.support, episode.query], axis=1)
+    n = examples.shape[1]
+    turns = (jnp.arange(n)[:, None] + jnp.arange(n)[None, :]) % n
+    shifts = jnp.moveaxis(examples[:, turns], 1, 0)
+    classes = jnp.broadcast_to(episode.classes, (n, *episode.classes.shape))
+    return Episode(shifts[:, :, :shot], shifts[:, :, shot:], classes)

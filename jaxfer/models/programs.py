@@ -1,0 +1,230 @@
+"""The compiled training step on labelled images, made once per specification."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxfer import heads, losses, optim, sharding, steps
+from jaxfer.data import random_affine, random_crop
+from jaxfer.data.augment import Affine
+from jaxfer.data.sampling import Drawn, draw_batch
+from jaxfer.episodes import ClassTable
+from jaxfer.keys import CROP, DROPOUT, ORDER, stable_draws
+from jaxfer.models.model import Pixels, prepare
+from jaxfer.models.recipe import Recipe
+from jaxfer.transfer import ALL_CACHED, freeze_modes
+from jaxfer.types import Head, Net, Params, State
+
+_MEMOISED = 64
+
+
+class Task(NamedTuple):
+    """What a model has to itself while it trains; a population has a stack of them.
+
+    Attributes:
+        rows: `[n]`, its examples among the images that all models share.
+        labels: `[n]`, from 0.
+        table: the positions of each class among the examples.
+        pixels: its preprocessing.
+        key: of the order of examples, of dropout and of augmentation.
+        inputs: `[n, ...]`, activations of its frozen layers in place of images; or,
+            where data are streamed, the items of the batch.
+    """
+
+    rows: Array
+    labels: Array
+    table: ClassTable | None
+    pixels: Pixels
+    key: Array
+    inputs: Array | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that a compiled step depends on.
+
+    Attributes:
+        net: the backbone.
+        recipe: how it trains.
+        unit: whether the head normalises; None without a head.
+        n: examples of a model.
+        num_steps: of the whole training, for the schedule.
+        per_epoch: steps per epoch, for the schedule.
+        frozen: names of the layers that do not train.
+        first: the layer that training begins at, where those before it are cached;
+            `transfer.ALL_CACHED` where all of them are.
+        feed: 'shared' images, 'own' inputs of each model, or the items of a 'batch'.
+        members: models that train at once.
+        mesh: devices: one model is data-parallel, several are spread over them.
+    """
+
+    net: Net
+    recipe: Recipe
+    unit: bool | None
+    n: int
+    num_steps: int
+    per_epoch: int
+    frozen: tuple[str, ...] = ()
+    first: str | None = None
+    feed: Literal["shared", "own", "batch"] = "shared"
+    members: int = 1
+    mesh: Any = None
+
+    @property
+    def batch(self) -> int:
+        """Examples per step."""
+        return self.recipe.batch or 128
+
+
+def head_params(head: Head | None, recipe: Recipe) -> Params:
+    """The arrays of a head that train under a recipe, as a group of parameters."""
+    if head is None:
+        return {}
+    if recipe.loss == "proxy_nca":
+        return {"head": {"weight": head.weight}}
+    if head.unit:
+        return {"head": {"weight": head.weight, "scale": head.scale}}
+    return {"head": {"weight": head.weight, "bias": head.bias}}
+
+
+def trained_head(params: Params, *, unit: bool) -> Head:
+    """The head whose trained arrays these are, one row per class."""
+    weight = params["weight"]
+    classes = weight.shape[0]
+    return Head(
+        weight=weight,
+        bias=params.get("bias", jnp.zeros((classes,), weight.dtype)),
+        scale=params.get("scale", jnp.ones((), weight.dtype)),
+        owner=jnp.arange(classes, dtype=jnp.int32),
+        num_classes=classes,
+        unit=unit,
+    )
+
+
+def drawn(program: Program, task: Task, step: Array) -> Drawn:
+    """The examples of a step: positions in the task, and numbers for augmentation."""
+    return draw_batch(
+        program.recipe.sampler,
+        jax.random.fold_in(task.key, ORDER),
+        step,
+        batch=program.batch,
+        n=program.n,
+        table=task.table,
+    )
+
+
+def objective(program: Program, params: Params, z: Array, labels: Array) -> Any:
+    """The loss of a batch of embeddings, and the accuracy where there is a head."""
+    recipe = program.recipe
+    if recipe.loss in ("nca", "lifted"):
+        unit = heads.normalize(z)
+        distances = heads.squared_euclidean(unit, unit)
+        if recipe.loss == "nca":
+            return losses.nca_loss(distances, labels), {}
+        margin = recipe.margin
+        return losses.lifted_structured_loss(distances, labels, margin=margin), {}
+    head = trained_head(params["head"], unit=bool(program.unit))
+    logits = heads.head_logits(head, z)
+    hits = (logits.argmax(axis=-1) == labels).astype(jnp.float32)
+    if recipe.loss == "proxy_nca":
+        rows, unit = heads.normalize(head.weight), heads.normalize(z)
+        value = losses.proxy_nca_loss(heads.squared_euclidean(unit, rows), labels)
+    else:
+        value = losses.softmax_cross_entropy(logits, labels)
+    return value, {"accuracy": hits.mean()}
+
+
+def make_loss(program: Program) -> steps.Loss:
+    """The loss of a (micro-)batch, on a pair: shared images, and a `Task`."""
+    net, recipe, pieces = program.net, program.recipe, program.recipe.accumulate
+    size = program.batch // pieces
+    frozen_dropout = recipe.frozen_dropout
+    modes = freeze_modes(net, program.frozen, dropout=frozen_dropout)
+    alone = program.members == 1 and program.mesh is not None
+
+    def loss(params: Params, state: State, number: Array, data: tuple[Any, Task]):
+        images, task = data
+        step, piece = number // pieces, number % pieces
+        found = drawn(program, task, step)
+        # One model on several devices: each has its share of the batch.
+        found = sharding.spread(found, program.mesh) if alone else found
+        places, numbers = (_part(x, piece, size) for x in found)
+        labels = task.labels[places]
+        if program.feed == "shared":
+            x = images[task.rows[places]]
+        elif program.feed == "own":
+            assert task.inputs is not None  # noqa: S101
+            x = task.inputs[places]
+        else:
+            x = _part(task.inputs, piece, size)
+        if program.first is None:
+            x = augmented(recipe, task, prepare(task.pixels, x), numbers)
+        rng = jax.random.fold_in(jax.random.fold_in(task.key, DROPOUT), number)
+        z = x
+        if program.first != ALL_CACHED:
+            # The same dropout whatever the default of this flag.
+            with stable_draws():
+                z, state = net.apply(
+                    params.get("net", {}),
+                    state,
+                    x,
+                    mode=modes,
+                    rng=rng,
+                    first=program.first,
+                )
+        z = z.reshape(z.shape[0], -1)
+        value, metrics = objective(program, params, z, labels)
+        return value, (state, metrics)
+
+    return loss
+
+
+def _part(x: Any, piece: Array, size: int) -> Any:
+    if x.shape[0] == size:
+        return x
+    return jax.lax.dynamic_slice_in_dim(x, piece * size, size)
+
+
+def augmented(recipe: Recipe, task: Task, x: Array, numbers: Array) -> Array:
+    """Images changed at random, each by a key of its own number."""
+    if not recipe.augment:
+        return x
+    key = jax.random.fold_in(task.key, CROP)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+    if isinstance(recipe.augment, Affine):
+        limits = recipe.augment
+        return jax.vmap(lambda k, image: random_affine(k, image, limits))(keys, x)
+    return random_crop(keys, x, recipe.augment)
+
+
+@lru_cache(_MEMOISED)
+def make_optimizer(program: Program) -> optax.GradientTransformation:
+    """The optimizer of a program's trainable parameters."""
+    recipe = program.recipe
+    return optim.make_optimizer(
+        recipe.optim,
+        num_steps=program.num_steps,
+        units=(1, program.per_epoch),
+        decay=recipe.decay,
+        rates=recipe.rates,
+    )
+
+
+@lru_cache(_MEMOISED)
+def make_step(program: Program) -> steps.CompiledStep:
+    """The compiled step of a stack of models, on shared images and stacked tasks."""
+    step = steps.make_train_step(
+        make_loss(program),
+        make_optimizer(program),
+        accumulate=program.recipe.accumulate,
+    )
+    alone = program.members == 1
+    together = steps.make_population_step(
+        step, mesh=None if alone else program.mesh, unrolled=True if alone else None
+    )
+    return steps.compile_step(together)

@@ -1,0 +1,102 @@
+"""How to train: a recipe, its stages, and the examples of one model."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import optax
+from jaxtyping import Int, Integer
+
+from jaxfer.data import Affine, Crop
+from jaxfer.data.sampling import Sampler
+from jaxfer.models.model import Pixels
+from jaxfer.optim import Optim
+from jaxfer.trees import Rules
+from jaxfer.types import AnyArray
+
+Loss = Literal["softmax", "proxy_nca", "nca", "lifted"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, on labelled images or on episodes.
+
+    Attributes:
+        optim: an optimizer with its schedule by name, or any optax transformation,
+            which then brings its own schedule.
+        loss: 'softmax' is the cross-entropy of the head; 'proxy_nca' compares with the
+            head's rows (Qi et al. 2018, Eq. 2); 'nca' (Eq. 1) and 'lifted' compare the
+            examples of a batch and take no head. Episodes have their own loss.
+        sampler: how batches of labelled images are drawn.
+        epochs: passes over the examples; for episodes see `episodes`.
+        steps: number of steps, in place of `epochs`.
+        per_epoch: steps that count as an epoch; default: examples // batch.
+        episodes: number of training episodes.
+        batch: examples per step (default: 128), or episodes per step (default: 1).
+        accumulate: micro-batches per step: each holds `batch / accumulate` examples and
+            their gradients are averaged, which needs less memory.
+        augment: random changes of training images.
+        decay: rules that say which parameters have weight decay; default: kernels and
+            the rows of heads.
+        rates: rules with multiples of the learning rate; default: 1 for all.
+        margin: of the lifted structured loss.
+        frozen_dropout: whether dropout stays on in frozen layers, as in Yosinski et al.
+            2014.
+    """
+
+    optim: Optim | optax.GradientTransformation = field(default_factory=Optim)
+    loss: Loss = "softmax"
+    sampler: Sampler = Sampler()
+    epochs: int = 10
+    steps: int | None = None
+    per_epoch: int | None = None
+    episodes: int = 2000
+    batch: int | None = None
+    accumulate: int = 1
+    augment: Crop | Affine = Crop()
+    decay: Rules | None = None
+    rates: Rules = ()
+    margin: float = 1.0
+    frozen_dropout: bool = True
+
+
+class Examples(NamedTuple):
+    """What one model trains on: a view of images that several models may share.
+
+    Attributes:
+        rows: `[n]`, positions among the shared images.
+        labels: `[n]`, classes from 0.
+        pixels: the preprocessing of the model.
+        key: everything random of the training is drawn from it.
+        class_names: one per class, for the trained model.
+        counts: `[classes]`, how many examples of each class count, from the first; None
+            for all. Models that differ in it share a compiled program.
+    """
+
+    rows: Integer[AnyArray, " n"]
+    labels: Integer[AnyArray, " n"]
+    pixels: Pixels
+    key: Any
+    class_names: tuple[str, ...] = ()
+    counts: Int[np.ndarray, " classes"] | None = None
+
+
+def steps_of(recipe: Recipe, n: int) -> tuple[int, int]:
+    """Steps of a whole training on labelled images, and steps per epoch.
+
+    Args:
+        recipe: how to train.
+        n: examples.
+
+    Raises:
+        ValueError: fewer examples than a batch.
+
+    Example:
+        >>> steps_of(Recipe(epochs=3, batch=10), 25)
+        (6, 2)
+    """
+    batch = recipe.batch or 128
+    per_epoch = recipe.per_epoch or n // batch
+    if not per_epoch:
+        raise ValueError(f"expected at least one batch of {batch} examples, got {n}")
+    return recipe.steps or recipe.epochs * per_epoch, per_epoch
