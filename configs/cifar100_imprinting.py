@@ -10,19 +10,28 @@ Expect: 83 minutes on 2 CPU cores; the base classifier near 45; on novel classes
     the findings of the README.
 """
 
-from experiments.imprinting_config import Config, Data, Network, Optim, Rows
+from experiments.imprinting.config import Config, Data, Network, Rows
 from jaxfer.data import Crop
+from jaxfer.optim import Optim
 
 config = Config(
     data=Data("cifar100", base=80, side=16),
-    net=Network("eight_batch_norm", width=24, dense=256, dropout=0.0),
+    net=Network(width=24, dense=256, dropout=0.0, normalize=True),
     augment=Crop(2, mirror=True),
     batch=128,
-    optim=Optim(learning_rate=0.1),
+    optim=Optim("sgd", 0.1, schedule="cosine", warmup=0.1, weight_decay=5e-4),
     epochs=10,
     # Of .0001 (the paper's), .0003 and .003 the rate with the highest harmonic mean,
     # for n = 1 and 20 with `--data.train train --data.test val`.
-    finetune=Optim("rmsprop", 0.0003, head_rate=10.0, schedule="stairs"),
+    finetune=Optim(
+        "rmsprop",
+        0.0003,
+        schedule="staircase",
+        decay=0.94,
+        decay_every=4,
+        head_rate=10.0,
+        weight_decay=5e-4,
+    ),
     finetune_epochs=5,
     shots=(1, 2, 5, 10, 20),
     seeds=(0, 1, 2, 3, 4),

@@ -8,18 +8,28 @@ Run: python -m experiments.imprinting --config configs/cifar100_imprinting_gpu.p
 Expect: not yet measured.
 """
 
-from experiments.imprinting_config import Config, Data, Network, Optim, Rows
+from experiments.imprinting.config import Config, Data, Network, Rows
 from jaxfer.data import Crop
+from jaxfer.models import Options
+from jaxfer.optim import Optim
 
 SEEDS = (0, 1, 2, 3, 4)
 
 config = Config(
     data=Data("cifar100", base=80),
-    net=Network("eight_batch_norm", width=64, dense=512, dropout=0.3),
+    net=Network(width=64, dense=512, dropout=0.3, normalize=True),
     augment=Crop(4, mirror=True),
-    optim=Optim(learning_rate=0.1),
+    optim=Optim("sgd", 0.1, schedule="cosine", warmup=0.1, weight_decay=5e-4),
     epochs=40,
-    finetune=Optim("rmsprop", 0.0003, head_rate=10.0, schedule="stairs"),
+    finetune=Optim(
+        "rmsprop",
+        0.0003,
+        schedule="staircase",
+        decay=0.94,
+        decay_every=4,
+        head_rate=10.0,
+        weight_decay=5e-4,
+    ),
     finetune_epochs=16,
     seeds=SEEDS,
     tuned=Rows((1, 2, 5, 10, 20), SEEDS),
@@ -29,5 +39,5 @@ config = Config(
     losses=("lifted", "nca", "proxy_nca"),
     side_seeds=SEEDS,
     side_shots=(1, 5),
-    steps_per_call=50,
+    run=Options(tensorboard=False, steps_per_call=50),
 )

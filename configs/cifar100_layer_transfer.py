@@ -11,12 +11,13 @@ Expect: one and a half to two hours on 2 CPU cores; base networks of the random 
     from 43 to 52, 9 points lost by AnB at n = 7, 4 gained by AnB+.
 """
 
-from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
+from experiments.layer_transfer.config import Config, Data, Grid, Network
+from jaxfer.optim import Optim
 
 config = Config(
     data=Data("cifar100", side=16),
-    net=Network("eight", width=24, dense=512, dropout=0.1),
-    optim=Optim(learning_rate=0.05, weight_decay=2e-3),
+    net=Network(width=24, dense=512, dropout=0.1),
+    optim=Optim("sgd", 0.05, schedule="cosine", warmup=1 / 12, weight_decay=2e-3),
     similar=Grid(
         "random",
         splits=(0, 1),

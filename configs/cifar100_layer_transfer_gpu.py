@@ -10,12 +10,14 @@ Run: python -m experiments.layer_transfer --data.dir DIR
 Expect: not yet measured.
 """
 
-from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
+from experiments.layer_transfer.config import Config, Data, Grid, Network
+from jaxfer.models import Options
+from jaxfer.optim import Optim
 
 config = Config(
     data=Data("cifar100"),
-    net=Network("eight", width=64, dense=1024, dropout=0.5),
-    optim=Optim(learning_rate=0.03, weight_decay=1e-3),
+    net=Network(width=64, dense=1024, dropout=0.5),
+    optim=Optim("sgd", 0.03, schedule="cosine", warmup=1 / 30, weight_decay=1e-3),
     similar=Grid(
         "random",
         splits=(0, 1, 2, 3),
@@ -31,6 +33,5 @@ config = Config(
         "whole", splits=(0,), seeds=(0, 1, 2, 3), treatments=("base", "random")
     ),
     epochs=30,
-    cache_limit=60.0,
-    steps_per_call=50,
+    run=Options(tensorboard=False, cache_limit=60.0, steps_per_call=50),
 )

@@ -8,17 +8,26 @@ Expect: under 4 minutes on 2 CPU cores; at n = 1 on novel characters, among all,
     imprinted and 28 fine-tuned; at n = 15 near 74 and 69.
 """
 
-from experiments.imprinting_config import Config, Data, Network, Optim, Rows
+from experiments.imprinting.config import Config, Data, Network, Rows
 from jaxfer.data import Crop
+from jaxfer.models import Options
+from jaxfer.optim import Optim
 
 config = Config(
     data=Data("glyphs", classes=250, base=200, side=14),
-    net=Network("eight_batch_norm", width=8, dense=64, dropout=0.0),
+    net=Network(width=8, dense=64, dropout=0.0, normalize=True),
     augment=Crop(1),
     batch=64,
-    optim=Optim(learning_rate=0.1),
+    optim=Optim("sgd", 0.1, schedule="cosine", warmup=0.1, weight_decay=5e-4),
     epochs=20,
-    finetune=Optim("rmsprop", 0.003, head_rate=10.0, schedule="stairs", weight_decay=0),
+    finetune=Optim(
+        "rmsprop",
+        0.003,
+        schedule="staircase",
+        decay=0.94,
+        decay_every=4,
+        head_rate=10.0,
+    ),
     finetune_epochs=10,
     transfer_steps=200,
     shots=(1, 2, 5, 10, 15),
@@ -28,6 +37,5 @@ config = Config(
     joint=Rows((1, 5, 15), (0,)),
     dims=(16, 128),
     losses=("lifted", "nca", "proxy_nca"),
-    save_every=10_000,
-    log_every=10,
+    run=Options(save_every=10_000, log_every=10, tensorboard=False),
 )

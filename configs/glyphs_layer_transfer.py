@@ -9,18 +9,19 @@ Expect: less than 3 minutes on 2 CPU cores; base networks of the random halves n
     7 points lost by AnB at n = 7 and 19 between the families, 9 gained by AnB+.
 """
 
-from experiments.layer_transfer_config import Config, Data, Grid, Network, Optim
+from experiments.layer_transfer.config import Config, Data, Grid, Network
+from jaxfer.models import Options
+from jaxfer.optim import Optim
 
 config = Config(
     data=Data("glyphs", classes=200, side=14),
-    net=Network("eight_batch_norm", width=8, dense=64, dropout=0.2),
-    optim=Optim(learning_rate=0.1, weight_decay=5e-4),
+    net=Network(width=8, dense=64, dropout=0.2, normalize=True),
+    optim=Optim("sgd", 0.1, schedule="cosine", warmup=1 / 15, weight_decay=5e-4),
     similar=Grid("random", splits=(0, 1)),
     dissimilar=Grid("family", splits=(0,), seeds=(0, 1), treatments=("base", "AnB")),
     untrained=Grid("whole", splits=(0,), seeds=(0, 1), treatments=("base", "random")),
     layers=(1, 3, 5, 7),
     epochs=15,
     batch=50,
-    save_every=10_000,
-    log_every=10,
+    run=Options(save_every=10_000, log_every=10, tensorboard=False),
 )

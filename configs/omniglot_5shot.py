@@ -10,7 +10,7 @@ Expect: 5-way 99.7, 20-way 98.9, less what users of the released code fall short
     --data.train trainval --data.val None --data.retrain None --episodes 5000
 """
 
-from experiments.prototypes_config import omniglot_published, omniglot_snell2017
+from experiments.prototypes.presets import omniglot_published, omniglot_snell2017
 
 config = omniglot_snell2017(way=60, shot=5, query=5, test_shots=(5,))
 published = omniglot_published(1, {(5, 5): 99.7, (20, 5): 98.9})

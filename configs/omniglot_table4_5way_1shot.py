@@ -8,7 +8,7 @@ Expect: 5-way 97.4 and 99.3 (1 and 5 shots), 20-way 92.0 and 97.8, less what use
     the released code fall short of it. For an accelerator; not yet run in full.
 """
 
-from experiments.prototypes_config import omniglot_published, omniglot_snell2017
+from experiments.prototypes.presets import omniglot_published, omniglot_snell2017
 
 config = omniglot_snell2017(way=5, shot=1, query=15)
 published = omniglot_published(

@@ -8,7 +8,7 @@ Expect: 5-way 98.5 and 99.7 (1 and 5 shots), 20-way 94.7 and 98.9, less what use
     the released code fall short of it. For an accelerator; not yet run in full.
 """
 
-from experiments.prototypes_config import omniglot_published, omniglot_snell2017
+from experiments.prototypes.presets import omniglot_published, omniglot_snell2017
 
 config = omniglot_snell2017(way=60, shot=5, query=5)
 published = omniglot_published(

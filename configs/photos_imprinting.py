@@ -7,17 +7,26 @@ Run: python -m experiments.imprinting --config configs/photos_imprinting.py
 Expect: what your photographs give; the number of base classes is yours to say.
 """
 
-from experiments.imprinting_config import Config, Data, Network, Optim, Rows
+from experiments.imprinting.config import Config, Data, Network, Rows
 from jaxfer.data import Crop
+from jaxfer.optim import Optim
 
 config = Config(
     data=Data("folder", base=8, side=72, pixels="range"),
-    net=Network("eight_batch_norm", width=24, dense=256, dropout=0.2),
+    net=Network(width=24, dense=256, dropout=0.2, normalize=True),
     augment=Crop(mirror=True, side=64),
     batch=32,
-    optim=Optim(learning_rate=0.05),
+    optim=Optim("sgd", 0.05, schedule="cosine", warmup=0.1, weight_decay=5e-4),
     epochs=40,
-    finetune=Optim("rmsprop", 0.0003, head_rate=10.0, schedule="stairs"),
+    finetune=Optim(
+        "rmsprop",
+        0.0003,
+        schedule="staircase",
+        decay=0.94,
+        decay_every=4,
+        head_rate=10.0,
+        weight_decay=5e-4,
+    ),
     finetune_epochs=10,
     shots=(1, 2, 5),
     seeds=(0, 1, 2),

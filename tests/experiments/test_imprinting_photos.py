@@ -2,26 +2,36 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import imprinting, imprinting_step
-from experiments.imprinting_config import Config, Data, Optim, Rows
-from jaxfer import nets
-from jaxfer.data import Crop
+from experiments.imprinting.__main__ import run
+from experiments.imprinting.classes import split_classes
+from experiments.imprinting.config import Config, Data, Network, Rows
+from experiments.inputs import load_parts
+from jaxfer import models
+from jaxfer.data import Crop, View
+from jaxfer.data.feed import place
+from jaxfer.models import Options
+from jaxfer.optim import Optim
 from jaxfer.runlog import read_json
+from jaxfer.study import member_folder
+from jaxfer.trees import flatten
 
 pytest.importorskip("grain")
 
 CONFIG = Config(
-    data=Data("folder", base=2, side=16, pixels="range", train="trainval"),
-    augment=Crop(mirror=True, side=12),
+    data=Data("folder", base=2, side=16, pixels="range"),
+    # What is tested here is not the network, so it is one that compiles at once.
+    net=Network("Flatten"),
+    augment=Crop(shift=1, mirror=True, side=12),
     copies=2,
     dim=4,
     batch=8,
     epochs=3,
-    optim=Optim(learning_rate=0.1),
-    finetune=Optim("rmsprop", 0.01, head_rate=10.0, schedule="stairs"),
+    optim=Optim("adam", 0.01),
+    finetune=Optim("rmsprop", 0.01, head_rate=10.0),
     finetune_epochs=2,
     transfer_steps=4,
     shots=(1, 3),
@@ -31,98 +41,111 @@ CONFIG = Config(
     joint=Rows((), ()),
     losses=("nca",),
     group=4,
-    save_every=2,
-    log_every=1,
+    run=Options(save_every=2, log_every=1, progress=False),
     figures=False,
 )
+STREAMED = dataclasses.replace(CONFIG.run, limit=0.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def linear_net(forgotten):
-    """What is tested here is not the network, so one that compiles at once."""
-    forgotten.setattr(imprinting_step, "make_net", lambda net, dim: nets.linear(dim))
-
-
-def _config(photographs, **data):
-    data = dataclasses.replace(CONFIG.data, dir=str(photographs), **data)
-    return dataclasses.replace(CONFIG, data=data)
+def _config(folder, *, options=CONFIG.run, **data):
+    data = dataclasses.replace(CONFIG.data, dir=str(folder), **data)
+    return dataclasses.replace(CONFIG, data=data, run=options)
 
 
 @pytest.fixture(scope="module")
 def resident(photographs, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("resident")
-    return imprinting.run(_config(photographs), workdir), workdir
+    return run(_config(photographs), workdir), workdir
 
 
 def _same_members(one, other):
-    names = sorted(path.name for path in (one / "members").glob("*.json"))
-    assert len(names) == 6
+    names = sorted(path.name for path in (one / "members").iterdir())
+    assert len(names) == 2 + 4 + 2 + 2
     for name in names:
-        ours, theirs = (read_json(folder / "members" / name) for folder in (one, other))
+        ours, theirs = (
+            read_json(member_folder(folder, name) / "record.json")["record"]
+            for folder in (one, other)
+        )
         assert ours["rows"] == theirs["rows"], name
-        assert ours["epochs"] == theirs["epochs"], name
+        assert ours.get("epochs") == theirs.get("epochs"), name
+        if "measure" in name:
+            continue
+        left, right = (
+            models.load_model(member_folder(folder, name)) for folder in (one, other)
+        )
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            (left.params, left.head and left.head.weight),
+            (right.params, right.head and right.head.weight),
+        )
 
 
-def test_streamed_is_what_it_is_on_the_device(resident, photographs, tmp_path, capsys):
+def test_streamed_is_bit_identical_to_resident(resident, photographs, tmp_path, capsys):
     result, workdir = resident
-    config = _config(photographs, limit=0.0)
-    again = imprinting.run(config, tmp_path)
-    assert "images are streamed: " in capsys.readouterr().out
+    again = run(_config(photographs, options=STREAMED), tmp_path)
+    assert "is streamed: " in capsys.readouterr().out
     assert again["metrics"] == result["metrics"]
     _same_members(tmp_path, workdir)
-    name = "members/seed0-base-softmax-d4.npz"
-    one, other = np.load(workdir / name), np.load(tmp_path / name)
-    assert one["gallery/images"].shape[1:] == (16, 16, 3)
-    for key in one.files:
-        np.testing.assert_array_equal(one[key], other[key])
+    shown = "members/seed0-measure-n1-softmax-d4/gallery.npz"
+    with np.load(workdir / shown) as one, np.load(tmp_path / shown) as other:
+        assert one["images"].shape[1:] == (16, 16, 3)
+        for key in one.files:
+            np.testing.assert_array_equal(one[key], other[key])
 
 
-def test_a_streamed_study_goes_on_where_it_was_killed(
+def test_a_streamed_study_resumes_after_a_kill(
     resident, photographs, tmp_path, kill_imprinting, capsys
 ):
-    config = _config(photographs, limit=0.0)
+    config = _config(photographs, options=STREAMED)
     kill_imprinting(config, tmp_path, call=6)
     capsys.readouterr()
-    imprinting.run(config, tmp_path)
+    run(config, tmp_path)
     # 5 of the 6 steps of its first network were taken, and saved at every other.
     assert "train: going on from step 4 of 6" in capsys.readouterr().out
     _same_members(tmp_path, resident[1])
 
 
-def test_pixels_are_scaled_to_one(resident):
-    net = np.load(resident[1] / "members" / "seed0-base-softmax-d4.npz")
-    ends = (np.array([0.0, 255.0]) - net["centre"].ravel()) * net["scale"]
+def test_pixels_are_from_minus_one_to_one_and_the_window_is_kept(resident):
+    folder = member_folder(resident[1], "seed0-base-softmax-d4")
+    model = models.load_model(folder)
+    ends = models.prepare(model.pixels, np.array([0, 255], np.uint8))
     np.testing.assert_allclose(ends, [-1, 1], rtol=1e-6)
+    assert model.pixels.size == (16, 16) and model.pixels.window == 12
+    kernel = flatten(model.params)["embedding/Dense_0/kernel"]
+    assert kernel.shape == (12 * 12 * 3, 4)
 
 
-def test_images_that_are_streamed_have_no_mean_and_no_border(photographs, tmp_path):
-    with pytest.raises(ValueError, match="data.pixels = 'moments', needed 'range'"):
-        imprinting.run(_config(photographs, limit=0.0, pixels="moments"), tmp_path)
-    config = dataclasses.replace(
-        _config(photographs, limit=0.0), augment=Crop(shift=1, side=12)
-    )
-    with pytest.raises(ValueError, match="augment.shift = 1, needed 0 for images that"):
-        imprinting.run(config, tmp_path)
+def test_given_parts_and_moments_are_those_of_resident_images(parted):
+    config = _config(parted, pixels="moments")
+    found = []
+    for limit in (0.0, 4.0):
+        train, test = load_parts(config.data, limit=limit)
+        for part in (train, test):
+            assert part.num_classes == 3 and len(part.labels) == 18
+        found.append(split_classes(config, train, test, 0))
+    assert isinstance(place(train, limit=0.0).items, View)
+    np.testing.assert_array_equal(*(split.pixels.mean for split in found))
+    np.testing.assert_array_equal(*(split.pixels.std for split in found))
+    np.testing.assert_array_equal(*(split.few for split in found))
+    known = train.images[found[1].train < 2].astype(np.float64)
+    np.testing.assert_allclose(found[0].pixels.mean, known.mean(axis=0), rtol=1e-5)
 
 
 def test_classes_may_be_base_by_their_number_of_images(photographs, tmp_path):
     parts = (photographs / "robin", photographs / "kite", photographs / "wren")
     for own, n in zip(parts, (5, 9, 12), strict=True):
-        (tmp_path / "some" / own.name).mkdir(parents=True)
+        (tmp_path / own.name).mkdir()
         for file in sorted(own.iterdir())[:n]:
-            (tmp_path / "some" / own.name / file.name).write_bytes(file.read_bytes())
+            (tmp_path / own.name / file.name).write_bytes(file.read_bytes())
     for name in ("owl", "crow"):
-        (tmp_path / "some" / name).mkdir()
+        (tmp_path / name).mkdir()
         for file in sorted(parts[0].iterdir())[: 2 if name == "owl" else 5]:
-            (tmp_path / "some" / name / file.name).write_bytes(file.read_bytes())
-    few = dataclasses.replace(
-        # Of the mean image, which streamed ones have not.
-        _config(tmp_path / "some", base_min_images=8, min_images=3, pixels="moments"),
-        losses=(),
-        tuned=Rows((), ()),
-        transfer=Rows((), ()),
-    )
-    result = imprinting.run(few, tmp_path / "run")
-    # Of five classes owls are too few; of the others two have eight to train on.
-    assert result["base"] == 2
-    assert {name.split("/")[0] for name in result["metrics"]} == {"2+2"}
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    config = _config(tmp_path, base_min_images=8, min_images=3)
+    split = split_classes(config, *load_parts(config.data, limit=4.0), 0)
+    # There are too few owls; two of the other four classes have eight to train on.
+    assert split.base == 2 and {*split.names[:2]} == {"kite", "wren"}
+    assert {*split.names[2:]} == {"crow", "robin"}
+    every = _config(tmp_path, base_min_images=1, min_images=3)
+    with pytest.raises(ValueError, match="base_min_images = 1 training images and so"):
+        split_classes(every, *load_parts(every.data, limit=4.0), 0)

@@ -1,74 +1,139 @@
-"""What the layer-transfer study refuses, on one line."""
+"""The command line of layer transfer: what it refuses, on one line."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from experiments import layer_transfer
+from experiments.layer_transfer.__main__ import main
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 CONFIG = "configs/glyphs_layer_transfer.py"
+# Quick to refuse: no network of the study is built for 200 classes.
+FEW = ("--data.classes", "20", "--batch", "20")
 
 
-def _run(tmp_path, *options):
-    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), *options]
-    return layer_transfer.main(argv)
+def _refused(tmp_path, capsys, *options):
+    argv = ["--config", str(ROOT / CONFIG), "--workdir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as e:
+        main([*argv, *FEW, *options])
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert e.value.code == 2 and errors == lines[-1:], lines
+    # Nothing is left behind that a corrected command would stumble over.
+    assert not (tmp_path / "run" / "config.json").exists()
+    return errors[0]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--layers", "1", "8"], "n = 8 for .*, needed at most the 7 layers .*'fc7'"),
-        (["--layers", "1", "1"], r"layers \[1, 1\], needed different values of n"),
-        (["--similar.treatments", "base", "CnB"], "treatment 'CnB', needed one of"),
-        (["--similar.treatments", "AnB"], "no 'base' in similar.treatments, needed"),
-        (["--untrained.treatments", "base", "AnB"], "'AnB'.* by 'whole', needed halv"),
+        ("--layers 1 8", r"layers of at most the 7 layers of the net, got \[8\]"),
+        ("--layers 1 1", r"different values for layers, got \[1, 1\]"),
+        ("--layers -1 3", r"n of at least 1 for BnB .* got n = -1"),
+        ("--layers 0 3", r"n of at least 1 for BnB .* got n = 0"),
+        ("--similar.treatments base CnB", "expected a treatment among .* got 'CnB'"),
+        ("--similar.treatments AnB", "expected 'base' among similar.treatments"),
+        ("--similar.treatments base base", "different values for similar.treatments"),
+        ("--similar.treatments base AnB+-thaw", r"got AnB\+-thaw, which is not frozen"),
+        ("--layers 7 --similar.treatments base AnB-keep1", "'AnB-keep1'.* copy more"),
+        ("--untrained.treatments base AnB", "by = 'whole', got .'AnB'.: there is no"),
+        ("--dissimilar.splits 0 1", r"one split for dissimilar.by = 'family', got"),
+        ("--dissimilar.by animals", "animals"),
+        ("--dissimilar.by nowhere/half", "nowhere/halfA.txt"),
+        ("--similar.seeds 0 0", r"different values for similar.seeds, got \[0, 0\]"),
+        ("--data.side 9", "28x28 images in glyphs.* side"),
+        ("--data.side 0", "data.side of at least 1, got 0"),
+        ("--data.classes -5", "data.classes of at least 1, got -5"),
+        ("--data.min_images 99", "data.min_images = 99 training images, got at most"),
+        ("--data.name cifar10", "'cifar10'.*cifar100"),
+        ("--batch 100000", "at least one batch of 100000 examples, got"),
+        ("--batch 20 --accumulate 3", "accumulate to divide a batch of 20, got 3"),
+        ("--batch 0", "batch of at least 1, got 0"),
+        ("--augment.side 20", "no augment.side, got 20"),
+        ("--augment.shift -1", "augment.shift of at least 0, got -1"),
         (
-            ["--dissimilar.splits", "0", "1"],
-            r"dissimilar.splits = \[0, 1\] by 'family'",
+            "--outputs 3",
+            "outputs of at least the 10 classes of similar-0A-.* got 3",
         ),
-        (["--dissimilar.by", "animals"], "found 0 of .* rule for cifar100"),
-        (
-            ["--dissimilar.by", "nowhere/half"],
-            "no nowhere/halfA.txt, needed 'random', one",
-        ),
-        (["--data.side", "9"], "28x28 images in glyphs .* side 9, needed a divisor"),
-        (["--data.limit", "0"], "GB of pixels .* needed at most data.limit = 0"),
-        (["--batch", "100000"], "examples of similar-0A.*, needed at least a batch"),
-        (["--augment.side", "20"], "augment.side = 20, needed none: networks of lay"),
-        (["--outputs", "3"], "outputs = 3, needed at least the 100 classes"),
-        (["--epochs", "0"], "found epochs = 0, needed at least 1"),
-        (["--population", "-1"], "found population = -1, needed at least 1"),
-        (["--data.classes", "-5"], "found data.classes = -5, needed at least 1"),
-        (["--layers", "-1", "3"], "found n = -1 and keep = 0 of BnB, needed n of"),
-        (["--net.dropout", "1"], "net.dropout = 1.0, needed 0 up to, not with, 1"),
-        (
-            ["--optim.warmup", "99"],
-            r"optim.warmup = 99.0, needed 0 to less than the \d+ epochs",
-        ),
-        (["--data.name", "cifar10"], "data set 'cifar10'.* mean 'cifar100'"),
+        ("--epochs 0", "epochs of at least 1, got 0"),
+        ("--epochs many", "many"),
+        ("--population -1", "population of at least 1, got -1"),
+        ("--devices 99", "99"),
+        ("--devices 0", "devices of at least 1, got 0"),
+        ("--net.dropout 1", r"net.dropout in \[0, 1\), got 1"),
+        ("--net.width 0", "net.width of at least 1, got 0"),
+        ("--net.name eight", "'eight' is now called AlexNetSmall"),
+        ("--net.name eight_batch_norm", "now called AlexNetSmall with --net.normalize"),
+        ("--net.name resnet20", "'resnet20' is now called ResNet20"),
+        ("--net.name linear", "'linear' is now called Flatten"),
+        ("--net.name VGG", "expected a network of .*'AlexNetSmall'.* got 'VGG'"),
+        ("--net.name nowhere:Net", "'nowhere:Net' cannot be made: No module named"),
+        ("--net.name Conv4 --net.dense 8", "Conv4 has no option"),
+        ("--optim.warmup 99", "warmup"),
+        ("--optim.learning_rate -1", "learning.rate"),
+        ("--optim.name sdg", "sdg"),
+        ("--run.steps_per_call 0", "steps_per_call of at least 1, got 0"),
+        ("--run.limit -1", "limit of at least 0, got -1"),
+        ("--epoch 3", "--epoch.*--epochs"),
+        ("--steps-per-call 3", "--run.steps-per-call"),
     ],
-    ids=lambda x: x[0] if isinstance(x, list) else "",
+    ids=lambda x: x if x.startswith("--") else "",
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, options, message):
-    with pytest.raises(SystemExit) as e:
-        _run(tmp_path, *options)
-    shown = capsys.readouterr().err.strip().splitlines()[-1]
-    assert e.value.code == 2 and shown.startswith("error: ")
+    shown = _refused(tmp_path, capsys, *options.split())
     assert re.search(message, shown), shown
 
 
+def test_every_grid_may_be_left_out_but_one(tmp_path, capsys):
+    # An option without values empties a grid.
+    options = ("--similar.splits", "--dissimilar.splits", "--untrained.splits")
+    assert "splits in at least one grid" in _refused(tmp_path, capsys, *options)
+
+
 def test_lists_that_overlap_are_refused(tmp_path, capsys):
-    (tmp_path / "xA.txt").write_text("\n".join(map(str, range(101))))
-    (tmp_path / "xB.txt").write_text("\n".join(map(str, range(100, 200))))
-    with pytest.raises(SystemExit):
-        _run(tmp_path, "--similar.by", str(tmp_path / "x"), "--similar.splits", "0")
-    assert "overlap: 1 classes are in both" in capsys.readouterr().err
+    (tmp_path / "xA.txt").write_text("\n".join(map(str, range(11))))
+    (tmp_path / "xB.txt").write_text("\n".join(map(str, range(10, 20))))
+    by = ("--similar.by", str(tmp_path / "x"), "--similar.splits", "0")
+    assert "overlap" in _refused(tmp_path, capsys, *by)
 
 
-def test_a_study_of_another_config_is_refused(tmp_path, capsys):
+def test_a_folder_of_another_study_is_refused(tmp_path, capsys):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text('{"epochs": 3}')
-    with pytest.raises(SystemExit):
-        _run(tmp_path)
-    assert "epochs (there 3, here" in capsys.readouterr().err
+    path = tmp_path / "run" / "config.json"
+    path.write_text('{"epochs": 3}')
+    with pytest.raises(SystemExit) as e:
+        main(["--config", str(ROOT / CONFIG), "--workdir", str(tmp_path / "run")])
+    assert e.value.code == 2
+    assert "epochs (there 3, here 15)" in capsys.readouterr().err
+    assert path.read_text() == '{"epochs": 3}'
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, capsys):
+    (tmp_path / "run").write_text("a file, not a folder")
+    with pytest.raises(SystemExit) as e:
+        main(
+            ["--config", str(ROOT / CONFIG), "--workdir", str(tmp_path / "run" / "in")]
+            + [*FEW]
+        )
+    assert e.value.code == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_config_of_another_experiment_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as e:
+        main(["--config", str(ROOT / "configs" / "quickstart.py")])
+    assert e.value.code == 2
+    assert "experiments.layer_transfer.config.Config" in capsys.readouterr().err
+
+
+def test_help_works_without_a_config():
+    command = [sys.executable, "-m", "experiments.layer_transfer", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = re.sub(r"[\s│]+", " ", done.stdout)
+    for word in ("--similar.splits", "--run.save-every", "Networks trained at once"):
+        assert word in shown

@@ -1,6 +1,7 @@
 """The command line of the experiment: its refusals, Ctrl-C, other defaults of JAX."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import prototypes
+from experiments.prototypes import __main__ as prototypes
 from jaxfer.data import write_cache
+from jaxfer.data.sources import BY_CLASS
+from jaxfer.nets import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("small_glyphs")
@@ -21,14 +24,29 @@ def _command(workdir, *options):
         *(sys.executable, "-m", "experiments.prototypes"),
         *("--config", "configs/quickstart.py", "--workdir", str(workdir)),
         *("--net.width", "4", "--task.way", "5", "--test.episodes", "4"),
-        *("--episodes", "40", "--save-every", "10", "--no-figures", "--devices", "1"),
+        *(
+            "--episodes",
+            "40",
+            "--run.save-every",
+            "10",
+            "--no-figures",
+            "--devices",
+            "1",
+        ),
         *options,
     ]
 
 
 def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_dir):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    many = ("--episodes", "100000", "--save-every", "100000")
+    many = (
+        "--episodes",
+        "100000",
+        "--run.save-every",
+        "100000",
+        "--run.log-every",
+        "1",
+    )
     command = _command(tmp_path, *many, "--data.dir", str(data_dir))
     running = subprocess.Popen(
         command,
@@ -54,60 +72,88 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.name", "glyhps"], "found data set 'glyhps'.* mean 'glyphs'"),
+        (["--data.name", "glyhps"], "'glyhps'.* mean 'glyphs'"),
         (
             ["--data.name", "omniglot", "--data.dir", "nowhere"],
             "found neither omniglot.cache nor omniglot .* nowhere.*prepare_data.py",
         ),
-        (["--task.way", "5000"], "classes in glyphs trainval, needed way = 5000"),
-        (["--task.shot", "0"], "found shot = 0, needed at least 1"),
-        (["--test.query", "0"], "found query = 0, needed at least 1"),
-        (
-            ["--test.shots", "1", "6"],
-            r"class 'angular08/character00' of glyphs test has 20 images, needed .* 21",
-        ),
-        (["--data.test", "tset"], "found split 'tset' of glyphs, needed one of"),
-        (["--episodes-per-step", "0"], "episodes_per_step = 0, needed at least 1"),
-        (["--steps-per-call", "0"], "steps_per_call = 0, needed at least 1"),
-        (["--log-every", "0"], "log_every = 0, needed at least 1"),
-        (["--episodes", "-4"], "found episodes = -4, needed at least 1"),
-        (["--test.episodes", "0"], "test.episodes = 0, needed at least 1"),
-        (["--seed", "-1"], r"found seed = -1, needed 0 to 2\^32 - 1"),
-        (["--episodes-per-step", "3"], "episodes = 40, needed a multiple of .* = 3"),
-        (["--val.every", "0"], "found val.every = 0, needed at least 1"),
-        (["--data.retrain", "val"], "found data.retrain = 'val' without data.val"),
-        (
-            ["--data.val", "val", "--episodes", "40", "--val.every", "50"],
-            "episodes = 40 with data.val, needed at least val.every = 50",
-        ),
-        (["--data.workers", "0"], "found data.workers = 0, needed at least 1"),
-        (["--data.limit", "-1"], "found data.limit = -1.0, needed at least 0"),
-        (
-            ["--optim.schedule", "cosine", "--data.val", "val", "--val.every", "10"],
-            "optim.schedule = 'cosine' with data.val, needed one or the other",
-        ),
-        (
-            ["--optim.schedule", "cosine", "--optim.warmup", "40"],
-            "optim.warmup = 40, needed 0 to the number of steps less one, 39",
-        ),
+        (["--data.test", "tset"], "'tset' of glyphs"),
+        (["--data.val", "vla", "--val.every", "10"], "'vla' of glyphs"),
+        (["--data.retrain", "val"], "expected data.val with data.retrain = 'val', got"),
+        (["--task.way", "1"], "expected task.way of at least 2, got 1"),
+        (["--task.way", "5000"], "least way = 5000 classes, got .* in glyphs trainval"),
+        (["--task.shot", "0"], "expected shot of at least 1, got 0"),
         (
             ["--data.train", "test", "--task.query", "90"],
-            r"needed shot \+ query = ",
+            r"expected shot \+ n_query = 91 images, got 20 in class .* of glyphs test",
+        ),
+        (["--test.query", "0"], "expected n_query of at least 1, got 0"),
+        (["--test.episodes", "0"], "expected test.episodes of at least 1, got 0"),
+        (["--test.ways"], r"one or more different values for test.ways, got \[\]"),
+        (["--test.ways", "1"], r"expected test.ways of at least 2, got \(1,\)"),
+        (["--test.ways", "5", "5"], r"different values for test.ways, got \[5, 5\]"),
+        (
+            ["--test.shots", "1", "6"],
+            r"= 21 images, got 20 in class 'angular08/character00' of glyphs test",
+        ),
+        (["--episodes", "-4"], "expected episodes of at least 1, got -4"),
+        (["--episodes"], "--episodes"),
+        (["--episodes", "many"], "--episodes: .*'many'"),
+        (
+            ["--episodes-per-step", "0"],
+            "expected episodes_per_step of at least 1, got 0",
         ),
         (
-            ["--data.val", "vla", "--val.every", "10"],
-            "found split 'vla' of glyphs, needed one of",
+            ["--episodes-per-step", "3"],
+            "episodes to be a multiple of episodes_per_step = 3, got 40",
+        ),
+        (["--seed", "-1"], r"expected seed in \[0, 2\^32\), got -1"),
+        (["--optim.learning-rate", "-1"], "optim.learning_rate .* above 0, got -1"),
+        (["--optim.learning-rate", "0"], "optim.learning_rate .* above 0, got 0"),
+        (["--optim.learning-rate", "nan"], "optim.learning_rate .* above 0, got nan"),
+        (["--optim.decay-every", "-7"], "optim.decay_every of at least 1, got -7"),
+        (
+            ["--optim.schedule", "cosine", "--optim.warmup", "40"],
+            r"expected optim.warmup in \[0, 1\), got 40",
+        ),
+        (
+            ["--optim.schedule", "cosine", "--data.val", "val", "--val.every", "10"],
+            "expected no data.val with optim.schedule = 'cosine'.*got 'val'",
+        ),
+        (["--val.every", "0"], "expected val.every of at least 1, got 0"),
+        (
+            ["--data.val", "val", "--val.every", "50"],
+            "expected episodes of at least val.every = 50 with data.val, got 40",
         ),
         (
             ["--data.val", "val", "--val.every", "10", "--val.way", "999"],
-            "classes in glyphs val, needed way = 999",
+            "least way = 999 classes, got .* in glyphs val",
         ),
         (
             ["--data.val", "val", "--val.every", "3", "--episodes-per-step", "2"],
-            "found val.every = 3, needed a multiple of episodes_per_step = 2",
+            "expected val.every to be a multiple of episodes_per_step = 2, got 3",
         ),
-        (["--devices", "2"], "episodes_per_step = 1, needed a multiple of the 2 dev"),
+        (["--net.name", "Conv5"], "a network of .*'Conv4'.* import path .*got 'Conv5'"),
+        (["--net.name", "eight"], "'eight' is now called AlexNetSmall"),
+        (["--net.name", "Flatten"], r"Flatten has no option \['width'\]"),
+        (["--net.width", "0"], "expected net.width of at least 1, got 0"),
+        (["--augment.rotate", "-3"], "expected augment.rotate of at least 0, got -3"),
+        (["--distance", "l1"], "'l1'.*sqeuclidean.*cosine"),
+        (["--devices", "0"], "expected devices of at least 1, got 0"),
+        (["--devices", "2"], "episodes_per_step to be a multiple of devices = 2, got"),
+        (["--devices", "9", "--episodes", "9", "--episodes-per-step", "9"], "got 9 x"),
+        (["--run.steps-per-call", "0"], "steps_per_call of at least 1, got 0"),
+        (["--run.log-every", "0"], "log_every of at least 1, got 0"),
+        (["--run.workers", "0"], "workers of at least 1, got 0"),
+        (["--run.limit", "-1"], "limit of at least 0, got -1"),
+        # Names of earlier versions.
+        (["--data.limit", "0"], "unknown option --data.limit: .* --run.limit?"),
+        (["--data.workers", "3"], "unknown option --data.workers: .* --run.workers?"),
+        (["--save-every", "3"], "unknown option --save-every: .* --run.save-every?"),
+        (["--net.kind", "x"], "unknown option --net.kind"),
+        (["--optim.halve-every", "3"], "--optim.halve-every: .* --optim.decay-every?"),
     ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
 def test_bad_options_are_refused_in_one_line(tmp_path, capsys, options, message):
     argv = _command(tmp_path / "run", *options)[3:]
@@ -116,8 +162,17 @@ def test_bad_options_are_refused_in_one_line(tmp_path, capsys, options, message)
     assert e.value.code == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and shown.count("\n") == 1
-    assert pytest.importorskip("re").search(message, shown), shown
+    assert re.search(message, shown), shown
     assert not (tmp_path / "run").exists()
+
+
+def test_the_help_lists_networks_and_data_sets(capsys):
+    with pytest.raises(SystemExit) as e:
+        prototypes.main(["--help"])
+    assert e.value.code == 0
+    shown = capsys.readouterr().out
+    for name in (*NAMES, *BY_CLASS, "import path"):
+        assert name in shown
 
 
 def test_a_damaged_cache_is_refused_in_one_line(tmp_path, capsys, blobs):

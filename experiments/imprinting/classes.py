@@ -1,0 +1,132 @@
+"""What a seed of an imprinting study makes of a data set: classes and examples."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.imprinting.config import Config
+from experiments.imprinting.members import Imprinted
+from experiments.inputs import moments
+from jaxfer.data import Images, base_and_novel, few_examples
+from jaxfer.models import Pixels
+
+
+class ClassSplit(NamedTuple):
+    """Base and novel classes of a seed.
+
+    Attributes:
+        names: base classes, then novel ones; a label is a position among them.
+        base: number of base classes.
+        train: labels of the training images.
+        test: labels of the test images.
+        few: `[novel, most]`, rows of the novel examples, nested: those of a smaller n
+            come first.
+        counts: `[novel]`, how many of them a class really has.
+        pixels: preprocessing.
+    """
+
+    names: tuple[str, ...]
+    base: int
+    train: np.ndarray
+    test: np.ndarray
+    few: np.ndarray
+    counts: np.ndarray
+    pixels: Pixels
+
+    def owners(self, n: int, first: int) -> np.ndarray:
+        """`[novel, n]`, the class of each of the first n examples; -1 for no example.
+
+        Args:
+            n: examples per class.
+            first: the number of the first novel class.
+        """
+        novel = np.arange(len(self.few), dtype=np.int32)[:, None]
+        real = np.arange(n) < self.counts[:, None]
+        return np.where(real, first + novel, -1).astype(np.int32)
+
+
+class TrainSet(NamedTuple):
+    """What a network trains on.
+
+    Attributes:
+        rows: positions among the training images.
+        labels: classes, from 0.
+        names: of the classes.
+        counts: examples of each class that count, of those among the rows.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    counts: np.ndarray
+
+
+def split_classes(config: Config, train: Images, test: Images, seed: int) -> ClassSplit:
+    """The base and novel classes of a seed, and the novel examples.
+
+    Raises:
+        ValueError: no base class or no novel one, or a novel class with fewer examples
+            than the largest n.
+    """
+    data, names = config.data, train.class_names
+    if data.base_min_images is None:
+        base, novel = base_and_novel(names, data.base, seed if data.shuffled else None)
+    else:
+        counts = np.bincount(train.labels, minlength=len(names))
+        many = counts >= data.base_min_images
+        if many.all() or not many.any():
+            raise ValueError(
+                f"expected some classes with data.base_min_images = "
+                f"{data.base_min_images} training images and some without, got "
+                f"{many.sum()} of {len(names)}"
+            )
+        order = np.argsort(~many, kind="stable")
+        base, novel = base_and_novel([names[i] for i in order], int(many.sum()))
+    number = {name: i for i, name in enumerate((*base, *novel))}
+    new = np.array([number[name] for name in names], np.int32)
+    few, counts = few_examples(
+        train, novel, most_shots(config), seed, allow_fewer=data.allow_fewer
+    )
+    labels = new[train.labels]
+    _, height, width, _ = train.images.shape
+    pixels = Pixels(np.float32(127.5), np.float32(127.5), (height, width))
+    if data.pixels == "moments":
+        pixels = moments(train, np.flatnonzero(labels < len(base)))
+    return ClassSplit(
+        (*base, *novel), len(base), labels, new[test.labels], few, counts, pixels
+    )
+
+
+def most_shots(config: Config) -> int:
+    """The largest n of a study."""
+    shots = [config.shots, config.side_shots]
+    for rows in (config.tuned, config.transfer, config.joint):
+        shots += [rows.shots] * bool(rows.seeds)
+    return max(n for found in shots for n in found)
+
+
+def train_set(split: ClassSplit, network: Imprinted) -> TrainSet:
+    """The examples of a network.
+
+    All novel examples are among the rows whatever n, and the counts say how many of
+    each class are used: so one compiled step serves every n.
+    """
+    novel, most = split.few.shape
+    rows, labels = split.few.reshape(-1), np.repeat(np.arange(novel), most)
+    counts = np.minimum(split.counts, network.n)
+    names = split.names[split.base :]
+    if not network.novel_only:
+        known = np.flatnonzero(split.train < split.base)
+        own = split.train[known]
+        names = split.names[: split.base]
+        known_counts = np.bincount(own, minlength=split.base)
+        if network.n:
+            names = split.names
+            rows = np.concatenate([known, rows])
+            labels = np.concatenate([own, labels + split.base])
+            counts = np.concatenate([known_counts, counts])
+        else:
+            rows, labels, counts = known, own, known_counts
+    return TrainSet(
+        rows.astype(np.int32), labels.astype(np.int32), names, counts.astype(np.int32)
+    )

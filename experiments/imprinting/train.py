@@ -1,0 +1,311 @@
+"""How the networks of an imprinting study train and are measured."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from experiments.imprinting.classes import (
+    TrainSet,
+    split_classes,
+    train_set,
+)
+from experiments.imprinting.config import PAIRS, Config
+from experiments.imprinting.measure import Embedded, gallery_images, measure, score
+from experiments.imprinting.members import MEASURE, Imprinted
+from experiments.imprinting.rows import imprinted, with_novel
+from experiments.studies import keep, shared_mesh
+from jaxfer import heads, models, nets, sharding, study
+from jaxfer.compilation import jit
+from jaxfer.config import what_of
+from jaxfer.data import Images, random_crop
+from jaxfer.data.augment import Crop
+from jaxfer.data.feed import in_blocks, place
+from jaxfer.data.sampling import Sampler
+from jaxfer.episodes import check_episode, class_table
+from jaxfer.keys import COPIES, HEAD, key_of
+from jaxfer.models import Examples, Model, Pixels, Recipe
+from jaxfer.types import EVAL, Head, Net, Params, State
+
+GALLERY = "gallery.npz"
+# Of a network's parameters, kernels decay; rows of a head are as long as they like.
+_DECAY = (("net/**/kernel", True), ("**", False))
+
+
+class Trainer:
+    """The images of a study on the devices, and the networks to train on them."""
+
+    def __init__(
+        self, config: Config, workdir: Path, train: Images, test: Images
+    ) -> None:
+        """Put the images on the devices, unless they are to be streamed."""
+        shape = tuple(train.images.shape[1:])
+        self.image_shape = (*config.augment.window(*shape[:2]), shape[2])
+        self.config, self.workdir = config, workdir
+        self.train_set, self.test_set = train, test
+        self.mesh = sharding.make_mesh(config.devices or 1)
+        self.images = place(train, self.mesh, limit=config.run.limit)
+        self.test_images = place(test, limit=config.run.limit)
+        self.split = cache(lambda seed: split_classes(config, train, test, seed))
+        self.base = cache(self._base)
+        self.embedded = lru_cache(1)(self._embedded)
+
+    def net(self, dim: int) -> Net:
+        """The network with an embedding of some dimensions."""
+        return nets.as_net(self.config.net.build(dim=dim), self.image_shape)
+
+    def member(self, network: Imprinted) -> study.Member:
+        """A network as a member of the study's queue.
+
+        Raises:
+            ValueError: too few examples.
+        """
+        config, split = self.config, self.split(network.seed)
+        spec = {
+            **what_of(config),
+            "data": [self.train_set.fingerprint, self.test_set.fingerprint],
+            "classes": hashlib.sha256(repr(split.names).encode()).hexdigest()[:16],
+            **network._asdict(),
+        }
+        needs = (network.source.name,) if network.source else ()
+        if network.row == MEASURE:
+            return study.Member(network.name, spec, needs, float(len(split.test)))
+        recipe = self.recipe(network)
+        num_steps, _ = models.steps_of(recipe, len(split.train))
+        work = float(num_steps * config.batch)
+        return study.Member(network.name, spec, needs, work)
+
+    def program(self, network: Imprinted) -> Any:
+        """Networks with an equal value share a compiled program."""
+        if network.row == MEASURE:
+            return network
+        examples = train_set(self.split(network.seed), network)
+        return network.row, network.dim, network.loss, network.n, len(examples.rows)
+
+    def recipe(self, network: Imprinted) -> Recipe:
+        """How a network trains.
+
+        Raises:
+            ValueError: fewer examples of base classes than a batch or groups need.
+        """
+        config, split = self.config, self.split(network.seed)
+        base = int((split.train < split.base).sum())
+        if base < config.batch:
+            raise ValueError(
+                f"expected at least a batch of {config.batch} examples of base "
+                f"classes, got {base}"
+            )
+        sampler = Sampler("class" if network.n else "epoch")
+        if network.loss in PAIRS:
+            sampler = Sampler("groups", config.group)
+            examples = train_set(split, network)
+            check_episode(
+                class_table(examples.labels, num_classes=len(examples.names)),
+                examples.names,
+                way=config.batch // config.group,
+                shot=config.group - 1,
+                n_query=1,
+                where=f"the base classes, for batches of {network.loss}",
+            )
+        epochs = config.epochs
+        if network.source is not None:
+            epochs = config.finetune_epochs
+        elif network.row != "base":
+            epochs += config.finetune_epochs
+        optim = config.finetune if network.source else config.optim
+        return Recipe(
+            optim,
+            loss=network.loss if network.loss != "linear" else "softmax",  # type: ignore[arg-type]
+            sampler=sampler,
+            epochs=epochs,
+            steps=config.transfer_steps if network.novel_only else None,
+            per_epoch=base // config.batch,
+            batch=config.batch,
+            accumulate=config.accumulate,
+            augment=config.augment,
+            decay=_DECAY,
+            margin=config.margin,
+        )
+
+    def train(self, networks: Sequence[Imprinted], folder: Path) -> list[study.Record]:
+        """Train or measure networks that share a program; one record each."""
+        if networks[0].row == MEASURE:
+            return [self._measured(network, folder) for network in networks]
+        recipe = self.recipe(networks[0])
+        examples = [train_set(self.split(n.seed), n) for n in networks]
+        sources = [self.base(n.source) if n.source else None for n in networks]
+        begun = [*map(self._head, networks, examples, sources)]
+        every = 0
+        if networks[0].n:
+            # On novel classes alone there are no epochs to speak of.
+            steps, per_epoch = models.steps_of(recipe, 1)
+            every = max(1, steps // 10) if networks[0].novel_only else per_epoch
+        trained = models.train_population(
+            self.net(networks[0].dim),
+            self.images,
+            [*map(self._examples, networks, examples)],
+            recipe,
+            heads=begun,
+            starts=sources,
+            mesh=shared_mesh(self.config, self.mesh, len(networks)),
+            workdir=folder,
+            evaluate=(lambda i, model: self._tested(networks[i], model)[0])
+            if every
+            else None,
+            eval_every=every,
+            options=self.config.run.without_last_save(),
+        )
+        return [*map(self._record, networks, trained)]
+
+    def _examples(self, network: Imprinted, examples: TrainSet) -> Examples:
+        return Examples(
+            examples.rows,
+            examples.labels,
+            self.split(network.seed).pixels,
+            key_of(network.name),
+            examples.names,
+            examples.counts,
+        )
+
+    def _head(
+        self, network: Imprinted, examples: TrainSet, source: Model | None
+    ) -> Head | None:
+        """The classifier that a network starts with."""
+        config, split = self.config, self.split(network.seed)
+        if network.loss in PAIRS:
+            return None
+        key = jax.random.fold_in(key_of(network.name), HEAD)
+        classes = len(examples.names)
+        if network.loss == "linear":
+            return heads.linear_head(key, network.dim, classes)
+        head = heads.cosine_head(key, network.dim, classes, scale=config.scale)
+        if config.scale_per_class:
+            scales = jnp.full((classes,), config.scale, jnp.float32)
+            head = dataclasses.replace(head, scale=scales)
+        if source is None:
+            return head
+        assert source.head is not None  # noqa: S101
+        alone = network.novel_only
+        rows = head.weight[-len(split.few) :]
+        head = with_novel(source.head, rows, alone=alone)
+        if "imprinting" not in network.row:
+            return head
+        few = split.few[:, : network.n]
+        z = self._embed(source, few.reshape(-1))
+        return imprinted(head, z, split.owners(network.n, 0 if alone else split.base))
+
+    def _record(self, network: Imprinted, trained: models.Trained) -> study.Record:
+        model, training = keep(self.workdir, network.name, trained)
+        scores: dict[str, float] = {}
+        row = network.row
+        # Base networks of other losses are measured by their embeddings alone.
+        if row != "base" or network.loss == "softmax":
+            scores, _ = self._tested(network, model)
+            row = "base_classifier" if row == "base" else row
+        shown = ", ".join(
+            f"{k} {v:.2f}" for k, v in scores.items() if "balanced" not in k
+        )
+        return {
+            "rows": {row: scores} if scores else {},
+            "headline": shown or "trained",
+            "epochs": [dict(line) for line in trained.history],
+            **training,
+        }
+
+    def _tested(
+        self, network: Imprinted, model: Model
+    ) -> tuple[dict[str, float], list[float]]:
+        """The scores of a trained head on the test images of its classes."""
+        split = self.split(network.seed)
+        labels, base = split.test, split.base
+        rows = np.arange(len(labels), dtype=np.int32)
+        if network.novel_only:
+            rows = np.flatnonzero(labels >= base)
+        elif not network.n:
+            rows = np.flatnonzero(labels < base)
+        assert model.head is not None  # noqa: S101
+        z = models.embed(model, self.test_images.items, rows=rows)
+        predicted = models.predict_labels(model.head, z)
+        predicted = np.where(predicted < 0, -1, predicted + base * network.novel_only)
+        return score(predicted, labels[rows], base, len(split.names))
+
+    def _base(self, network: Imprinted) -> Model:
+        folder = study.member_folder(self.workdir, network.name)
+        return models.load_model(folder, self.net(network.dim))
+
+    def _embedded(self, base: Imprinted) -> Embedded:
+        """Test images and novel examples, as a base network embeds them."""
+        model, split = self.base(base), self.split(base.seed)
+        few = split.few.reshape(-1)
+        size, copies = (*split.few.shape, -1), None
+        if base.loss == "softmax":
+            key = jax.random.fold_in(key_of(base.name), COPIES)
+            copies = jnp.stack(
+                [
+                    self._embed(model, few, jax.random.fold_in(key, i)).reshape(size)
+                    for i in range(self.config.copies)
+                ],
+                axis=2,
+            )
+        return Embedded(
+            models.embed(model, self.test_images.items),
+            self._embed(model, few).reshape(size),
+            copies,
+        )
+
+    def _embed(self, model: Model, rows: np.ndarray, key: Any = None) -> Array:
+        """The embeddings of training images, moved at random where a key is given.
+
+        The images lie on all devices of the study, the test images on one: what comes
+        of both has to meet, so this is bound to none.
+        """
+        if key is None:
+            z = models.embed(model, self.images.items, rows=rows)
+        else:
+            crop = self.config.augment
+            z = embed_moved(model, self.images.items, rows, crop, key)
+        return jnp.asarray(jax.device_get(z))
+
+    def _measured(self, network: Imprinted, folder: Path) -> study.Record:
+        """What a base network makes of novel classes without training; a gallery."""
+        config, base = self.config, network.source
+        assert base is not None  # noqa: S101
+        split = self.split(network.seed)
+        known = self.base(base).head if network.loss == "softmax" else None
+        record, predicted = measure(network, split, known, self.embedded(base))
+        if predicted is not None and network.n == min(config.shots):
+            train, test = self.train_set, self.test_set
+            shown = gallery_images(split, network.seed, predicted, train, test)
+            np.savez(folder / GALLERY, **shown)  # type: ignore[arg-type]
+        return record
+
+
+def embed_moved(
+    model: Model, items: Any, rows: np.ndarray, crop: Crop, key: Array
+) -> Array:
+    """The embeddings of images moved at random, each by a key of its own row."""
+    run = _moved(model.net, crop)
+    params, state, pixels = model.params, model.state, model.pixels
+    blocks = in_blocks(
+        lambda x, at: run(params, state, pixels, x, jnp.asarray(at), key), items, rows
+    )
+    return jnp.concatenate([*blocks])
+
+
+@lru_cache(16)
+def _moved(net: Net, crop: Crop) -> Callable[..., Array]:
+    def run(
+        params: Params, state: State, pixels: Pixels, x: Array, at: Array, key: Array
+    ) -> Array:
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(at)
+        moved = random_crop(keys, models.prepare(pixels, x), crop)
+        return net.apply(params, state, moved, mode=EVAL)[0]
+
+    return jit(run)

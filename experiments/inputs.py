@@ -1,0 +1,159 @@
+"""Options that experiments share: data, network, and how images become both parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxfer import nets
+from jaxfer.config import how
+from jaxfer.data import Images, load
+from jaxfer.models import Pixels
+from jaxfer.nets import AnyNet
+
+# Names of earlier versions, and what replaced them.
+_RENAMED = {
+    "eight": "AlexNetSmall",
+    "eight_batch_norm": "AlexNetSmall with --net.normalize True",
+    "inception_v1": "InceptionV1",
+    "resnet20": "ResNet20",
+    "linear": "Flatten",
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images with their classes; the parts share classes and split their examples."""
+
+    name: str = "cifar100"
+    """Data set: caltech_birds2011, cifar100, folder, glyphs, i_naturalist2017,
+    omniglot."""
+    train: str = "trainval"
+    """Part to train on: train, or trainval for train and val together."""
+    test: str = "test"
+    """Part to test on: test, or val to choose options by."""
+    classes: int | None = None
+    """Use only the first so many classes; default: all."""
+    min_images: int = 1
+    """Leave out classes with fewer training images."""
+    side: int | None = None
+    """Pixels per side to shrink images to, or to resize photographs to; default:
+    unchanged; 256 for photographs. A cache of photographs has the side it was written
+    with."""
+    exclude: str | None = None
+    """File that names photographs to leave out."""
+    dir: str | None = how(None)
+    """Data directory; default: $JAXFER_DATA, else the TFDS default."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The backbone. An option that is not set has the default of the architecture."""
+
+    name: str = "AlexNetSmall"
+    """AlexNetSmall, Conv4, Flatten, InceptionV1, ResNet20, or an import path such as
+    my_package:make_net to a function that returns a network."""
+    width: int | None = None
+    """Channels of the first convolution."""
+    dense: int | None = None
+    """Units of the dense layers of AlexNetSmall."""
+    dropout: float | None = None
+    """Share of units that dropout drops, in [0, 1)."""
+    normalize: bool | None = None
+    """Use BatchNorm in AlexNetSmall."""
+    bn_scale_init: Literal["ones", "uniform"] | None = None
+    """Initial BatchNorm scales of Conv4: ones, or drawn from U(0, 1)."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Precision of activations; parameters and statistics stay float32."""
+
+    def build(self, *, dim: int | None = None) -> AnyNet:
+        """The network, with a linear layer `embedding` where a dimension is given.
+
+        Raises:
+            ValueError: an unknown name, or an option that the architecture lacks.
+        """
+        if self.name in _RENAMED:
+            raise ValueError(
+                f"the network {self.name!r} is now called {_RENAMED[self.name]}"
+            )
+        set_ = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+        set_ = {name: value for name, value in set_.items() if value is not None}
+        if not 0 <= set_.get("dropout", 0) < 1:
+            raise ValueError(f"expected net.dropout in [0, 1), got {set_['dropout']}")
+        for name in ("width", "dense"):
+            if not set_.get(name, 1) > 0:
+                raise ValueError(f"expected net.{name} of at least 1, got {set_[name]}")
+        if dim is not None:
+            set_["dim"] = dim
+        return nets.by_name(self.name, **set_)
+
+
+def load_parts(data: Data, *, limit: float) -> tuple[Images, Images]:
+    """The training and the test images of the chosen classes.
+
+    Args:
+        data: which.
+        limit: gigabytes up to which images are read into memory.
+
+    Raises:
+        ValueError: data that are not there, or no class with enough images.
+    """
+    parts = load(
+        data.name,
+        (data.train, data.test),
+        data.dir,
+        by="example",
+        limit=limit * 1e9,
+        side=data.side,
+        exclude=data.exclude,
+    )
+    train, test = parts[data.train], parts[data.test]
+    counts = np.bincount(train.labels, minlength=train.num_classes)
+    chosen = [
+        name
+        for name, count in zip(train.class_names, counts, strict=True)
+        if count >= data.min_images
+    ]
+    chosen = chosen[: data.classes]
+    if not chosen:
+        raise ValueError(
+            f"expected classes with data.min_images = {data.min_images} training "
+            f"images, got at most {counts.max()} in {train.name}"
+        )
+    if len(chosen) < train.num_classes:
+        train, test = (x.take_classes(chosen, name=x.name) for x in (train, test))
+    size = (train.images.nbytes + test.images.nbytes) / 1e9
+    return (train, test) if size > limit else (train.in_memory(), test.in_memory())
+
+
+def moments(images: Images, rows: np.ndarray, block: int = 1000) -> Pixels:
+    """Preprocessing by the mean image of some images and the deviation of their pixels.
+
+    Args:
+        images: all of them.
+        rows: those that count.
+        block: images read at a time.
+    """
+    shape = images.images.shape[1:]
+    total, squares = np.zeros(shape), 0.0
+    for start in range(0, len(rows), block):
+        part = images.images[rows[start : start + block]].astype(np.float64)
+        total += part.sum(axis=0)
+        squares += float((part * part).sum())
+    mean = total / len(rows)
+    variance = max(squares / (len(rows) * mean.size) - mean.mean() ** 2, 1e-12)
+    return Pixels(
+        mean.astype(np.float32), np.float32(variance**0.5), (shape[0], shape[1])
+    )
+
+
+def check_different(name: str, found: Sequence[Any], *, needed: bool = False) -> None:
+    """Refuse an option that lists a value twice, or nothing where something is needed.
+
+    Raises:
+        ValueError: such a list.
+    """
+    if len(set(found)) < len(found) or (needed and not found):
+        some = "one or more different values" if needed else "different values"
+        raise ValueError(f"expected {some} for {name}, got {list(found)}")

@@ -1,0 +1,123 @@
+"""The networks of a layer-transfer study: one treatment at one n for one target task.
+
+Everything that a network draws depends on its name alone, so it comes out the same in
+any study, in any order and after any stop.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments.layer_transfer.config import Config
+from jaxfer.data import halve
+from jaxfer.transfer import Treatment, treatments
+
+# Logistic regression is not a treatment of the network.
+PIXELS = "pixels"
+
+
+class Target(NamedTuple):
+    """A task: one half of a class split, trained with a given seed."""
+
+    grid: str
+    split: int
+    half: str
+    seed: int
+    classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """A name that is unique within a study."""
+        return f"{self.grid}-{self.split}{self.half}-seed{self.seed}"
+
+
+class Transfer(NamedTuple):
+    """One network of a study.
+
+    Attributes:
+        target: its task.
+        other: the other half of the same split, where there is one.
+        treatment: how it starts and what trains; None for logistic regression.
+    """
+
+    target: Target
+    other: Target | None
+    treatment: Treatment | None
+
+    @property
+    def kind(self) -> str:
+        """The name of the treatment."""
+        return self.treatment.name if self.treatment else PIXELS
+
+    @property
+    def n(self) -> int:
+        """Layers copied or frozen; 0 where the treatment has no n."""
+        return self.treatment.n if self.treatment else 0
+
+    @property
+    def name(self) -> str:
+        """A name that is unique within a study."""
+        at = f"-n{self.n}" if self.n else ""
+        return f"{self.target.name}-{self.kind}{at}"
+
+    @property
+    def source(self) -> str | None:
+        """The name of the base network that it copies from."""
+        if self.treatment is None or self.treatment.source == "none":
+            return None
+        task = self.target if self.treatment.source == "self" else self.other
+        return None if task is None else f"{task.name}-base"
+
+
+def transfers(
+    config: Config, class_names: Sequence[str], num_layers: int
+) -> list[Transfer]:
+    """All networks of a study, each after the one it copies from.
+
+    Args:
+        config: the study.
+        class_names: of the data set.
+        num_layers: of the net. Treatments that copy more layers than there are at some
+            n are left out there.
+
+    Raises:
+        ValueError: a rule that does not halve the classes, or an n or a treatment that
+            no layer of the net fits.
+    """
+    if most := [n for n in config.layers if n > num_layers]:
+        raise ValueError(
+            f"expected layers of at most the {num_layers} layers of the net, got {most}"
+        )
+    found = []
+    for grid_name, grid in config.grids().items():
+        kinds = [name for name in grid.treatments if name != PIXELS]
+        fits = [
+            t
+            for t in treatments(kinds, config.layers)
+            if not t.extra_copied or t.n + t.extra_copied <= num_layers
+        ]
+        if lost := sorted(set(kinds) - {t.name for t in fits}):
+            raise ValueError(
+                f"{grid_name}.treatments: {lost} copy more than the {num_layers} "
+                f"layers of the net at every n of {list(config.layers)}"
+            )
+        asked: list[Treatment | None] = [*fits]
+        asked += [None] * (PIXELS in grid.treatments)
+        for split, seed in itertools.product(grid.splits, grid.seeds):
+            if grid.by == "whole":
+                halves = {"W": tuple(class_names)}
+            else:
+                a, b = halve(class_names, grid.by, split)
+                halves = {"A": a, "B": b}
+            targets = [
+                Target(grid_name, split, half, seed, classes)
+                for half, classes in halves.items()
+            ]
+            others = [*reversed(targets)] if len(targets) > 1 else [None]
+            found += [
+                Transfer(target, other, treatment)
+                for target, other in zip(targets, others, strict=True)
+                for treatment in asked
+            ]
+    # Base networks first and what they are compared with, then all treatments of an n.
+    return sorted(found, key=lambda m: (m.kind != "base", m.n))

@@ -1,0 +1,148 @@
+"""What a layer-transfer study finds: tidy rows, means with intervals, findings."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.layer_transfer.claims import OVER, claims
+from experiments.layer_transfer.config import Config
+from experiments.layer_transfer.members import Transfer
+from experiments.studies import about, tidy
+from jaxfer import config as configs
+from jaxfer import runlog, stats
+from jaxfer.claims import judge, select
+from jaxfer.data import Images
+from jaxfer.stats import Summary, decouple
+from jaxfer.study import Record
+
+_SCORES = ("accuracy", "balanced_accuracy", "train_accuracy")
+
+
+def make_result(
+    config: Config,
+    queue: Sequence[Transfer],
+    records: Mapping[str, Record],
+    train: Images,
+    test: Images,
+    published: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The content of result.json, of the networks that are done.
+
+    A network counts once there is the base network that it is compared with.
+    """
+    lacking = [m.name for m in queue if m.name not in records]
+    queue = [m for m in queue if not {m.name, f"{m.target.name}-base"} & {*lacking}]
+    rows = tidy_rows(queue, records)
+    metrics = summaries(rows)
+    layers = sorted({row["n"] for row in rows if row["n"]})
+    targets = {m.target.name: m.target for m in queue}
+    return {
+        "experiment": "layer_transfer",
+        "config": configs.to_json(config),
+        "reference": runlog.compare(metrics, published),
+        "metrics": metrics,
+        "findings": judge(rows, claims(layers)),
+        "rows": rows,
+        "lacking": lacking,
+        "classes": {name: list(target.classes) for name, target in targets.items()},
+        "seed": sorted({target.seed for target in targets.values()}),
+        **about(records, train, test, config.data, devices=config.devices or 1),
+    }
+
+
+def tidy_rows(
+    queue: Sequence[Transfer], records: Mapping[str, Record]
+) -> list[dict[str, Any]]:
+    """One row per network and score, and what follows from several networks.
+
+    Beside accuracies there is, for each network, its difference from the base network
+    of the same task ("minus_base"); and at each n the two losses of frozen transfer,
+    rows of the treatments "co_adaptation" (base - BnB) and "specificity" (BnB - AnB).
+    """
+    rows = []
+    for m in queue:
+        target = m.target
+        properties = {
+            "member": m.name,
+            "grid": target.grid,
+            "target": target.name,
+            "split": target.split,
+            "half": target.half,
+            "seed": target.seed,
+            "treatment": m.kind,
+            "n": m.n,
+        }
+        scores = {name: records[m.name][name] for name in _SCORES}
+        base = records[f"{target.name}-base"]["accuracy"]
+        rows += tidy(properties, {**scores, "minus_base": scores["accuracy"] - base})
+    by_network = {
+        (row["target"], row["treatment"], row["n"]): row
+        for row in select(rows, metric="accuracy")
+    }
+    for (target, treatment, n), row in by_network.items():
+        bnb = by_network.get((target, "BnB", n))
+        if treatment != "AnB" or bnb is None:
+            continue
+        base = by_network[target, "base", 0]["value"]
+        for loss, value in (
+            ("co_adaptation", base - bnb["value"]),
+            ("specificity", bnb["value"] - row["value"]),
+        ):
+            properties = {k: v for k, v in row.items() if k not in ("member", "value")}
+            rows.append(
+                {**properties, "treatment": loss, "metric": "loss", "value": value}
+            )
+    return rows
+
+
+def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Means over splits and seeds with 95% intervals, by grid, n and treatment.
+
+    The two halves of a split share base networks, so they are averaged first.
+    """
+    places = dict.fromkeys((row["grid"], row["n"], row["treatment"]) for row in rows)
+    found = {}
+    for grid, n, treatment in places:
+        own = select(rows, grid=grid, n=n, treatment=treatment)
+        place = f"{grid}/n{n}/{treatment}"
+        for metric in dict.fromkeys(row["metric"] for row in own):
+            if (treatment, metric) != ("base", "minus_base"):
+                values = repetitions(select(own, metric=metric))
+                found[f"{place}/{metric}"] = _metric(
+                    stats.summarize([*values.values()])
+                )
+        accuracy = select(own, metric="accuracy")
+        base = select(rows, grid=grid, treatment="base", metric="accuracy")
+        if accuracy and treatment != "base":
+            # As in the paper, where networks of different tasks are not paired.
+            found[f"{place}/minus_base_unpaired"] = _metric(
+                stats.unpaired(
+                    [row["value"] for row in accuracy], [row["value"] for row in base]
+                )
+            )
+    for grid, n in dict.fromkeys((grid, n) for grid, n, _ in places if n):
+        at = [
+            repetitions(select(rows, grid=grid, metric="accuracy", treatment=t, n=m))
+            for t, m in (("base", 0), ("BnB", n), ("AnB", n))
+        ]
+        if all(at):
+            lost = decouple(*([x[key] for key in at[0]] for x in at))
+            found[f"{grid}/n{n}/decoupling/excess"] = {
+                **_metric(lost.excess),
+                "dominant": lost.dominant,
+            }
+    return found
+
+
+def repetitions(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, float]:
+    """The mean of each repetition, a split and a seed, over its halves."""
+    grouped = defaultdict(list)
+    for row in rows:
+        grouped[tuple(row[name] for name in OVER)].append(row["value"])
+    return {key: float(np.mean(grouped[key])) for key in sorted(grouped)}
+
+
+def _metric(summary: Summary) -> dict[str, Any]:
+    return summary.metric(over="splits and seeds", unit="%")

@@ -1,0 +1,198 @@
+"""How the networks of a layer-transfer study train and are tested."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.inputs import moments
+from experiments.layer_transfer.config import Config
+from experiments.layer_transfer.members import Target, Transfer
+from experiments.studies import keep, shared_mesh
+from jaxfer import heads, models, nets, sharding, stats, study
+from jaxfer.config import what_of
+from jaxfer.data import Images
+from jaxfer.data.feed import place
+from jaxfer.keys import HEAD, key_of
+from jaxfer.models import Examples, Model, Recipe
+from jaxfer.transfer import Stage, Treatment, stages
+from jaxfer.types import Net
+
+
+class Trainer:
+    """The images of a study on the devices, and the networks to train on them."""
+
+    def __init__(
+        self, config: Config, workdir: Path, train: Images, test: Images
+    ) -> None:
+        """Put the images on the devices."""
+        self.config, self.workdir = config, workdir
+        self.train_set, self.test_set = train, test
+        self.mesh = sharding.make_mesh(config.devices or 1)
+        limit = config.run.limit
+        self.images = place(train, self.mesh, limit=limit)
+        self.test_images = place(test, limit=limit)
+        self.image_shape = tuple(train.images.shape[1:])
+        self.net = nets.as_net(config.net.build(), self.image_shape)
+        self.pixels = nets.as_net(nets.Flatten())
+        self.rows = cache(lambda target: class_rows(train, target))
+        self.moments = cache(lambda target: moments(train, self.rows(target)[0]))
+        self.source = cache(self._source)
+
+    def member(self, transfer: Transfer) -> study.Member:
+        """A network as a member of the study's queue.
+
+        Raises:
+            ValueError: too few examples, or too few outputs for the task.
+        """
+        config, target = self.config, transfer.target
+        n = len(self.rows(target)[0])
+        recipe = self.recipe(transfer)
+        num_steps, _ = models.steps_of(recipe, n)
+        if (outputs := self.outputs(target)) < len(target.classes):
+            raise ValueError(
+                f"expected outputs of at least the {len(target.classes)} classes of "
+                f"{target.name}, got {outputs}"
+            )
+        classes = hashlib.sha256(repr(target.classes).encode()).hexdigest()[:16]
+        spec = {
+            **what_of(config),
+            "data": [self.train_set.fingerprint, self.test_set.fingerprint],
+            "classes": classes,
+            "treatment": transfer.kind,
+            "n": transfer.n,
+            "seed": target.seed,
+        }
+        needs = (transfer.source,) if transfer.source else ()
+        work = num_steps * config.batch * _share(self.net, transfer.treatment)
+        return study.Member(transfer.name, spec, needs, work)
+
+    def program(self, transfer: Transfer) -> Any:
+        """Networks with an equal value share a compiled program."""
+        n = len(self.rows(transfer.target)[0])
+        return transfer.kind, transfer.n, n, self.outputs(transfer.target)
+
+    def outputs(self, target: Target) -> int:
+        """Outputs of the classifier of a task."""
+        return self.config.outputs or len(target.classes)
+
+    def recipe(self, transfer: Transfer) -> Recipe:
+        """How a network trains."""
+        config = self.config
+        length = transfer.treatment.length if transfer.treatment else 1
+        return Recipe(
+            config.optim,
+            epochs=length * config.epochs,
+            batch=config.batch,
+            accumulate=config.accumulate,
+            augment=config.augment,
+            frozen_dropout=config.frozen_dropout,
+        )
+
+    def train(self, transfers: Sequence[Transfer], folder: Path) -> list[study.Record]:
+        """Train networks that share a program, save them, and say what they came to."""
+        config, first = self.config, transfers[0]
+        net = self.net if first.treatment else self.pixels
+        recipe = self.recipe(first)
+        begun = [self._start(transfer, net) for transfer in transfers]
+        num_steps, _ = models.steps_of(recipe, len(self.rows(first.target)[0]))
+        plan: Sequence[Stage] = (Stage(),)
+        if first.treatment is not None:
+            plan = stages(net, first.treatment, num_steps)
+        trained = models.train_population(
+            net,
+            self.images,
+            [
+                Examples(
+                    *self.rows(transfer.target),
+                    model.pixels,
+                    key_of(transfer.name),
+                    transfer.target.classes,
+                )
+                for transfer, (model, _) in zip(transfers, begun, strict=True)
+            ],
+            recipe,
+            heads=[model.head for model, _ in begun],
+            starts=[model for model, _ in begun],
+            stages=plan,
+            mesh=shared_mesh(config, self.mesh, len(transfers)),
+            workdir=folder,
+            cache=config.cache,
+            options=config.run.without_last_save(),
+        )
+        return [
+            self._record(transfer, done, taken, transfers)
+            for transfer, done, (_, taken) in zip(
+                transfers, trained, begun, strict=True
+            )
+        ]
+
+    def _start(self, transfer: Transfer, net: Net) -> tuple[Model, tuple[str, ...]]:
+        """The model that a network starts from, and the paths that were copied."""
+        key, target = key_of(transfer.name), transfer.target
+        source = self.source(transfer.source) if transfer.source else None
+        pixels = source.pixels if source else self.moments(target)
+        dim = models.embedding_dim(net, self.image_shape)
+        head = heads.linear_head(
+            jax.random.fold_in(key, HEAD), dim, self.outputs(target)
+        )
+        fresh = models.init_model(net, self.image_shape, key, head=head, pixels=pixels)
+        if transfer.treatment is None:
+            return fresh, ()
+        start, report = models.init_transfer(transfer.treatment, fresh, source)
+        return start, report.taken
+
+    def _source(self, name: str) -> Model:
+        folder = study.member_folder(self.workdir, name)
+        return models.load_model(folder, self.net)
+
+    def _record(
+        self,
+        transfer: Transfer,
+        trained: models.Trained,
+        taken: Sequence[str],
+        together: Sequence[Transfer],
+    ) -> study.Record:
+        model, training = keep(self.workdir, transfer.name, trained)
+        rows, labels = class_rows(self.test_set, transfer.target)
+        seen, seen_labels = (x[: len(rows)] for x in self.rows(transfer.target))
+        scores = self._scores(model, self.test_images, rows, labels)
+        known = self._scores(model, self.images, seen, seen_labels)
+        return {
+            **scores,
+            "train_accuracy": known["accuracy"],
+            "headline": f"{scores['accuracy']:.2f}%",
+            **training,
+            "taken": list(taken),
+            "trained_with": [t.name for t in together],
+        }
+
+    def _scores(
+        self, model: Model, images: Any, rows: np.ndarray, labels: np.ndarray
+    ) -> dict[str, float]:
+        assert model.head is not None  # noqa: S101
+        z = models.embed(model, images.items, rows=rows)
+        predicted = models.predict_labels(model.head, z.reshape(len(rows), -1))
+        return stats.accuracies(predicted, labels, model.head.num_classes)
+
+
+def class_rows(images: Images, target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are of a target's classes, and their labels within the task."""
+    new = np.full(images.num_classes, -1, np.int32)
+    chosen = set(target.classes)
+    numbers = [i for i, name in enumerate(images.class_names) if name in chosen]
+    new[numbers] = np.arange(len(numbers), dtype=np.int32)
+    labels = new[images.labels]
+    rows = np.flatnonzero(labels >= 0).astype(np.int32)
+    return rows, labels[rows]
+
+
+def _share(net: Net, treatment: Treatment | None) -> float:
+    """Roughly what a step of a treatment costs, as a share of a whole step."""
+    if treatment is None or not treatment.frozen or treatment.gradual_unfreezing:
+        return 1.0
+    return 1 - 0.9 * treatment.n / max(len(net.layers), 1)

@@ -1,0 +1,215 @@
+"""How prototypical networks train and are tested."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm.auto import tqdm
+
+from experiments.prototypes.config import Config
+from jaxfer import heads, models, nets, steps
+from jaxfer.data import Images, Resident, load
+from jaxfer.data.feed import episode_feed, take_episode
+from jaxfer.data.resident import table_of
+from jaxfer.episodes import check_episode
+from jaxfer.models import EpisodeShape, Method, Model, Recipe, Trained
+from jaxfer.stopping import Best
+from jaxfer.types import Episode, Mode
+
+# The method whose BatchNorm statistics are those of the test episode.
+TRANSDUCTIVE = "prototypes_transductive"
+
+
+class Run(NamedTuple):
+    """What training ends with.
+
+    Attributes:
+        model: the trained embedding.
+        phases: steps of each phase.
+        trained: of the last phase, for rate and time.
+        compilations: of all phases.
+    """
+
+    model: Model
+    phases: dict[str, dict[str, int]]
+    trained: Trained
+    compilations: int
+
+
+def load_splits(config: Config) -> dict[str, Images]:
+    """Load the parts by split, and refuse what the config cannot have of them.
+
+    Raises:
+        ValueError: data that are not there, or that cannot give such episodes.
+    """
+    data, task, val, test = config.data, config.task, config.val, config.test
+    # Pairs, since one split may serve twice.
+    asked = [
+        (data.train, EpisodeShape(task.way, task.shot, task.query)),
+        (data.val, EpisodeShape(val.way, task.shot, val.query)),
+        (data.retrain, EpisodeShape(task.way, task.shot, task.query)),
+        *(
+            (data.test, EpisodeShape(way, shot, test.query))
+            for way, shot in itertools.product(test.ways, test.shots)
+        ),
+    ]
+    asked = [(split, shape) for split, shape in asked if split]
+    splits = list(dict.fromkeys(split for split, _ in asked))
+    limit = config.run.limit * 1e9
+    loaded = load(data.name, splits, data.dir, limit=limit, side=data.side)
+    tables = {split: table_of(images) for split, images in loaded.items()}
+    for split, shape in asked:
+        names, where = loaded[split].class_names, loaded[split].name
+        check_episode(tables[split], names, where=where, **shape.sizes())
+    return loaded
+
+
+def train(
+    config: Config, workdir: Path, mesh: Any, loaded: Mapping[str, Images]
+) -> Run:
+    """Train from the newest checkpoint, or from the start; then retrain if asked."""
+    data, task, per_step = config.data, config.task, config.episodes_per_step
+    images = loaded[data.train]
+    net = nets.as_net(config.net.build(), images.images.shape[1:])
+    recipe = Recipe(
+        config.optim,
+        episodes=config.episodes,
+        batch=per_step,
+        augment=config.augment,
+    )
+    one = partial(
+        models.train_episodes,
+        net,
+        shape=EpisodeShape(task.way, task.shot, task.query, task.cyclic),
+        recipe=recipe,
+        seed=config.seed,
+        method=method(config),
+        mesh=mesh,
+    )
+    with models.open_run(
+        workdir,
+        fingerprint=" ".join(loaded[split].fingerprint for split in sorted(loaded)),
+        per_step=per_step,
+        unit="episode",
+        options=config.run,
+    ) as run:
+        one = partial(one, workdir=run, options=config.run)
+        best = None
+        if data.val is not None:
+            best = Best(config.val.every // per_step, config.val.patience)
+            validate = make_validate(config, loaded[data.val])
+            first = one(images, evaluate=validate, select=best)
+        else:
+            first = one(images)
+        phases = {"train": {"steps": first.steps, "best_step": first.best_step}}
+        last = first
+        if best is not None and data.retrain is not None:
+            # As the released code: the best validation, counted from 0, plus patience.
+            best_number = first.best_step // best.every - 1
+            last = one(
+                loaded[data.retrain],
+                phase="retrain",
+                num_steps=(best_number + config.val.patience) * best.every,
+            )
+            phases["retrain"] = {"steps": last.steps}
+        assert last.model is not None  # noqa: S101
+        return Run(last.model, phases, last, run.compilations)
+
+
+def method(config: Config) -> Method:
+    """The classifier of episodes."""
+    return models.prototypes(config.distance)
+
+
+def make_validate(
+    config: Config, images: Images
+) -> Callable[[Model], dict[str, float]]:
+    """What gives the validation loss and accuracy of a model.
+
+    The classes are embedded once, on running statistics, and new episodes are drawn of
+    the embeddings each time.
+    """
+    val = config.val
+    shape = EpisodeShape(val.way, config.task.shot, val.query)
+
+    def validate(model: Model) -> dict[str, float]:
+        number = model.about["steps"] * config.episodes_per_step // val.every - 1
+        measured = models.measure_episodes(
+            model,
+            images,
+            shape,
+            seed=config.seed,
+            split="val",
+            episodes=val.episodes,
+            first=number * val.episodes,
+            method=method(config),
+        )
+        return {f"val/{name}": float(x.mean()) for name, x in measured.items()}
+
+    return validate
+
+
+def evaluate(
+    config: Config, model: Model, embedded: Resident, images: Resident | Images
+) -> dict[str, np.ndarray]:
+    """Per-episode accuracies in percent, for every way, shot and method."""
+    split, test, accuracies = config.data.test, config.test, {}
+    classify = method(config).logits
+
+    def transductive(episode: Episode) -> Array:
+        together, _ = models.embed_together(
+            model.net, model.params, model.state, episode, Mode("batch", dropout=False)
+        )
+        return classify({}, together)
+
+    methods: dict[str, tuple[Any, Callable[[Episode], Array]]] = {
+        "prototypes": (embedded, partial(classify, {})),
+        "pixel_nearest_neighbour": (images, pixel_logits),
+    }
+    if test.transductive:
+        methods[TRANSDUCTIVE] = (images, transductive)
+    settings = [*itertools.product(test.ways, test.shots, methods)]
+    for way, shot, name in tqdm(settings, "testing", unit="setting"):
+        data, logits = methods[name]
+        shape = dict(way=way, shot=shot, n_query=test.query)
+        # Whole episodes of pixels or activations take memory, embeddings do not.
+        block = 100 if name == "prototypes" else 10
+        measured = steps.evaluate_episodes(
+            steps.make_episode_eval(
+                lambda data, k, shape=shape: take_episode(
+                    data, config.seed, split, k, **shape
+                ),
+                logits,
+            ),
+            episode_feed(
+                data,
+                config.seed,
+                split,
+                **shape,
+                **({} if name == "prototypes" else _reading(config, block)),
+            ),
+            episodes=test.episodes,
+            block=block,
+        )
+        place = f"{split}/{way}way_{shot}shot/{name}/accuracy"
+        accuracies[place] = 100 * measured["accuracy"]
+    return accuracies
+
+
+def _reading(config: Config, block: int) -> dict[str, int]:
+    return {"per_step": block, "workers": config.run.workers}
+
+
+def pixel_logits(episode: Episode) -> Array:
+    """Logits of the nearest support image, pixel by pixel: the plainest baseline."""
+    way, shot = episode.support.shape[:2]
+    flat = jnp.asarray(episode.support).reshape(way * shot, -1)
+    owner = jnp.repeat(jnp.arange(way, dtype=jnp.int32), shot)
+    head = heads.nearest_head(flat, owner, num_classes=way)
+    query = jnp.asarray(episode.query)
+    return heads.head_logits(head, query.reshape(*query.shape[:2], -1))

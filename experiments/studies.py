@@ -1,0 +1,171 @@
+"""What the studies of two papers share: the queue at work, and their result."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from experiments.inputs import Data
+from jaxfer import models, runlog, sharding, study
+from jaxfer import workdir as workdirs
+from jaxfer.claims import findings_table
+from jaxfer.data import Images
+from jaxfer.models import Model, Trained
+
+
+class Training(Protocol):
+    """How the networks of a study train."""
+
+    def member(self, item: Any, /) -> study.Member:
+        """A network as a member of the queue."""
+        ...
+
+    def program(self, item: Any, /) -> Any:
+        """Networks with an equal value share a compiled program."""
+        ...
+
+    def train(self, items: Sequence[Any], folder: Path, /) -> list[study.Record]:
+        """Train networks that share a program; one record each."""
+        ...
+
+
+def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
+    """The devices among which a population divides, or the batch of one network.
+
+    Args:
+        config: of the study.
+        mesh: of all its devices.
+        members: networks that train at once.
+    """
+    batch = config.batch // config.accumulate
+    shared = int(np.gcd(members if members > 1 else batch, mesh.size))
+    return mesh if shared == mesh.size else sharding.make_mesh(shared)
+
+
+def keep(workdir: Path, name: str, trained: Trained) -> tuple[Model, study.Record]:
+    """Save the model of a member; the model, and what its record says of training."""
+    model = trained.model
+    assert model is not None  # noqa: S101
+    model = models.with_about(model, {**model.about, "member": name})
+    models.save_model(study.member_folder(workdir, name) / models.FILE, model)
+    return model, {
+        "steps": trained.steps,
+        "examples_per_s": trained.rate,
+        "wall_s": trained.wall_s,
+        "compile_s": trained.compile_s,
+        "compilations": trained.compilations,
+    }
+
+
+def train_study(
+    config: Any,
+    workdir: Path,
+    trainer: Training,
+    items: Callable[[Any], Sequence[Any]],
+) -> tuple[Any, Sequence[Any], dict[str, study.Record]]:
+    """Train the networks that a study lacks.
+
+    Args:
+        config: as asked for; a study that is there may grow by it.
+        workdir: the study's folder.
+        trainer: trains them.
+        items: the networks of a config, each after those it needs; each has a `name`.
+
+    Returns:
+        The config and networks of the whole study, earlier ones included, and the
+        records of those that are done. A study may lack networks that nobody asked for
+        yet, or that another process has not finished.
+
+    Raises:
+        KeyboardInterrupt: stopped on request, after saving.
+        ValueError: a study of other options or data in the folder, or members that
+            cannot be trained.
+    """
+    asked = {item.name: item for item in items(config)}
+    members = [trainer.member(item) for item in asked.values()]
+    workdirs.make_workdir(workdir)
+    with study.report_lock(workdir):
+        whole = workdirs.join_workdir(workdir, config)
+    each = 1 if jax.default_backend() == "cpu" else 8
+    study.run_members(
+        workdir,
+        members,
+        lambda group, folder: trainer.train([asked[m.name] for m in group], folder),
+        program=lambda member: trainer.program(asked[member.name]),
+        at_once=config.population or each * (config.devices or 1),
+        redo=config.redo,
+    )
+    every = items(whole)
+    found = study.recorded(workdir, [trainer.member(item) for item in every])
+    if lacking := len(every) - len(found):
+        print(f"{lacking} members of this study are not done: its result lacks them")
+    return whole, every, found
+
+
+def import_figures(experiment: str) -> Any:
+    """The module that draws figures; None, which is said, without matplotlib."""
+    try:
+        return importlib.import_module(f"experiments.{experiment}.figures")
+    except ImportError as e:
+        if e.name != "matplotlib":
+            raise
+        print("no figures: matplotlib is not installed (the 'plot' extra)")
+        return None
+
+
+def finish(workdir: Path, result: dict[str, Any], *, figures: bool) -> dict[str, Any]:
+    """Print the findings of a study, draw its figures, and write its result.
+
+    Args:
+        workdir: the study's folder.
+        result: the content of result.json.
+        figures: whether the experiment's module `figures` draws it.
+    """
+    print(findings_table(result["findings"]))
+    if figures and (module := import_figures(result["experiment"])) is not None:
+        module.draw(workdir, result)
+    runlog.write_json(workdir / "result.json", result)
+    return result
+
+
+def about(
+    records: Mapping[str, study.Record],
+    train: Images,
+    test: Images,
+    data: Data,
+    *,
+    devices: int,
+) -> dict[str, Any]:
+    """What a result says of the networks, data and machine as a whole."""
+    rates = [r["examples_per_s"] for r in records.values() if r.get("examples_per_s")]
+    return {
+        "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
+        "compilations": sum(r.get("compilations", 0) for r in records.values()),
+        **runlog.environment(jax.devices()[:devices]),
+        "processes": jax.process_count(),
+        "dataset_fingerprint": {
+            data.train: train.fingerprint,
+            data.test: test.fingerprint,
+        },
+        "parts": {
+            data.train: {"images": len(train.labels), "classes": train.num_classes},
+            data.test: {"images": len(test.labels), "classes": test.num_classes},
+        },
+        "wall_s": sum(r.get("wall_s", 0.0) for r in records.values()),
+        **({"data": "simulated"} if test.simulated else {}),
+    }
+
+
+def tidy(properties: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict]:
+    """One row per score of a network.
+
+    Example:
+        >>> tidy({"n": 1}, {"accuracy": 50.0})
+        [{'n': 1, 'metric': 'accuracy', 'value': 50.0}]
+    """
+    return [
+        {**properties, "metric": name, "value": value} for name, value in scores.items()
+    ]

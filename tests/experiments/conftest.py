@@ -1,0 +1,35 @@
+"""Fixtures that tests of experiments share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def kill_imprinting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run an imprinting study up to a call of its training steps, which fails."""
+    from experiments.imprinting.__main__ import run
+    from jaxfer.models import batches
+
+    real, calls = batches.make_step, []
+
+    def kill(config: Any, workdir: Path, *, call: int) -> None:
+        def dying(program: Any) -> Callable[..., Any]:
+            step = real(program)
+
+            def counted(*args: Any, **how: Any) -> Any:
+                calls.append(1)
+                if len(calls) == call:
+                    raise MemoryError("killed")
+                return step(*args, **how)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(batches, "make_step", dying)
+            with pytest.raises(MemoryError):
+                run(config, workdir)
+
+    return kill
