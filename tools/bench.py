@@ -4,6 +4,7 @@
     python tools/bench.py --against torch easyfsl --torch-python PATH --json bench.json
     python tools/bench.py --work transfer
     python tools/bench.py --work imprint
+    python tools/bench.py --work compile
 
 The first two time the Conv4 prototypical network of the presets on 28x28 images. All
 contenders for one piece of work take turns, so that a machine's moods hit them alike; a
@@ -11,8 +12,10 @@ row gives the median time and, against a peer that does the same in the same pre
 the median of the ratios within a turn. Peers run eagerly, on the same kind of device,
 in a process of their own (tools/bench_torch.py) with a thread for every core that JAX
 may use. The third times the steps of the layer-transfer study, full, frozen, on cached
-activations, and with a masked optimizer (tools/bench_transfer.py); the last imprinting,
-against a copy of what it reads (tools/bench_imprint.py).
+activations, and with a masked optimizer (tools/bench_transfer.py); the fourth
+imprinting, against a copy of what it reads (tools/bench_imprint.py); the last one the
+prototypes step with jaxfer's compiler options and without, and with and without the
+gradient of jaxfer.nets.pool (tools/bench_compile.py).
 """
 
 import contextlib
@@ -28,24 +31,16 @@ import jax
 import tyro
 from tqdm.auto import tqdm
 
-from experiments import parts
-from experiments.prototypes import make_measure
-from experiments.prototypes_config import Task
 from jaxfer import runlog, steps
 from jaxfer.config import clean_errors
 from jaxfer.data import Images, load
-from tools import bench_imprint, bench_transfer
-from tools.bench_contenders import (
-    THREADS,
-    Contender,
-    Ours,
-    Peer,
-    nearest_prototype,
-)
+from jaxfer.models import EpisodeShape
+from tools import bench_compile, bench_imprint, bench_transfer
+from tools.bench_contenders import THREADS, Contender, Ours, Peer
 
-TASKS = {
-    "60-way 1-shot 5-query": Task(way=60, shot=1, query=5),
-    "5-way 1-shot 15-query": Task(way=5, shot=1, query=15),
+SHAPES = {
+    "60-way 1-shot 5-query": EpisodeShape(60, 1, 5),
+    "5-way 1-shot 15-query": EpisodeShape(5, 1, 15),
 }
 TESTS = [*itertools.product((5, 20), (1, 5))]
 TEST_QUERY, TEST_EPISODES = 15, 1000
@@ -56,8 +51,8 @@ class Options:
     """What is measured.
 
     Attributes:
-        work: episodes of prototypical networks, steps of layer transfer, or
-            imprinting.
+        work: episodes of prototypical networks, steps of layer transfer, imprinting,
+            or ways to compile a step.
         data: the data set; its test classes are tested, its training classes trained.
         dir: where it lies (see the README).
         against: peers, where their Python can import them.
@@ -69,7 +64,7 @@ class Options:
         json: where the figures are written.
     """
 
-    work: Literal["episodes", "transfer", "imprint"] = "episodes"
+    work: Literal["episodes", "transfer", "imprint", "compile"] = "episodes"
     data: Literal["glyphs", "omniglot"] = "glyphs"
     dir: str | None = None
     against: tuple[Literal["torch", "easyfsl"], ...] = ()
@@ -155,12 +150,12 @@ def episodes_a_second(
     rows = []
     layouts = [(p, x) for p in peers for x in ("nchw", "channels_last")]
     layouts = [(p, x) for p, x in layouts if p.name == "torch" or x == "nchw"]
-    for name, task in TASKS.items():
+    for name, shape in SHAPES.items():
         for what in ("train", "eval"):
             part = images[what]
             contenders: dict[str, Contender] = {}
             for precision in options.precision:
-                ours = Ours(part, task, precision)
+                ours = Ours(part, shape, precision)
                 for path in ("resident", "streamed"):
                     key = f"jaxfer {path} {precision}"
                     if what == "train":
@@ -171,7 +166,7 @@ def episodes_a_second(
                     contenders[f"jaxfer cached {precision}"] = ours.classify()
             for peer, layout in layouts:
                 contenders[f"{peer.name} {layout}"] = peer.contender(
-                    what, task, part.num_classes, layout
+                    what, shape, part.num_classes, layout
                 )
             work = f"{what} {name}"
             rows += rows_of(work, contenders, race(work, contenders, options))
@@ -184,18 +179,14 @@ def whole_test(images: Images, options: Options) -> dict[str, Any]:
     Anew is timed on fewer episodes of each setting, in proportion to the whole.
     """
     share, block = 20, 10
-    tasks = [Task(way=w, shot=s, query=TEST_QUERY) for w, s in TESTS]
-    ours = [Ours(images, task, "float32") for task in tasks]
-    first = ours[0]
-    embed = parts.make_embed(first.net, first.data)
-    measures = [
-        make_measure(o.config, "test", nearest_prototype, **o.shape) for o in ours
-    ]
-    anew = [o.embed_anew("resident", block).run for o in ours]
+    shapes = [EpisodeShape(way, shot, TEST_QUERY) for way, shot in TESTS]
+    ours = [Ours(images, shape, "float32") for shape in shapes]
+    measures = [one.measure() for one in ours]
+    anew = [one.embed_anew("resident", block).run for one in ours]
 
     def once() -> float:
         began = time.perf_counter()
-        embedded = embed(first.params, first.state)
+        embedded = ours[0].embedded()
         for measure in measures:
             steps.evaluate_episodes(measure, embedded, episodes=TEST_EPISODES)
         return time.perf_counter() - began
@@ -225,6 +216,8 @@ def main() -> int:
             content = transfer(options)
         elif options.work == "imprint":
             content = imprint(options)
+        elif options.work == "compile":
+            content = compile_steps(options)
         else:
             content = measure(options, stack)
         if options.json:
@@ -276,6 +269,25 @@ def imprint(options: Options) -> dict[str, Any]:
             f"{name}: {content[name]['ms']:.1f} ms, {content[name]['gb_per_s']:.2f} "
             f"GB/s, {content[name]['ratio']:.2f} of a copy's rate"
         )
+    return content
+
+
+def compile_steps(options: Options) -> dict[str, Any]:
+    """Measure and print how a step that is compiled in other ways compares to ours."""
+    content: dict[str, Any] = {}
+    for name, setting in bench_compile.SETTINGS.items():
+        contenders = bench_compile.contenders(*setting)
+        times = race(name, contenders, options)
+        ours = times[bench_compile.OURS]
+        content[name] = {}
+        for who, took in times.items():
+            ratio = statistics.median(b / a for a, b in zip(ours, took, strict=True))
+            about, s = contenders[who].about, statistics.median(took)
+            content[name][who] = {"s": s, "ratio": ratio, **about}
+            print(
+                f"{name}, {who}: {s:.3f} s per step, {ratio:.2f} times ours, "
+                f"{about['memory_mb']:.0f} MB"
+            )
     return content
 
 

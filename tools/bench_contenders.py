@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments import parts
-from experiments.prototypes import make_measure
-from experiments.prototypes_config import Config, Data, Embedding, Task
-from experiments.prototypes_step import make_loss, make_net, prototype_logits
-from jaxfer import sharding, steps
-from jaxfer.data import Images
-from jaxfer.types import Episode
+from jaxfer import models, optim, sharding, steps
+from jaxfer.data import Images, Resident, resident, stream
+from jaxfer.data.feed import take_episode
+from jaxfer.models.methods import (
+    EpisodeProgram,
+    EpisodeShape,
+    make_episode_optimizer,
+    make_episode_step,
+)
+from jaxfer.nets import Conv4
+from jaxfer.types import EVAL, Episode
 
 THREADS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -33,8 +36,8 @@ class Contender(NamedTuple):
     """One way to do a piece of work.
 
     Attributes:
-        run: seconds for so many episodes.
-        per_call: episodes are run in multiples of this.
+        run: gives the seconds that so many episodes take.
+        per_call: episodes run in multiples of this.
         about: what it took to compile it, and the memory it holds.
     """
 
@@ -47,7 +50,7 @@ class Peer:
     """A worker process, and what it is asked to do."""
 
     def __init__(self, name: str, python: str) -> None:
-        """Start it; a ValueError where it does not come up."""
+        """Start the process; raises ValueError where its Python cannot."""
         self.name = name
         command = [python, str(Path(__file__).with_name("bench_torch.py")), name]
         try:
@@ -55,19 +58,23 @@ class Peer:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         except OSError as e:
-            raise ValueError(f"found no Python at {python} for {name} ({e})") from e
+            raise ValueError(
+                f"expected a Python for {name} at {python}, got none ({e})"
+            ) from e
         try:
             self.about = self._ask({"threads": THREADS})
         except ChildProcessError as e:
             raise ValueError(
-                f"{python} cannot import {name} ({e}), needed an environment that can: "
-                "see --torch-python, --easyfsl-python"
+                f"expected a Python that can import {name}, got {python} ({e}): set "
+                "--torch-python or --easyfsl-python"
             ) from e
 
-    def contender(self, what: str, task: Task, classes: int, layout: str) -> Contender:
+    def contender(
+        self, what: str, shape: EpisodeShape, classes: int, layout: str
+    ) -> Contender:
         """A kind of work there, as a contender here."""
         request = {"what": what, "layout": layout, "classes": classes}
-        request |= {"way": task.way, "shot": task.shot, "query": task.query}
+        request |= {"way": shape.way, "shot": shape.shot, "query": shape.n_query}
         request |= {"device": "cpu" if jax.default_backend() == "cpu" else "cuda"}
         return Contender(lambda n: self._ask({**request, "episodes": n})["seconds"])
 
@@ -94,63 +101,73 @@ class Peer:
 
 
 class Ours:
-    """A network, its data, and the kinds of work with them."""
+    """A model, its data, and the kinds of work with them."""
 
-    def __init__(self, images: Images, task: Task, precision: Any) -> None:
-        """Initialise, and put the data on the device."""
-        self.config = Config(
-            data=Data(), net=Embedding(precision=precision), task=task, devices=1
+    def __init__(
+        self, images: Images, shape: EpisodeShape, precision: Any, step: Any = None
+    ) -> None:
+        """Initialise, and put the data on the device.
+
+        Args:
+            images: the classes.
+            shape: of the episodes.
+            precision: of the activations.
+            step: makes the compiled step of a program; default: as in training.
+        """
+        net, image_shape = Conv4(precision=precision), images.images.shape[1:]
+        self.model = models.init_model(net, image_shape, jax.random.key(0))
+        recipe = models.Recipe(optim.Optim("adam", 1e-3), episodes=10**6)
+        self.program = EpisodeProgram(
+            self.model.net, recipe, shape, models.prototypes(), 0, "train"
         )
-        self.mesh = sharding.make_mesh(1)
-        self.shape = task.shape()
-        self.images, self.data = images, parts.place(images, self.mesh, limit=64.0)
-        self.net = make_net(self.config)
-        self.params, self.state = self.net.init(jax.random.key(0), (28, 28, 1))
+        self.sizes, self.images = shape.sizes(), images
+        self.data = sharding.place(resident(images), sharding.make_mesh(1))
+        self._make_step = step or make_episode_step
 
     def feed(self, path: str, per_step: int) -> Callable[[], Any]:
         """What gives the next call's data."""
         if path == "resident":
             return lambda: self.data
-        batches: Any = parts.feed(
-            self.images,
-            0,
-            "train",
-            **self.shape,
-            per_step=per_step,
-            put=partial(sharding.place, mesh=self.mesh),
-        )
+        batches = stream(self.images, 0, "train", **self.sizes, per_step=per_step)
         return partial(next, batches(0))
 
     def train(self, path: str) -> Contender:
-        """One episode a step, the state donated, metrics fetched at the end."""
-        optimizer = optax.adam(1e-3)
-        step = steps.make_train_step(
-            make_loss(self.config, self.net, self.mesh), optimizer
-        )
-        call: Any = steps.compile_step(step)
+        """One episode per step, the state donated, metrics fetched at the end."""
         # A copy: the state is donated, the parameters serve the evaluation too.
-        copied = jax.tree.map(lambda x: x.copy(), (self.params, self.state))
-        started = steps.init_train_state(*copied, optimizer)
-        train_state = sharding.place(started, self.mesh)
-        following = self.feed(path, 1)
-        call, about = _compiled(call, train_state, following(), count=1)
+        params, state = jax.tree.map(jnp.copy, (self.model.params, self.model.state))
+        train_state = steps.init_train_state(
+            {"net": params}, state, make_episode_optimizer(self.program)
+        )
+        following, pixels = self.feed(path, 1), self.model.pixels
+        call, about = _compiled(
+            self._make_step(self.program), train_state, (following(), pixels), count=1
+        )
 
         def run(n: int) -> float:
             nonlocal train_state
             began = time.perf_counter()
             for _ in range(n):
-                train_state, metrics = call(train_state, following())
+                train_state, metrics = call(train_state, (following(), pixels))
             jax.block_until_ready(metrics)
             return time.perf_counter() - began
 
         return Contender(run, about=about)
 
+    def embedded(self) -> Resident:
+        """The embeddings of all images."""
+        return self.data._replace(items=models.embed(self.model, self.data.items))
+
+    def measure(self, classify: Callable[[Episode], jax.Array] | None = None) -> Any:
+        """The function that measures episodes; default: of embeddings."""
+        logits = classify or partial(self.program.method.logits, {})
+        draw = partial(take_episode, seed=0, split="test", **self.sizes)
+        return steps.make_episode_eval(lambda data, k: draw(data, number=k), logits)
+
     def classify(self) -> Contender:
         """Episodes of embeddings that are there already."""
-        embedded = parts.make_embed(self.net, self.data)(self.params, self.state)
-        measure = make_measure(self.config, "test", nearest_prototype, **self.shape)
-        block = 100
-        measure, about = _compiled(measure, embedded, np.zeros(block, np.uint32))
+        embedded, block = self.embedded(), 100
+        numbers = np.zeros(block, np.uint32)
+        measure, about = _compiled(self.measure(), embedded, numbers)
 
         def run(n: int) -> float:
             began = time.perf_counter()
@@ -160,18 +177,14 @@ class Ours:
         return Contender(run, block, about)
 
     def embed_anew(self, path: str, block: int = 1) -> Contender:
-        """Episodes of images, each embedded for itself, so many a call."""
+        """Episodes of images, each embedded for itself, so many per call."""
+        net, params, state = self.model.net, self.model.params, self.model.state
 
         def classify(episode: Episode) -> jax.Array:
-            images = jnp.concatenate([episode.support, episode.query], axis=1)
-            flat = images.reshape(-1, *images.shape[2:])
-            z, _ = self.net.apply(self.params, self.state, flat)
-            z = z.reshape(*images.shape[:2], -1)
-            shot = self.config.task.shot
-            return nearest_prototype(Episode(z[:, :shot], z[:, shot:], episode.classes))
+            together = models.embed_together(net, params, state, episode, EVAL)[0]
+            return self.program.method.logits({}, together)
 
-        measure = make_measure(self.config, "test", classify, **self.shape)
-        following = self.feed(path, block)
+        measure, following = self.measure(classify), self.feed(path, block)
         numbers = np.arange(block, dtype=np.uint32)
         measure, about = _compiled(measure, following(), numbers)
 
@@ -184,10 +197,6 @@ class Ours:
             return time.perf_counter() - began
 
         return Contender(run, block, about)
-
-
-def nearest_prototype(episode: Episode) -> jax.Array:
-    return prototype_logits(episode, "sqeuclidean")
 
 
 def _compiled(call: Any, *args: Any, **static: Any) -> tuple[Any, dict[str, float]]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfer.heads import imprint_head, remember, support_memory
+from jaxfer.heads import class_sums, imprint_head, support_sums
 from jaxfer.heads.vectors import normalize
 from tools.bench_contenders import Contender
 
@@ -34,11 +34,11 @@ def contenders() -> dict[str, Moving]:
     labels = jnp.asarray(rng.permutation(np.repeat(np.arange(CLASSES), SHOT)))
 
     def in_order(z: Array) -> Array:
-        return imprint_head(support_memory(z, unit=True)).weight
+        return imprint_head(support_sums(z, unit=True)).weight
 
     def in_any_order(z: Array) -> Array:
         flat = normalize(z.reshape(-1, DIM))
-        return imprint_head(remember(flat, labels, num_classes=CLASSES)).weight
+        return imprint_head(class_sums(flat, labels, num_classes=CLASSES)).weight
 
     rows = CLASSES * DIM * z.dtype.itemsize
     return {

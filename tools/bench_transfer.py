@@ -16,19 +16,19 @@ import numpy as np
 import optax
 from jax import Array
 
-from experiments.backbone import make_net
-from experiments.layer_transfer_config import Config
-from experiments.layer_transfer_step import (
+from experiments.layer_transfer.config import Config
+from jaxfer import config as configs
+from jaxfer import heads, models, steps
+from jaxfer.models.programs import (
     Program,
     Task,
+    head_params,
     make_loss,
     make_optimizer,
     make_step,
 )
-from jaxfer import config as configs
-from jaxfer import steps
-from jaxfer.transfer import cached_prefix, freeze_modes, freeze_rules
-from jaxfer.types import Net, Params, State, TrainState
+from jaxfer.transfer import cached_prefix, freeze_rules
+from jaxfer.types import Params, State, TrainState
 from tools.bench_contenders import Contender
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cifar100_layer_transfer.py"
@@ -42,9 +42,8 @@ def preset() -> Config:
 
 
 class _Work(NamedTuple):
-    """A network, and what it trains on."""
+    """A program, the parameters of net and head, and what they train on."""
 
-    net: Net
     program: Program
     params: Params
     state: State
@@ -53,29 +52,31 @@ class _Work(NamedTuple):
 
 
 def _work(config: Config) -> _Work:
-    side = config.data.side or 32
+    side, rng = config.data.side or 32, np.random.default_rng(0)
     shape = (side, side, 3)
-    rng = np.random.default_rng(0)
-    net = make_net(config.net, OUTPUTS)
-    program = Program(
-        config.net,
+    model = models.init_model(config.net.build(), shape, jax.random.key(1))
+    dim = models.embedding_dim(model.net, shape)
+    head = heads.linear_head(jax.random.key(2), dim, OUTPUTS)
+    recipe = models.Recipe(
         config.optim,
-        config.augment,
-        config.batch,
-        OUTPUTS,
-        linear=False,
-        n=N,
-        num_steps=10**6,
+        steps=10**6,
+        batch=config.batch,
+        accumulate=config.accumulate,
+        augment=config.augment,
+        frozen_dropout=config.frozen_dropout,
     )
+    program = Program(model.net, recipe, False, N, *models.steps_of(recipe, N))
+    mean = np.full(shape, 127, np.float32)
     task = Task(
         jnp.arange(N, dtype=jnp.int32),
         jnp.asarray(rng.integers(0, OUTPUTS, N), jnp.int32),
-        jnp.zeros(shape) + 127,
-        jnp.asarray(1 / 64),
+        None,
+        jax.tree.map(jnp.asarray, models.Pixels(mean, np.float32(64))),
         jax.random.key(0),
     )
     images = jnp.asarray(rng.integers(0, 256, (N, *shape), dtype=np.uint8))
-    return _Work(net, program, *net.init(jax.random.key(1), shape), images, task)
+    params = {"net": model.params, **head_params(head, recipe)}
+    return _Work(program, params, model.state, images, task)
 
 
 def contenders(
@@ -83,21 +84,21 @@ def contenders(
 ) -> dict[str, Contender]:
     """A step of the whole network, and of every n: frozen, cached, masked."""
     work = _work(config)
-    net, program, params, state, images, task = work
+    net, shape = work.program.net, work.images.shape[1:]
     found = {"full": _contender(work)}
     for n in layers:
         frozen = net.layers[:n]
-        stopped = work._replace(program=dataclasses.replace(program, frozen=frozen))
-        modes = freeze_modes(net, params, frozen, dropout=config.frozen_dropout)
-        shape = images.shape[1:]
-        last, first = cached_prefix(net, params, state, shape, modes, frozen)
-        one, _ = net.apply(params, state, jnp.zeros((1, *shape)), last=last)
-        inputs = jax.random.uniform(jax.random.key(2), (N, *one.shape[1:]))
-        cached = stopped._replace(
-            program=dataclasses.replace(stopped.program, first=first),
-            task=task._replace(rows=None, inputs=inputs),
+        program = dataclasses.replace(work.program, frozen=frozen)
+        prefix = cached_prefix(net, frozen, dropout=config.frozen_dropout)
+        one, _ = net.apply(
+            work.params["net"], work.state, jnp.zeros((1, *shape)), last=prefix.last
         )
-        found[f"frozen n={n}"] = _contender(stopped)
+        inputs = jax.random.uniform(jax.random.key(3), (N, *one.shape[1:]))
+        cached = work._replace(
+            program=dataclasses.replace(program, first=prefix.first, feed="own"),
+            task=work.task._replace(inputs=inputs),
+        )
+        found[f"frozen n={n}"] = _contender(work._replace(program=program))
         found[f"cached n={n}"] = _contender(cached)
         found[f"masked n={n}"] = _masked(work, frozen)
     return found
@@ -122,16 +123,17 @@ def populations(config: Config) -> dict[str, Contender]:
 
 
 def _contender(work: _Work) -> Contender:
-    images = work.images if work.task.inputs is None else None
+    images = work.images if work.program.feed == "shared" else None
     own = jax.tree.map(lambda x: x[None], work.task)
     return _timed(make_step(work.program), _stacked(work, 1), (images, own))
 
 
 def _masked(work: _Work, frozen: Sequence[str]) -> Contender:
     """What is usual: every gradient is taken, and frozen updates are set to zero."""
-    labels = {name: "still" if name in frozen else "moves" for name in work.params}
+    net = {name: "still" if name in frozen else "moves" for name in work.params["net"]}
     optimizer = optax.multi_transform(
-        {"moves": make_optimizer(work.program), "still": optax.set_to_zero()}, labels
+        {"moves": make_optimizer(work.program), "still": optax.set_to_zero()},
+        {"net": net, "head": "moves"},
     )
     step = steps.make_train_step(make_loss(work.program), optimizer)
     begun = steps.init_train_state(work.params, work.state, optimizer)
@@ -139,16 +141,18 @@ def _masked(work: _Work, frozen: Sequence[str]) -> Contender:
 
 
 def _stacked(work: _Work, size: int) -> TrainState:
-    optimizer = make_optimizer(work.program)
-    rules = freeze_rules(work.params, work.program.frozen)
-    begun = steps.init_train_state(work.params, work.state, optimizer, rules=rules)
+    program = work.program
+    rules = freeze_rules(program.net, work.params["net"], program.frozen)
+    begun = steps.init_train_state(
+        work.params, work.state, make_optimizer(program), rules=rules
+    )
     return steps.stack_population([begun] * size)
 
 
 def _timed(
     step: Callable[..., Any], begun: TrainState, data: Any, networks: int = 1
 ) -> Contender:
-    """Seconds for so many steps, a network."""
+    """Seconds that so many steps take, per network."""
     # The state is donated, and contenders begin with the same arrays.
     holder = [jax.tree.map(jnp.copy, begun)]
 

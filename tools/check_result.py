@@ -3,7 +3,8 @@
     python tools/check_result.py DIR [DIR ...]
 
 exits with 1 where a value is outside its tolerance or nothing is published, and with 2
-where there is no result. The tolerance is one-sided: better than published is within.
+where there is no result, or a damaged one. The tolerance is one-sided: better than
+published is within.
 """
 
 import argparse
@@ -11,15 +12,12 @@ import sys
 from pathlib import Path
 
 from jaxfer.config import clean_errors
-from jaxfer.runlog import read_json
+from jaxfer.runlog import read_result
 
 
 def check(workdir: Path) -> bool:
     """Print a run's comparison; whether every value is within its tolerance."""
-    path = workdir / "result.json"
-    if not path.is_file():
-        raise ValueError(f"found no {path}, needed the result of a finished run")
-    result = read_json(path)
+    result = read_result(workdir, ("metrics", "reference", "seed"))
     rows, metrics = result["reference"], result["metrics"]
     print(f"{workdir} ({result['experiment']}, seed {result['seed']})")
     if not rows:

@@ -2,39 +2,43 @@
 
     python tools/paper_figures.py DIR [DIR ...]
 
-draws, of a layer-transfer study, Figures 2 and 3, Table 1 and the first-layer filters
-of Yosinski et al. 2014 under DIR/figures, and of an imprinting study Tables 1 to 4 and
-Figures 3 to 8 of Qi et al. 2018; and prints which of the paper's findings are seen.
+writes to DIR/figures: for a layer-transfer study Figures 2 and 3, Table 1 and the
+first-layer filters of Yosinski et al. 2014; for an imprinting study Tables 1 to 4 and
+Figures 3 to 8 of Qi et al. 2018. Prints which of the paper's findings are seen. Exits
+with 2 where there is no result, or a damaged one.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from experiments import imprinting_figures, layer_transfer_figures
-from experiments.members import findings_table
+from experiments.imprinting import figures as imprinting
+from experiments.layer_transfer import figures as layer_transfer
+from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
-from jaxfer.runlog import read_json
+from jaxfer.runlog import read_result
+
+FIGURES = {"layer_transfer": layer_transfer, "imprinting": imprinting}
+_NEEDED = ("config", "findings", "rows")
 
 
 def draw(workdir: Path) -> None:
     """Draw the figures of one run, and print its findings."""
-    path = workdir / "result.json"
-    if not path.is_file():
-        raise ValueError(f"found no {path}, needed the result of a finished run")
-    result = read_json(path)
-    figures = {
-        "layer_transfer": layer_transfer_figures,
-        "imprinting": imprinting_figures,
-    }
-    if result["experiment"] not in figures:
+    result = read_result(workdir)
+    if result["experiment"] not in FIGURES:
         raise ValueError(
-            f"found a result of {result['experiment']} in {workdir}, needed one of "
-            f"{[*figures]}: others draw their own"
+            f"expected a result of {' or '.join(FIGURES)} in {workdir}, got one of "
+            f"{result['experiment']}, which draws its own figures"
         )
-    for drawn in figures[result["experiment"]].draw(workdir, result):
-        print(drawn)
-    print(findings_table(result))
+    result = read_result(workdir, _NEEDED)
+    try:
+        for drawn in FIGURES[result["experiment"]].draw(workdir, result):
+            print(drawn)
+        print(findings_table(result["findings"]))
+    except KeyError as e:
+        raise ValueError(
+            f"{workdir / 'result.json'} is damaged: expected an entry {e}"
+        ) from e
 
 
 def main() -> int:

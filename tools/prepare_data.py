@@ -3,8 +3,8 @@
     python tools/prepare_data.py omniglot --to DIR [--source TFDS_DIR]
 
 writes DIR/omniglot.cache, which `--data.dir DIR` then starts from at once, with neither
-tensorflow-datasets nor a decoder. What TFDS has not prepared yet under TFDS_DIR (DIR
-itself, unless given) it downloads and prepares first, for which it needs TensorFlow.
+tensorflow-datasets nor a decoder. What TFDS has not prepared yet under TFDS_DIR
+(default: DIR) it downloads and prepares first, for which it needs TensorFlow.
 """
 
 import argparse
@@ -28,8 +28,8 @@ def prepare_tfds(name: str, directory: Path) -> None:
     except ImportError as e:
         raise ValueError(
             f"{name} is not prepared in {directory}, and to prepare it TFDS needs "
-            "TensorFlow: pip install tensorflow-cpu, or name a folder that holds it "
-            "with --source"
+            "TensorFlow: pip install tensorflow-cpu, or name a folder that has it with "
+            "--source"
         ) from e
     builder.download_and_prepare()
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("name", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--to", type=Path, required=True, help="data directory")
     parser.add_argument("--source", type=Path, help="TFDS data directory, or folder")
-    parser.add_argument("--side", type=int, help="pixels a side of photographs")
+    parser.add_argument("--side", type=int, help="pixels per side of photographs")
     parser.add_argument("--exclude", type=Path, help="list of photographs to leave out")
     args = parser.parse_args()
     with clean_errors():

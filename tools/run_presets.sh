@@ -34,10 +34,10 @@ for preset in "${presets[@]}"; do
         failed=1
         continue
     }
-    # Many steps a call: a step of so small a network is shorter than its launch.
+    # Many steps per call: a step of so small a network is shorter than its launch.
     "$python" -m "$experiment" --config "configs/$preset.py" \
-        --workdir "$runs/$preset" --data.dir "$data" --steps-per-call 50 \
-        --save-every 2000 --log-every 100 "$@"
+        --workdir "$runs/$preset" --data.dir "$data" --run.steps-per-call 50 \
+        --run.save-every 2000 --run.log-every 100 "$@"
     code=$?
     # Stopped by Ctrl-C: it saved, and what comes after it is not wanted either.
     [ "$code" -ne 130 ] || exit 130

@@ -1,12 +1,14 @@
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.layer_transfer_config import Config, Data, Network
-from experiments.prototypes_config import Task
+from experiments.inputs import Data, Network
+from experiments.layer_transfer.config import Config
 from jaxfer.data import Images
-from tools import bench, bench_imprint, bench_transfer
+from jaxfer.models import EpisodeShape
+from tools import bench, bench_compile, bench_imprint, bench_transfer
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,10 @@ def test_rows_have_medians_and_ratios_within_a_turn():
     assert "torch nchw" in second
 
 
+@pytest.mark.slow
 def test_every_kind_of_work_runs(images):
     pytest.importorskip("grain")
-    ours = bench.Ours(images, Task(way=3, shot=1, query=2), "bfloat16")
+    ours = bench.Ours(images, EpisodeShape(3, 1, 2), "bfloat16")
     for path in ("resident", "streamed"):
         for contender in (ours.train(path), ours.embed_anew(path)):
             assert contender.run(2) > 0
@@ -67,14 +70,14 @@ def test_every_kind_of_work_runs(images):
 
 
 def test_a_python_without_the_peer_is_refused():
-    with pytest.raises(ValueError, match="/bin/true cannot import torch .*--torch-pyt"):
+    with pytest.raises(ValueError, match="import torch, got /bin/true .*--torch-pyt"):
         bench.Peer("torch", "/bin/true")
-    with pytest.raises(ValueError, match="found no Python at /no/where for easyfsl"):
+    with pytest.raises(ValueError, match="a Python for easyfsl at /no/where, got none"):
         bench.Peer("easyfsl", "/no/where")
 
 
 def test_the_whole_test_is_timed_in_proportion(monkeypatch, images):
-    """Of 200 episodes a setting, ten are embedded anew and count twenty times."""
+    """Ten of 200 episodes per setting are embedded anew and count twenty times."""
     monkeypatch.setattr(bench, "TESTS", [(3, 1)])
     monkeypatch.setattr(bench, "TEST_QUERY", 2)
     monkeypatch.setattr(bench, "TEST_EPISODES", 200)
@@ -115,7 +118,8 @@ def test_steps_of_layer_transfer_are_timed_against_the_full_one(monkeypatch, cap
 
 def test_the_study_that_is_timed_is_the_preset():
     config = bench_transfer.preset()
-    assert (config.data.side, config.batch, config.net.kind) == (16, 128, "eight")
+    assert (config.data.side, config.batch) == (16, 128)
+    assert config.net.name == "AlexNetSmall"
 
 
 def test_imprinting_is_timed_against_a_copy(monkeypatch, capsys):
@@ -128,12 +132,35 @@ def test_imprinting_is_timed_against_a_copy(monkeypatch, capsys):
     assert "of a copy's rate" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_ways_to_compile_a_step_are_timed_against_ours(monkeypatch, capsys):
+    small = {"tiny": (16, 1, EpisodeShape(2, 1, 1))}
+    monkeypatch.setattr(bench_compile, "SETTINGS", small)
+    content = bench.compile_steps(bench.Options(work="compile", turns=1, seconds=0.01))
+    assert [*content["tiny"]] == ["jaxfer", "XLA's options", "JAX's gradient"]
+    assert content["tiny"]["jaxfer"]["ratio"] == 1
+    assert all(row["s"] > 0 for row in content["tiny"].values())
+    # Each is traced anew: a memoised step would be the same program three times.
+    memory = [row["memory_mb"] for row in content["tiny"].values()]
+    assert memory[0] != memory[2]
+    assert "tiny, XLA's options: " in capsys.readouterr().out
+
+
+def test_the_plain_pool_is_the_pool(rng):
+    x = rng.normal(size=(2, 6, 6, 3)).astype(np.float32)
+    scale, bias = np.array([1.0, -0.5, 2.0]), np.array([0.1, 0.2, -0.3])
+    args = [jnp.asarray(a, jnp.float32) for a in (x, scale, bias)]
+    ours = bench_compile.pool.batch_norm_pool(*args)
+    for a, b in zip(bench_compile.plain_pool(*args), ours, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_the_peer_answers():
     pytest.importorskip("torch")
     peer = bench.Peer("torch", sys.executable)
     try:
         for what in ("train", "eval"):
-            task = Task(way=3, shot=1, query=2)
-            assert peer.contender(what, task, 6, "channels_last").run(2) > 0
+            shape = EpisodeShape(3, 1, 2)
+            assert peer.contender(what, shape, 6, "channels_last").run(2) > 0
     finally:
         peer.close()

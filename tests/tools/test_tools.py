@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -5,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.imprinting.config import Config
+from jaxfer.claims import Claim, judge
+from jaxfer.config import to_json
 from jaxfer.data import image_folder, load_all, read_cache
 from jaxfer.runlog import write_json
+from tools import check_result, paper_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +64,93 @@ def test_check_result_does_not_pass_what_was_not_measured(tmp_path):
 def test_check_result_without_a_result(tmp_path):
     done = _tool("check_result.py", tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: found no") and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: expected the result of a finished run")
+
+
+@pytest.mark.parametrize("tool", ["check_result.py", "paper_figures.py"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{}", "expected a result with experiment"),
+        ("[]", "expected a result with experiment"),
+        ('{"experiment": "imprinting", "rows": [', "expected JSON in"),
+        ('{"experiment": "imprinting"}', "expected a result with"),
+    ],
+    ids=["empty", "list", "cut", "partial"],
+)
+def test_a_damaged_result_is_one_line_that_names_the_file(
+    tool, content, expected, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "result.json").write_text(content)
+    module = {"check_result.py": check_result, "paper_figures.py": paper_figures}[tool]
+    monkeypatch.setattr(sys, "argv", [tool, str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {expected}") and message.count("\n") == 1
+    assert str(tmp_path / "result.json") in message
+
+
+def _study(folder):
+    """The result of a small imprinting study, and what its figures are drawn from."""
+    scores = {"novel": 30.0, "base": 60.0, "all": 50.0, "harmonic": 40.0}
+    rows = [
+        {
+            "member": f"seed{seed}-measure-n{n}-softmax-d4",
+            "seed": seed,
+            "row": row,
+            "n": n,
+            "dim": 4,
+            "loss": "softmax",
+            "metric": metric,
+            "value": value + seed + n,
+        }
+        for seed in (0, 1)
+        for n in (1, 2)
+        for row in ("imprinting", "rand_noft", "softmax_average", "softmax_nearest")
+        for metric, value in scores.items()
+    ]
+    claim = Claim("1", "Imprinting - Rand", {"row": "imprinting"}, {"row": "rand_noft"})
+    content = {
+        "experiment": "imprinting",
+        "config": to_json(Config(dim=4, shots=(1, 2), seeds=(0, 1))),
+        "rows": rows,
+        "findings": judge(rows, [dataclasses.replace(claim, metric="novel")]),
+        "members": [],
+        "curves": {},
+        "base": 2,
+    }
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "result.json", content)
+    return content
+
+
+def test_figures_are_drawn_from_the_result_of_a_study(tmp_path):
+    pytest.importorskip("matplotlib")
+    _study(tmp_path)
+    done = _tool("paper_figures.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"tables.md", "rows.png", "nearest.png"} <= drawn
+    assert str(tmp_path / "figures" / "rows.png") in done.stdout
+    assert "| 1 | Imprinting - Rand | 0.00 ± 0.00 |" in done.stdout
+
+
+def test_figures_of_a_result_that_lacks_something_name_the_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    content = _study(tmp_path)
+    for row in content["rows"]:
+        del row["dim"]
+    write_json(tmp_path / "result.json", content)
+    with pytest.raises(ValueError, match=r"result.json is damaged: .* 'dim'"):
+        paper_figures.draw(tmp_path)
+
+
+def test_figures_of_other_experiments_are_refused(tmp_path):
+    _result(tmp_path / "a", 98.5, True)
+    with pytest.raises(ValueError, match="one of prototypes, which draws its own"):
+        paper_figures.draw(tmp_path / "a")
 
 
 def test_prepare_data_writes_a_cache_of_any_source(tmp_path):
@@ -107,9 +198,10 @@ def test_prepare_data_says_what_it_needs(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_presets_run_one_after_another_and_failures_count(tmp_path, data_dir):
     few = ("--episodes", "2", "--test.episodes", "2", "--test.ways", "2")
-    few = (*few, "--no-figures", "--net.width", "4", "--steps-per-call", "1")
+    few = (*few, "--no-figures", "--net.width", "4", "--run.steps-per-call", "1")
 
     def run(*args):
         return subprocess.run(
