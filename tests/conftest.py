@@ -44,7 +44,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def drawn() -> Callable[..., tuple[dict, dict]]:
-    """What draws a network where it does not matter how: at once, with no compiling."""
+    """Draws a network's parameters without compiling, where it does not matter how."""
 
     def draw(
         net: Net, image_shape: tuple[int, ...], seed: int = 0
@@ -122,50 +122,6 @@ def parted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(file.read_bytes())
     return path
-
-
-@pytest.fixture(scope="module")
-def forgotten() -> Iterator[pytest.MonkeyPatch]:
-    """A patch for a module of tests, with which go all functions compiled under it."""
-    from experiments import backbone, imprinting_step, layer_transfer_step
-
-    def forget() -> None:
-        for module in (backbone, imprinting_step, layer_transfer_step):
-            for value in vars(module).values():
-                if hasattr(value, "cache_clear"):
-                    value.cache_clear()
-
-    forget()
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-    forget()
-
-
-@pytest.fixture
-def kill_imprinting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs an imprinting study up to a call of its training steps."""
-    from experiments import imprinting, imprinting_step
-
-    real, calls = imprinting_step.make_step, []
-
-    def kill(config: Any, workdir: Path, *, call: int) -> None:
-        def dying(program: Any) -> Callable[..., Any]:
-            step = real(program)
-
-            def counted(*args: Any, **how: Any) -> Any:
-                calls.append(1)
-                if len(calls) == call:
-                    raise MemoryError("killed")
-                return step(*args, **how)
-
-            return counted
-
-        with monkeypatch.context() as patch:
-            patch.setattr("experiments.imprinting_study.make_step", dying)
-            with pytest.raises(MemoryError):
-                imprinting.run(config, workdir)
-
-    return kill
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ def test_import_and_every_room_work_without_the_optional_packages():
         "import jaxfer\n"
         "for name in jaxfer.__all__: getattr(jaxfer, name)\n"
         "assert jaxfer.data.load('glyphs', ['val'])['val'].num_classes\n"
-        "import experiments.prototypes\n"
+        "import experiments.prototypes.__main__, experiments.layer_transfer.__main__\n"
+        "import experiments.imprinting.__main__\n"
         "print('fine')"
     )
     done = _run(code)

@@ -35,13 +35,12 @@ def _shown(code):
 
 
 def test_the_library_examples_run():
-    episodes, layers, birds = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    episodes, birds = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     shown = _shown(episodes)
     assert re.fullmatch(r"\d+\.\d\d ± \d\.\d\d\n", shown)
-    # Even untrained, a random embedding of strokes is above chance.
-    assert float(shown.split()[0]) > 25
+    # Chance is 20 percent.
+    assert float(shown.split()[0]) > 40
     assert _shown(birds) == "['gull']\n"
-    assert _shown(layers) == "['fc6', 'fc7', 'fc8'] train; 10 arrays were copied\n"
 
 
 def test_files_the_readme_names_are_there():
