@@ -211,7 +211,8 @@ def in_blocks(
     block = max(1, min(block, len(rows), 10**8 // size))
     # The last block is filled up, so that there is one shape to compile.
     filled = np.resize(rows, (-(-len(rows) // block), block))
-    if isinstance(items, View):
+    # What is in memory already is not worth a reader of its own, which needs Grain.
+    if isinstance(items, View) and not isinstance(items.store, np.ndarray):
         read = read_ahead([*filled], items.__getitem__, workers=workers)
     elif isinstance(items, Array):
         read = (_take(items, at) for at in filled)

@@ -1,6 +1,7 @@
 """One feed for data on the devices and data that are streamed."""
 
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -147,3 +148,11 @@ def test_streamed_episodes_are_the_resident_ones(blobs):
                 one_episode(resident, 4, "test", number, **SHAPE),
             ):
                 jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_view_of_what_is_in_memory_needs_no_grain(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    view = View.of(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1))
+    parts = in_blocks(lambda x, rows: x, view.take(np.array([2, 0])), block=1)
+    found = np.concatenate([np.asarray(part) for part in parts])
+    np.testing.assert_array_equal(found, view[np.array([2, 0])])
