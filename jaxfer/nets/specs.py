@@ -176,7 +176,7 @@ def _from_linen(module: nn.Module, image_shape: tuple[int, ...]) -> Net:
             out: Any = module.apply(
                 variables, x, **call(chosen), rngs=rngs, mutable=mutable
             )
-        except FlaxError as e:
+        except (FlaxError, ZeroDivisionError) as e:
             raise ValueError(f"{type(module).__name__} cannot run: {e}") from e
         y, updated = out
         return y, {**state, **updated.get(_STATE, {})}
