@@ -95,11 +95,6 @@ def spread_members(
     )
 
 
-def place_members(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays of which each device of the mesh is given its share of the rows."""
-    return jax.device_put(tree, over_data(mesh))
-
-
 def place_batch(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
     """Host arrays of which each device of the mesh is given its share of one axis.
 

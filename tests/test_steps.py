@@ -309,10 +309,8 @@ def test_a_population_over_devices_has_nothing_to_say(
     single = jax.jit(steps.make_population_step(step, unrolled=unrolled))
     spread = jax.jit(steps.make_population_step(step, mesh=mesh, unrolled=unrolled))
     number, rest = together[0], tuple(together[1:])
-    placed = TrainState(
-        sharding.place(number, mesh), *sharding.place_members(rest, mesh)
-    )
-    own = sharding.place_members(data[1], mesh)
+    placed = TrainState(sharding.place(number, mesh), *sharding.place_batch(rest, mesh))
+    own = sharding.place_batch(data[1], mesh)
     shared = sharding.place(data[0], mesh)
     compiled = spread.lower(placed, (shared, own)).compile()
     assert not collectives(compiled)

@@ -55,6 +55,7 @@ class Trainer:
         self.test_images = place(test, limit=config.run.limit)
         self.split = cache(lambda seed: split_classes(config, train, test, seed))
         self.base = cache(self._base)
+        self.program = cache(self._program)
         self.embedded = lru_cache(1)(self._embedded)
 
     def net(self, dim: int) -> Net:
@@ -82,8 +83,9 @@ class Trainer:
         work = float(num_steps * config.batch)
         return study.Member(network.name, spec, needs, work)
 
-    def program(self, network: Imprinted) -> Any:
-        """Networks with an equal value share a compiled program."""
+    def _program(self, network: Imprinted) -> Any:
+        # Networks with an equal value share a compiled program. The queue asks for
+        # each pair of networks, so the answers are kept.
         if network.row == MEASURE:
             return network
         examples = train_set(self.split(network.seed), network)

@@ -68,11 +68,7 @@ def place(
         return images._replace(items=sharding.place(images.items, mesh))
     if isinstance(images, Images):
         fingerprint = images.fingerprint
-        if images.images.nbytes > limit * 1e9:
-            print(
-                f"{images.name} is streamed: {images.images.nbytes / 1e9:.3g} GB of "
-                f"pixels, above the limit of {limit:g} GB"
-            )
+        if _is_streamed(images, limit):
             return Source(View.of(images.images), fingerprint)
         items = np.asarray(images.images)
     elif isinstance(images, View):
@@ -127,14 +123,20 @@ def place_episodes(
         mesh: of the devices.
         limit: gigabytes of pixels.
     """
+    if _is_streamed(images, limit):
+        return images
+    return sharding.place(resident(images), mesh)
+
+
+def _is_streamed(images: Images, limit: float) -> bool:
+    # Prints why where it is.
     size = images.images.nbytes / 1e9
-    if size <= limit:
-        return sharding.place(resident(images), mesh)
-    print(
-        f"{images.name} is streamed: {size:.3g} GB of pixels, above the limit of "
-        f"{limit:g} GB"
-    )
-    return images
+    if size > limit:
+        print(
+            f"{images.name} is streamed: {size:.3g} GB of pixels, above the limit of "
+            f"{limit:g} GB"
+        )
+    return size > limit
 
 
 def episode_feed(

@@ -239,13 +239,11 @@ def train_population(
             history[int(train_state.step)] = found
             return found
 
-        compiled = []
         for number, stage in enumerate(stages):
             program = dataclasses.replace(program, frozen=stage.frozen)
             if number:
                 train_state = _repartitioned(program, train_state, mesh)
             step = make_step(program)
-            compiled.append(step)
             ended = run.phase(
                 phase if len(stages) == 1 else f"{phase}{number + 1}",
                 step,
@@ -301,7 +299,7 @@ def _place(train_state: TrainState, mesh: Any, members: int) -> TrainState:
     mesh = sharding.make_mesh(1) if mesh is None else mesh
     if members == 1 or mesh.size == 1:
         return sharding.place(train_state, mesh)
-    rest = sharding.place_members(tuple(train_state[1:]), mesh)
+    rest = sharding.place_batch(tuple(train_state[1:]), mesh)
     return TrainState(sharding.place(train_state.step, mesh), *rest)
 
 

@@ -38,7 +38,7 @@ def step_data(
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *tasks)
     mesh, alone = program.mesh, program.members == 1
     if mesh is not None:
-        put = sharding.place if alone else sharding.place_members
+        put = sharding.place if alone else sharding.place_batch
         stacked = put(stacked, mesh)
     if program.feed != "batch":
         return (source.items if program.feed == "shared" else None, stacked)
