@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxfer import nets
-from jaxfer.config import how
+from jaxfer.config import check_at_least, how, to_json
 from jaxfer.data import Images, load
-from jaxfer.models import Pixels
+from jaxfer.models import Options, Pixels
 from jaxfer.nets import AnyNet
 
 # Names of earlier versions, and what replaced them.
@@ -89,7 +89,49 @@ class Network:
         return nets.by_name(self.name, **set_)
 
 
-def load_parts(data: Data, *, limit: float) -> tuple[Images, Images]:
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """How the networks of a study run; results do not depend on these."""
+
+    population: int | None = how(None)
+    """Networks trained at once, of those that share a program; default: one per device
+    on CPUs and eight per device elsewhere."""
+    threads: int | None = how(None)
+    """Populations that train side by side, each in a thread; default: two on one CPU
+    device, else one."""
+    devices: int | None = how(None)
+    """Devices to use; default: one. A population is spread over them, or the batch of a
+    single network."""
+    run: Options = how(Options(save_every=1000, log_every=50, tensorboard=False))
+    figures: bool = how(True)
+    """Draw figures, if matplotlib is installed."""
+    redo: bool = how(False)
+    """Train members with damaged records again."""
+
+
+def check_study(config: Any, positive: Sequence[str]) -> None:
+    """Refuse numbers that make no study, of the options that studies share.
+
+    Args:
+        config: of a study.
+        positive: more of its options that are at least 1.
+
+    Raises:
+        ValueError: an option with its value and what is allowed.
+    """
+    values = to_json(config)
+    shared = ("population", "threads", "devices", "epochs", "batch", "accumulate")
+    data = ("data.classes", "data.min_images", "data.side")
+    check_at_least(1, values, (*shared, *data, *positive))
+    check_at_least(0, values, ("augment.shift",))
+    if config.batch % config.accumulate:
+        raise ValueError(
+            f"expected accumulate to divide batch = {config.batch}, got "
+            f"{config.accumulate}"
+        )
+
+
+def load_parts(data: Data, limit: float) -> tuple[Images, Images]:
     """The training and the test images of the chosen classes.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the studies of two papers share: the queue at work, and their result."""
+"""What the studies of two papers share: their run, and what a result says."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from experiments.inputs import Data
+from experiments.inputs import Data, load_parts
+from jaxfer import config as configs
 from jaxfer import models, runlog, sharding, study
 from jaxfer import workdir as workdirs
 from jaxfer.claims import findings_table
@@ -17,7 +18,11 @@ from jaxfer.models import Model, Trained
 
 
 class Training(Protocol):
-    """How the networks of a study train."""
+    """The networks of a study, and how they train."""
+
+    def items(self, config: Any, /) -> Sequence[Any]:
+        """The networks of a config, each after those it needs; each has a `name`."""
+        ...
 
     def member(self, item: Any, /) -> study.Member:
         """A network as a member of the queue."""
@@ -30,6 +35,49 @@ class Training(Protocol):
     def train(self, items: Sequence[Any], folder: Path, /) -> list[study.Record]:
         """Train networks that share a program; one record each."""
         ...
+
+
+def run_study(
+    config: Any,
+    workdir: Path,
+    *,
+    check: Callable[[Any], None],
+    trainer: Callable[[Any, Path, Images, Images], Training],
+    result: Callable[[Any, Sequence[Any], dict[str, study.Record], Any], dict],
+) -> dict[str, Any]:
+    """Train the networks that a study lacks; write its result and draw its figures.
+
+    Args:
+        config: as asked for; a study that is there may grow by it.
+        workdir: the study's folder.
+        check: refuses options that make no study.
+        trainer: makes what trains networks, of the config, the folder, and the images
+            of both parts.
+        result: the content of result.json, of the config and networks of the whole
+            study, the records of those that are done, and the trainer.
+
+    Returns:
+        The content of result.json, which the earlier run wrote if nothing is lacking.
+
+    Raises:
+        KeyboardInterrupt: stopped on request, after saving.
+        ValueError: data or a folder that do not fit the config.
+    """
+    configs.check_one_process("spreads over the devices of one host")
+    if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
+        return earlier
+    check(config)
+    networks = trainer(config, workdir, *load_parts(config.data, config.run.limit))
+    whole, queue, records = train_study(config, workdir, networks)
+    with study.report_lock(workdir):
+        content = result(whole, queue, records, networks)
+        print(findings_table(content["findings"]))
+        module = import_figures(content["experiment"]) if config.figures else None
+        if module is not None:
+            module.draw(workdir, content)
+        # Last: a study is finished once this is written.
+        runlog.write_json(workdir / "result.json", content)
+    return content
 
 
 def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
@@ -61,18 +109,9 @@ def keep(workdir: Path, name: str, trained: Trained) -> tuple[Model, study.Recor
 
 
 def train_study(
-    config: Any,
-    workdir: Path,
-    trainer: Training,
-    items: Callable[[Any], Sequence[Any]],
+    config: Any, workdir: Path, trainer: Training
 ) -> tuple[Any, Sequence[Any], dict[str, study.Record]]:
     """Train the networks that a study lacks.
-
-    Args:
-        config: as asked for; a study that is there may grow by it.
-        workdir: the study's folder.
-        trainer: trains them.
-        items: the networks of a config, each after those it needs; each has a `name`.
 
     Returns:
         The config and networks of the whole study, earlier ones included, and the
@@ -84,22 +123,25 @@ def train_study(
         ValueError: a study of other options or data in the folder, or members that
             cannot be trained.
     """
-    asked = {item.name: item for item in items(config)}
-    members = [trainer.member(item) for item in asked.values()]
+    asked = {item.name: item for item in trainer.items(config)}
+    members = {name: trainer.member(item) for name, item in asked.items()}
     workdirs.make_workdir(workdir)
     with study.report_lock(workdir):
         whole = workdirs.join_workdir(workdir, config)
-    each = 1 if jax.default_backend() == "cpu" else 8
+    on_cpu, devices = jax.default_backend() == "cpu", config.devices or 1
     study.run_members(
         workdir,
-        members,
+        [*members.values()],
         lambda group, folder: trainer.train([asked[m.name] for m in group], folder),
         program=lambda member: trainer.program(asked[member.name]),
-        at_once=config.population or each * (config.devices or 1),
+        at_once=config.population or (1 if on_cpu else 8) * devices,
+        threads=config.threads or (2 if on_cpu and devices == 1 else 1),
         redo=config.redo,
     )
-    every = items(whole)
-    found = study.recorded(workdir, [trainer.member(item) for item in every])
+    every = trainer.items(whole)
+    found = study.recorded(
+        workdir, [members.get(item.name) or trainer.member(item) for item in every]
+    )
     if lacking := len(every) - len(found):
         print(f"{lacking} members of this study are not done: its result lacks them")
     return whole, every, found
@@ -114,21 +156,6 @@ def import_figures(experiment: str) -> Any:
             raise
         print("no figures: matplotlib is not installed (the 'plot' extra)")
         return None
-
-
-def finish(workdir: Path, result: dict[str, Any], *, figures: bool) -> dict[str, Any]:
-    """Print the findings of a study, draw its figures, and write its result.
-
-    Args:
-        workdir: the study's folder.
-        result: the content of result.json.
-        figures: whether the experiment's module `figures` draws it.
-    """
-    print(findings_table(result["findings"]))
-    if figures and (module := import_figures(result["experiment"])) is not None:
-        module.draw(workdir, result)
-    runlog.write_json(workdir / "result.json", result)
-    return result
 
 
 def about(

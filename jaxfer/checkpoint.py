@@ -6,6 +6,7 @@ by then. A checkpoint is complete or is not there, whenever the process dies.
 """
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from jaxfer.types import TrainState
 Kind = Literal["last", "best"]
 _KEPT = 2
 _KINDS: tuple[Kind, ...] = ("last", "best")
+# Orbax signals the progress of a save by names that all threads of a process share.
+_SAVING = threading.Lock()
 
 
 class Checkpoints:
@@ -52,6 +55,9 @@ class Checkpoints:
     ) -> None:
         """Save a state, in the background, under a number.
 
+        Outside the main thread it waits until the state is saved, so that the saves of
+        several threads do not mix.
+
         A step that is saved already is left as it is. The newest state is written only
         once the best one is, so that what its meta says of the best one is there.
 
@@ -66,16 +72,17 @@ class Checkpoints:
             return
         if kind == "last":
             self._managers["best"].wait_until_finished()
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                train_state=ocp.args.StandardSave(train_state),
-                # Written later, by another thread.
-                meta=ocp.args.JsonSave(
-                    {"run": copy.deepcopy(meta or {}), "is": _shapes(train_state)}
-                ),
+        args = ocp.args.Composite(
+            train_state=ocp.args.StandardSave(train_state),
+            # Written later, by another thread.
+            meta=ocp.args.JsonSave(
+                {"run": copy.deepcopy(meta or {}), "is": _shapes(train_state)}
             ),
         )
+        with _SAVING:
+            manager.save(step, args=args)
+            if threading.current_thread() is not threading.main_thread():
+                manager.wait_until_finished()
 
     def meta(self) -> dict[str, Any] | None:
         """What was saved beside the newest state, or None where nothing is saved."""

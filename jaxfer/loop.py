@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from jaxfer.checkpoint import Checkpoints, Kind
@@ -20,6 +21,9 @@ from jaxfer.types import TrainState
 # Calls handed to the device before the oldest must be done: enough to hide the host,
 # few enough that the bar and an interrupt are at most this far behind.
 _IN_FLIGHT = 4
+# Seconds between two looks at their metrics: often enough for a bar, and no cost beside
+# steps of a millisecond.
+_LAND_S = 0.2
 
 
 class Ended(NamedTuple):
@@ -289,14 +293,25 @@ def fit(
     batches: Any = data(done) if callable(data) else itertools.repeat(data)
     steps_per_call = 1 if callable(data) else steps_per_call
     eval_every = eval_every or (best.every if best else 0)
-    flying: deque[tuple[int, dict[str, Any]]] = deque()
+    flying: list[dict[str, Any]] = []
+    logged, landed_at = done, -math.inf
 
-    def land(most: int) -> None:
-        while flying and (len(flying) > most or flying[0][1]["loss"].is_ready()):
-            _log_call(log, checkpoints, *flying.popleft())
+    def land(calls: int) -> None:
+        nonlocal logged, landed_at
+        if calls:
+            logged = _log_calls(log, checkpoints, logged, flying[:calls])
+            landed_at = time.monotonic()
+            del flying[:calls]
+
+    def land_ready() -> None:
+        if len(flying) > _IN_FLIGHT:
+            flying[-1 - _IN_FLIGHT]["loss"].block_until_ready()
+        if time.monotonic() > landed_at + _LAND_S:
+            ready = (call["loss"].is_ready() for call in flying)
+            land(sum(itertools.takewhile(bool, ready)))
 
     def save(kind: Kind = "last") -> None:
-        land(0)
+        land(len(flying))
         if checkpoints is not None:
             known = {**meta(), "log": log.position()}
             checkpoints.save(first + done, train_state, known, kind=kind)
@@ -308,7 +323,7 @@ def fit(
         """Whether the state is the best by now."""
         if evaluate is None or not eval_every or done % eval_every:
             return False
-        land(0)
+        land(len(flying))
         metrics = evaluate(train_state)
         _check_finite(metrics, f"after step {done}", checkpoints)
         log.write(done, metrics)
@@ -322,13 +337,13 @@ def fit(
             # Two lengths only: each is a program, and compiling takes long.
             count = steps_per_call if steps_per_call <= room else 1
             train_state, metrics = step(train_state, next(batches), count=count)
-            flying.append((done, metrics))
+            flying.append(metrics)
             done += count
-            land(_IN_FLIGHT)
+            land_ready()
             is_best = evaluated()
             if ended():
                 # Before the save, whose position must say that the line is written.
-                land(0)
+                land(len(flying))
                 log.end(done)
             if is_best:
                 save("best")
@@ -345,24 +360,32 @@ def fit(
 
 def _compilations(step: CompiledStep) -> int:
     # A plain function around a compiled step does not say.
-    return getattr(step, "compilations", 0)
+    return getattr(step, "thread_compilations", 0)
 
 
-def _log_call(
-    log: RunLog, checkpoints: Checkpoints | None, before: int, metrics: dict[str, Any]
-) -> None:
-    # For a population, the mean over its networks.
-    fetched = {
-        name: (x if x.size == len(x) else x.reshape(len(x), -1).mean(axis=1)).ravel()
-        for name, x in jax.device_get(metrics).items()
-    }
-    fetched = {name: x.tolist() for name, x in fetched.items()}
-    values = zip(*fetched.values(), strict=True)
-    rows = [dict(zip(fetched, row, strict=True)) for row in values]
-    for number, row in enumerate(rows, before + 1):
+def _log_calls(
+    log: RunLog,
+    checkpoints: Checkpoints | None,
+    logged: int,
+    calls: Sequence[dict[str, Any]],
+) -> int:
+    """Log the metrics of some calls; returns how many steps are logged by now."""
+    found: dict[str, list[float]] = {name: [] for name in calls[0]}
+    for metrics in jax.device_get(calls):
+        for name, x in metrics.items():
+            # For a population, the mean over its networks.
+            flat = x.ravel() if x.size == len(x) else x.reshape(len(x), -1).mean(1)
+            found[name] += flat.tolist()
+    steps = len(found["loss"])
+    finite = np.isfinite([*found.values()])
+    bad = steps if finite.all() else int(np.argmin(finite.all(axis=0)))
+    if bad:
+        log.train(logged + bad, {name: values[:bad] for name, values in found.items()})
+    if bad < steps:
+        number = logged + bad + 1
+        row = {name: values[bad] for name, values in found.items()}
         _check_finite(row, f"of step {number} ({log.examples(number)})", checkpoints)
-        log.train(number, row)
-    log.landed(before + len(rows))
+    return logged + steps
 
 
 def _check_finite(
@@ -372,6 +395,6 @@ def _check_finite(
         if not math.isfinite(value):
             saved = checkpoints and checkpoints.latest_step()
             raise ValueError(
-                f"the {name} {when} is {value}, needed a finite one; the last good "
+                f"expected a finite {name} {when}, got {value}; the last good "
                 f"checkpoint is of step {saved}"
             )

@@ -65,7 +65,7 @@ class RunLog:
         self._opened = time.monotonic()
         self._began = self._opened - before["wall_s"]
         self._rate_before = before["rate"]
-        # When the first call was done, compilation behind it, and the last.
+        # When the first steps were done, compilation behind them, and the last.
         self._first: tuple[int, float] | None = None
         self._last = (start, self._began)
         self._bar = tqdm(
@@ -90,24 +90,36 @@ class RunLog:
             return f"{self._unit} {last}"
         return f"{self._unit}s {last - self._per_step + 1} to {last}"
 
-    def train(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One training step's metrics.
+    def train(self, step: int, metrics: Mapping[str, Sequence[float]]) -> None:
+        """Training metrics of the steps that the device has finished since the last.
 
         Args:
-            step: how many steps are done with this one.
-            metrics: a number each.
+            step: how many steps are done with the last of these.
+            metrics: one number per step each.
         """
-        for name, value in metrics.items():
-            before = self._window.get(name, Mean(0.0, 0.0))
-            self._window[name] = before.merge(Mean(float(value), 1.0))
-        if not self._bar.disable:
-            self._bar.set_postfix(
-                {name: f"{float(x.value):.3f}" for name, x in self._window.items()},
-                refresh=False,
-            )
-            self._bar.update(self._per_step)
-        if step % self._every == 0 or step == self._num_steps:
-            self.end(step)
+        count = len(next(iter(metrics.values())))
+        at, before = 0, step - count
+        while at < count:
+            room = self._every - (before + at) % self._every
+            stop = min(count, at + room)
+            for name, values in metrics.items():
+                total, weight = self._window.get(name, Mean(0.0, 0.0))
+                # One by one: the mean does not depend on how steps arrive.
+                for value in values[at:stop]:
+                    total += value
+                self._window[name] = Mean(total, weight + stop - at)
+            if not self._bar.disable:
+                self._show((stop - at) * self._per_step)
+            at = stop
+            if (before + at) % self._every == 0 or before + at == self._num_steps:
+                self.end(before + at)
+        self._last = (step, time.monotonic())
+        self._first = self._first or self._last
+
+    def _show(self, more: int) -> None:
+        means = {name: f"{x.value:.3f}" for name, x in self._window.items()}
+        self._bar.set_postfix(means, refresh=False)
+        self._bar.update(more)
 
     def end(self, step: int) -> None:
         """Write what has been averaged by a step, if anything."""
@@ -131,15 +143,11 @@ class RunLog:
             for name, value in metrics.items():
                 self._events.add_scalar(name, value, step)
 
-    def landed(self, step: int) -> None:
-        """A call of the device is done, with this step its last."""
-        self._last = (step, time.monotonic())
-        self._first = self._first or self._last
-
     def rate(self) -> float | None:
-        """Examples or episodes a second, compilation left out; None before 2 calls.
+        """Examples or episodes per second, without compilation; None at first.
 
-        Validation and saving between the calls are counted in. Where there is nothing
+        The first steps to arrive are left out, and with them compilation. Validation
+        and saving between steps are counted in. Where there is nothing
         left to do, the rate of the part before.
         """
         first, began = self._first or self._last
@@ -149,7 +157,7 @@ class RunLog:
 
     @property
     def compile_s(self) -> float:
-        """Seconds until the first call was done, compilation included."""
+        """Seconds until the first steps were done, compilation included."""
         return self._first[1] - self._opened if self._first else 0.0
 
     def elapsed(self) -> float:

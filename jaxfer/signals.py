@@ -2,17 +2,37 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
+class StopRequests:
+    """Whether a stop was requested; a program may request one too."""
+
+    def __init__(self) -> None:
+        """Nothing is requested yet."""
+        self._asked = threading.Event()
+
+    def __call__(self) -> bool:
+        """Whether a stop was requested."""
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        """Request a stop of everything that looks here."""
+        self._asked.set()
+
+
+# Of the main thread, which alone may handle signals; other threads look at it too.
+_active: StopRequests | None = None
+
+
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
+def stop_requests() -> Iterator[StopRequests]:
     """Take SIGINT and SIGTERM as requests to stop, in place of their usual effect.
 
-    The second signal has its usual effect. Outside the main thread, where Python lets
-    nobody handle signals, nothing changes.
+    The second signal has its usual effect. Within this context, on the same thread or
+    on others, it is the same one.
 
     Yields:
         A function that returns whether a stop was requested.
@@ -22,21 +42,27 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         ...     stop_requested()
         False
     """
-    asked = threading.Event()
+    global _active
+    if _active is not None:
+        yield _active
+        return
+    requests = StopRequests()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield requests
         return
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(signum: int, frame: Any) -> None:
-        asked.set()
+        requests.ask()
         for s, handler in before.items():
             signal.signal(s, handler)
 
+    _active = requests
     for s in before:
         signal.signal(s, ask)
     try:
-        yield asked.is_set
+        yield requests
     finally:
+        _active = None
         for s, handler in before.items():
             signal.signal(s, handler)

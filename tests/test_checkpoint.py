@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +133,19 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match=message):
             checkpoints.restore(other)
+
+
+def test_several_threads_save_at_once(tmp_path):
+    def save(name):
+        with Checkpoints(tmp_path / name) as checkpoints:
+            for step in range(1, 6):
+                checkpoints.save(step, _state(step, step + len(name)), {"name": name})
+
+    names = ["a", "bb", "ccc"]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(save, names))
+    for name in names:
+        with Checkpoints(tmp_path / name) as checkpoints:
+            restored, meta = checkpoints.restore(_state())
+        _assert_same(restored, _state(5, 5 + len(name)))
+        assert meta == {"name": name}

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -176,3 +177,19 @@ def test_importing_jaxfer_compiles_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_threads_that_call_first_compile_once():
+    compiled = compilation.jit(lambda x: jnp.linalg.inv(x @ x + jnp.eye(30)).sum())
+    start, values = threading.Barrier(4), []
+
+    def call():
+        start.wait()
+        values.append(float(compiled(jnp.ones((30, 30)))))
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert compiled.compilations == 1 and len(set(values)) == 1

@@ -22,6 +22,7 @@ LEVELS = {
     "stats": 0,
     "claims": 0,
     "keys": 0,
+    "memo": 0,
     "heads": 1,
     "episodes": 1,
     "losses": 1,
@@ -43,6 +44,7 @@ LEVELS = {
     "loop": 3,
     "config": 3,
     "workdir": 4,
+    "queue": 4,
     "models": 4,
     "study": 5,
 }

@@ -16,7 +16,7 @@ def _train(tmp_path, steps, *, start=0, **options):
     options = {"num_steps": 10, "every": 2, "show": False} | options
     with RunLog(tmp_path, start=start, **options) as log:
         for step in steps:
-            log.train(step, {"loss": float(step), "accuracy": step / 10})
+            log.train(step, {"loss": [float(step)], "accuracy": [step / 10]})
 
 
 def test_lines_are_means_over_their_steps(tmp_path):
@@ -25,6 +25,18 @@ def test_lines_are_means_over_their_steps(tmp_path):
     assert [line["step"] for line in lines] == [2, 4]
     assert [line["train/loss"] for line in lines] == [1.5, 3.5]
     assert lines[1]["train/accuracy"] == pytest.approx(0.35)
+
+
+@pytest.mark.parametrize("per_call", [1, 3, 7, 20])
+def test_means_do_not_depend_on_how_steps_arrive(tmp_path, per_call):
+    losses = np.random.default_rng(0).normal(size=20).tolist()
+    with RunLog(tmp_path, num_steps=20, every=8, show=False) as log:
+        for start in range(0, 20, per_call):
+            part = losses[start : start + per_call]
+            log.train(start + len(part), {"loss": part})
+    ends = [0, 8, 16, 20]
+    means = [sum(losses[a:b]) / (b - a) for a, b in zip(ends, ends[1:], strict=False)]
+    assert [line["train/loss"] for line in read_metrics(tmp_path)] == means
 
 
 def test_a_resumed_log_drops_the_lines_it_makes_again(tmp_path):
@@ -53,9 +65,7 @@ def test_rate_counts_from_the_first_call_done(tmp_path, monkeypatch, per_call):
         # Compilation takes 100 seconds, then every call a second.
         for call, at in enumerate((100.0, 101.0, 102.0)):
             now[0] = at
-            for step in range(call * per_call, (call + 1) * per_call):
-                log.train(step + 1, {"loss": 0.0})
-            log.landed((call + 1) * per_call)
+            log.train((call + 1) * per_call, {"loss": [0.0] * per_call})
             assert (log.rate() is None) == (call == 0)
         assert log.rate() == pytest.approx(8.0 * per_call)
 
@@ -63,13 +73,11 @@ def test_rate_counts_from_the_first_call_done(tmp_path, monkeypatch, per_call):
 def test_a_log_goes_on_within_a_line_and_in_its_seconds(tmp_path):
     options = {"num_steps": 8, "every": 5, "show": False}
     with RunLog(tmp_path, **options) as log:
-        for step in (1, 2, 3):
-            log.train(step, {"loss": float(step)})
+        log.train(3, {"loss": [1.0, 2.0, 3.0]})
         position = json.loads(json.dumps(log.position()))
     with RunLog(tmp_path, start=3, position=position, **options) as log:
         assert log.elapsed() >= position["wall_s"]
-        for step in (4, 5, 6, 7, 8):
-            log.train(step, {"loss": float(step)})
+        log.train(8, {"loss": [4.0, 5.0, 6.0, 7.0, 8.0]})
     lines = [(line["step"], line["train/loss"]) for line in read_metrics(tmp_path)]
     # The last steps have a line too, though it is of fewer.
     assert lines == [(5, 3.0), (8, 7.0)]
@@ -96,7 +104,7 @@ import sys
 sys.modules["tensorboardX"] = None
 from jaxfer.runlog import RunLog, read_metrics
 with RunLog({str(tmp_path)!r}, num_steps=1, every=1, show=False) as log:
-    log.train(1, {{"loss": 2.0}})
+    log.train(1, {{"loss": [2.0]}})
 assert read_metrics({str(tmp_path)!r})[0]["train/loss"] == 2.0
 """
     subprocess.run([sys.executable, "-c", code], check=True)

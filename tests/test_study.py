@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxfer import queue as queues
 from jaxfer import study
 from jaxfer.runlog import read_json, write_json
+from jaxfer.signals import stop_requests
 from jaxfer.study import Member, member_folder, recorded, report_lock, run_members
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,7 +224,7 @@ def test_unfinished_groups_come_before_new_ones(tmp_path):
 
 def test_a_group_of_which_one_record_was_written_goes_on_whole(tmp_path, monkeypatch):
     members = _members(*"ab")
-    real = study._Queue.write
+    real = queues.Queue.write
 
     def write(self, member, record):
         if member.name == "b":
@@ -229,7 +232,7 @@ def test_a_group_of_which_one_record_was_written_goes_on_whole(tmp_path, monkeyp
         real(self, member, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(study._Queue, "write", write)
+        patch.setattr(queues.Queue, "write", write)
         with pytest.raises(MemoryError):
             _run(tmp_path, members, Training(), at_once=2)
     assert (member_folder(tmp_path, "a") / "record.json").exists()
@@ -269,10 +272,10 @@ def test_a_group_of_another_process_is_left_alone(tmp_path):
     """Also where it holds members that this study does not have."""
     members = _members(*"ab")
     _stop(tmp_path, members, "a", at_once=2)
-    queue = study._Queue(tmp_path, members, _alike, 1, False)
+    queue = queues.Queue(tmp_path, members, _alike, 1, False)
     with contextlib.ExitStack() as locks:
         assert [m.name for m in queue.claim(members, locks)] == ["a", "b"]
-        part = study._Queue(tmp_path, members[:1], _alike, 1, False)
+        part = queues.Queue(tmp_path, members[:1], _alike, 1, False)
         with contextlib.ExitStack() as others:
             assert part.claim(members[:1], others) == []
         assert (member_folder(tmp_path, "a") / "checkpoints").exists()
@@ -282,12 +285,12 @@ def test_a_group_of_another_process_is_left_alone(tmp_path):
 def test_a_group_that_another_process_ended_meanwhile_is_not_trained_again(tmp_path):
     members = _members(*"ab")
     _stop(tmp_path, members, "a", at_once=2)
-    queue = study._Queue(tmp_path, members, _alike, 2, False)
+    queue = queues.Queue(tmp_path, members, _alike, 2, False)
     left = queue.left()
     group = queue._begun(left[0])
     for member in members:
         queue.write(member, {"accuracy": 1})
-    late = study._Queue(tmp_path, members, _alike, 2, False)
+    late = queues.Queue(tmp_path, members, _alike, 2, False)
     with contextlib.ExitStack() as locks:
         assert [m.name for m in group] == ["a", "b"]
         assert not late._resume(group, locks) and late.claim(left, locks) == []
@@ -335,6 +338,7 @@ def test_the_estimate_knows_programs_apart(tmp_path, monkeypatch, capsys):
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
+from jaxfer.signals import stop_requests
 from jaxfer.study import Member, run_members
 
 workdir, me, seconds, die_at, at_once, workers = sys.argv[1:]
@@ -430,3 +434,74 @@ def test_reports_are_written_in_turn(tmp_path):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with report_lock(tmp_path / "new"):
         pass
+
+
+def test_threads_train_side_by_side(tmp_path, capsys):
+    together = threading.Barrier(2, timeout=30)
+
+    def train(members, folder):
+        together.wait()
+        return [{"thread": threading.current_thread().name} for _ in members]
+
+    records = _run(tmp_path, _members("a", "b"), train, threads=2)
+    assert records["a"]["thread"] != records["b"]["thread"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in lines] == ["2 mem", "[1/2]", "[2/2]"]
+
+
+def test_a_thread_waits_for_what_its_member_needs(tmp_path, capsys):
+    order = []
+
+    def train(members, folder):
+        time.sleep(0.1)
+        order.extend(member.name for member in members)
+        return [{} for _ in members]
+
+    members = [Member("base", {}), Member("other", {}, needs=("base",))]
+    _run(tmp_path, members, train, threads=3)
+    assert order == ["base", "other"]
+    # Other processes have nothing to do with it.
+    assert "waiting" not in capsys.readouterr().out
+
+
+def test_a_failure_stops_the_other_threads_and_is_raised(tmp_path):
+    failed = threading.Event()
+
+    def train(members, folder):
+        if members[0].name == "b":
+            failed.set()
+            raise ValueError("the loss is nan")
+        assert failed.wait(30)
+        with stop_requests() as stop_requested:
+            for _ in range(300):
+                if stop_requested():
+                    raise KeyboardInterrupt("saved")
+                time.sleep(0.1)
+        return [{} for _ in members]
+
+    with pytest.raises(ValueError, match="the loss is nan"):
+        _run(tmp_path, _members("a", "b", "c"), train, threads=2)
+    assert not recorded(tmp_path, _members("a", "b", "c"))
+
+
+def test_a_signal_stops_all_threads(tmp_path):
+    started = threading.Barrier(3, timeout=30)
+
+    def train(members, folder):
+        with stop_requests() as stop_requested:
+            started.wait()
+            while not stop_requested():
+                time.sleep(0.01)
+        (folder / "saved").touch()
+        raise KeyboardInterrupt("stopped, saved")
+
+    def interrupt():
+        started.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="saved"):
+        _run(tmp_path, _members("a", "b"), train, threads=2)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert all((member_folder(tmp_path, name) / "saved").exists() for name in "ab")

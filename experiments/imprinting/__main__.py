@@ -7,38 +7,24 @@ from typing import Any
 
 from experiments.imprinting import report
 from experiments.imprinting.config import Config, check
-from experiments.imprinting.members import networks
 from experiments.imprinting.train import Trainer
-from experiments.inputs import load_parts
-from experiments.studies import finish, train_study
+from experiments.studies import run_study
 from jaxfer import config as configs
-from jaxfer import workdir as workdirs
-from jaxfer.study import report_lock
 
 
 def run(
     config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Train every network that is not yet there, and write the result and its figures.
+    """Train what the study lacks, and write its result; see `run_study`."""
 
-    Raises:
-        KeyboardInterrupt: stopped on request, after saving.
-        ValueError: data or a folder that do not fit the config.
-    """
-    configs.check_one_process("spreads over the devices of one host")
-    if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
-        return earlier
-    check(config)
-    train, test = load_parts(config.data, limit=config.run.limit)
-    trainer = Trainer(config, workdir, train, test)
-    whole, queue, records = train_study(config, workdir, trainer, networks)
-    splits = {network.seed: trainer.split(network.seed) for network in queue}
-    with report_lock(workdir):
-        result = report.make_result(
-            whole, queue, records, train, test, splits, published
-        )
-        print(report.tables(result["rows"], whole.dim), end="\n\n")
-        return finish(workdir, result, figures=config.figures)
+    def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
+        parts = trainer.train_set, trainer.test_set
+        splits = {network.seed: trainer.split(network.seed) for network in queue}
+        made = report.make_result(whole, queue, records, *parts, splits, published)
+        print(report.tables(made["rows"], whole.dim), end="\n\n")
+        return made
+
+    return run_study(config, workdir, check=check, trainer=Trainer, result=result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from experiments import inputs
-from experiments.inputs import Network, check_different
-from jaxfer.config import check_at_least, how, to_json, which
+from experiments.inputs import Network, StudyOptions, check_different, check_study
+from jaxfer.config import to_json, which
 from jaxfer.data import Crop
-from jaxfer.models import Options
 from jaxfer.optim import Optim, check_optim
 
 # Losses that train an embedding: with a head of trained rows, or without.
@@ -50,7 +49,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StudyOptions):
     """A study of imprinted weights."""
 
     data: Data = field(default_factory=Data)
@@ -109,17 +108,6 @@ class Config:
     """Examples per class in the batches of nca and lifted."""
     margin: float = 1.0
     """Margin of the lifted structured loss."""
-    population: int | None = how(None)
-    """Networks trained at once, of those that share a program; default: one per device
-    on CPUs and eight per device elsewhere."""
-    devices: int | None = how(None)
-    """Devices to use; default: one. A population is spread over them, or the batch of a
-    single network."""
-    run: Options = how(Options(save_every=1000, log_every=50, tensorboard=False))
-    figures: bool = how(True)
-    """Draw figures, if matplotlib is installed."""
-    redo: bool = how(False)
-    """Train members with damaged records again."""
 
 
 def check(config: Config) -> None:
@@ -129,25 +117,8 @@ def check(config: Config) -> None:
         ValueError: an option with its value and what is allowed.
     """
     values = to_json(config)
-    positive = (
-        "accumulate",
-        "augment.side",
-        "batch",
-        "copies",
-        "data.base_min_images",
-        "data.classes",
-        "data.min_images",
-        "data.side",
-        "devices",
-        "dim",
-        "epochs",
-        "finetune_epochs",
-        "group",
-        "population",
-        "transfer_steps",
-    )
-    check_at_least(1, values, positive)
-    check_at_least(0, values, ["augment.shift"])
+    own = ("copies", "data.base_min_images", "dim", "finetune_epochs", "group")
+    check_study(config, (*own, "augment.side", "transfer_steps"))
     for name in ("optim", "finetune"):
         check_optim(getattr(config, name), name)
     if not config.scale > 0:
@@ -174,11 +145,6 @@ def check(config: Config) -> None:
     if "softmax" in config.losses:
         raise ValueError(
             "expected losses other than 'softmax', which base networks have anyway"
-        )
-    if config.batch % config.accumulate:
-        raise ValueError(
-            f"expected accumulate to divide batch = {config.batch}, got "
-            f"{config.accumulate}"
         )
     pairs = [loss for loss in config.losses if loss in PAIRS]
     if pairs and config.accumulate > 1:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from experiments.imprinting.classes import (
 )
 from experiments.imprinting.config import PAIRS, Config
 from experiments.imprinting.measure import Embedded, gallery_images, measure, score
-from experiments.imprinting.members import MEASURE, Imprinted
+from experiments.imprinting.members import MEASURE, Imprinted, networks
 from experiments.imprinting.rows import imprinted, with_novel
 from experiments.studies import keep, shared_mesh
 from jaxfer import heads, models, nets, sharding, study
@@ -31,6 +31,7 @@ from jaxfer.data.feed import in_blocks, place
 from jaxfer.data.sampling import Sampler
 from jaxfer.episodes import check_episode, class_table
 from jaxfer.keys import COPIES, HEAD, key_of
+from jaxfer.memo import memoised
 from jaxfer.models import Examples, Model, Pixels, Recipe
 from jaxfer.types import EVAL, Head, Net, Params, State
 
@@ -56,11 +57,15 @@ class Trainer:
         self.split = cache(lambda seed: split_classes(config, train, test, seed))
         self.base = cache(self._base)
         self.program = cache(self._program)
-        self.embedded = lru_cache(1)(self._embedded)
+        self.embedded = memoised(1)(self._embedded)
 
     def net(self, dim: int) -> Net:
         """The network with an embedding of some dimensions."""
         return nets.as_net(self.config.net.build(dim=dim), self.image_shape)
+
+    def items(self, config: Config) -> list[Imprinted]:
+        """The networks of a config, each after the one it starts from."""
+        return networks(config)
 
     def member(self, network: Imprinted) -> study.Member:
         """A network as a member of the study's queue.
@@ -136,35 +141,35 @@ class Trainer:
             margin=config.margin,
         )
 
-    def train(self, networks: Sequence[Imprinted], folder: Path) -> list[study.Record]:
+    def train(self, group: Sequence[Imprinted], folder: Path) -> list[study.Record]:
         """Train or measure networks that share a program; one record each."""
-        if networks[0].row == MEASURE:
-            return [self._measured(network, folder) for network in networks]
-        recipe = self.recipe(networks[0])
-        examples = [train_set(self.split(n.seed), n) for n in networks]
-        sources = [self.base(n.source) if n.source else None for n in networks]
-        begun = [*map(self._head, networks, examples, sources)]
+        if group[0].row == MEASURE:
+            return [self._measured(network, folder) for network in group]
+        recipe = self.recipe(group[0])
+        examples = [train_set(self.split(n.seed), n) for n in group]
+        sources = [self.base(n.source) if n.source else None for n in group]
+        begun = [*map(self._head, group, examples, sources)]
         every = 0
-        if networks[0].n:
+        if group[0].n:
             # On novel classes alone there are no epochs to speak of.
             steps, per_epoch = models.steps_of(recipe, 1)
-            every = max(1, steps // 10) if networks[0].novel_only else per_epoch
+            every = max(1, steps // 10) if group[0].novel_only else per_epoch
         trained = models.train_population(
-            self.net(networks[0].dim),
+            self.net(group[0].dim),
             self.images,
-            [*map(self._examples, networks, examples)],
+            [*map(self._examples, group, examples)],
             recipe,
             heads=begun,
             starts=sources,
-            mesh=shared_mesh(self.config, self.mesh, len(networks)),
+            mesh=shared_mesh(self.config, self.mesh, len(group)),
             workdir=folder,
-            evaluate=(lambda i, model: self._tested(networks[i], model)[0])
+            evaluate=(lambda i, model: self._tested(group[i], model)[0])
             if every
             else None,
             eval_every=every,
             options=self.config.run.without_last_save(),
         )
-        return [*map(self._record, networks, trained)]
+        return [*map(self._record, group, trained)]
 
     def _examples(self, network: Imprinted, examples: TrainSet) -> Examples:
         return Examples(
@@ -301,7 +306,7 @@ def embed_moved(
     return jnp.concatenate([*blocks])
 
 
-@lru_cache(16)
+@memoised(16)
 def _moved(net: Net, crop: Crop) -> Callable[..., Array]:
     def run(
         params: Params, state: State, pixels: Pixels, x: Array, at: Array, key: Array

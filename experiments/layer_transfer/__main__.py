@@ -5,39 +5,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.inputs import load_parts
 from experiments.layer_transfer import report
 from experiments.layer_transfer.config import Config, check
-from experiments.layer_transfer.members import transfers
 from experiments.layer_transfer.train import Trainer
-from experiments.studies import finish, train_study
+from experiments.studies import run_study
 from jaxfer import config as configs
-from jaxfer import workdir as workdirs
-from jaxfer.study import report_lock
 
 
 def run(
     config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Train every network that is not yet there, and write the result and its figures.
+    """Train what the study lacks, and write its result; see `run_study`."""
 
-    Raises:
-        KeyboardInterrupt: stopped on request, after saving.
-        ValueError: data or a folder that do not fit the config.
-    """
-    configs.check_one_process("spreads over the devices of one host")
-    if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
-        return earlier
-    check(config)
-    train, test = load_parts(config.data, limit=config.run.limit)
-    trainer = Trainer(config, workdir, train, test)
-    names, layers = train.class_names, len(trainer.net.layers)
-    whole, queue, records = train_study(
-        config, workdir, trainer, lambda config: transfers(config, names, layers)
-    )
-    with report_lock(workdir):
-        result = report.make_result(whole, queue, records, train, test, published)
-        return finish(workdir, result, figures=config.figures)
+    def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
+        parts = trainer.train_set, trainer.test_set
+        return report.make_result(whole, queue, records, *parts, published)
+
+    return run_study(config, workdir, check=check, trainer=Trainer, result=result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from experiments.inputs import Data, Network, check_different
-from jaxfer.config import check_at_least, how, to_json, which
+from experiments.inputs import Data, Network, StudyOptions, check_different, check_study
+from jaxfer.config import which
 from jaxfer.data import Crop
-from jaxfer.models import Options
 from jaxfer.optim import Optim, check_optim
 from jaxfer.transfer import treatments
 
@@ -28,7 +27,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StudyOptions):
     """A study of layer transfer."""
 
     data: Data = field(default_factory=Data)
@@ -63,17 +62,6 @@ class Config:
     cache: bool = True
     """Train frozen networks on the activations of their frozen layers, computed once,
     where that is exact; elsewhere the log says why not."""
-    population: int | None = how(None)
-    """Networks trained at once, of those that share a program; default: one per device
-    on CPUs and eight per device elsewhere."""
-    devices: int | None = how(None)
-    """Devices to use; default: one. A population is spread over them, or the batch of a
-    single network."""
-    run: Options = how(Options(save_every=1000, log_every=50, tensorboard=False))
-    figures: bool = how(True)
-    """Draw figures, if matplotlib is installed."""
-    redo: bool = how(False)
-    """Train members with damaged records again."""
 
     def grids(self) -> dict[str, Grid]:
         """The grids that have networks, by the name of their results."""
@@ -91,15 +79,7 @@ def check(config: Config) -> None:
     Raises:
         ValueError: an option with its value and what is allowed.
     """
-    positive = ("epochs", "batch", "accumulate", "population", "devices", "outputs")
-    data = ("data.classes", "data.min_images", "data.side")
-    check_at_least(1, to_json(config), (*positive, *data))
-    check_at_least(0, to_json(config), ("augment.shift",))
-    if config.batch % config.accumulate:
-        raise ValueError(
-            f"expected accumulate to divide a batch of {config.batch}, got "
-            f"{config.accumulate}"
-        )
+    check_study(config, ["outputs"])
     if config.augment.side is not None:
         raise ValueError(
             f"expected no augment.side, got {config.augment.side}: networks of layer "

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.inputs import moments
 from experiments.layer_transfer.config import Config
-from experiments.layer_transfer.members import Target, Transfer
+from experiments.layer_transfer.members import Target, Transfer, transfers
 from experiments.studies import keep, shared_mesh
 from jaxfer import heads, models, nets, sharding, stats, study
 from jaxfer.config import what_of
@@ -42,6 +42,10 @@ class Trainer:
         self.rows = cache(lambda target: class_rows(train, target))
         self.moments = cache(lambda target: moments(train, self.rows(target)[0]))
         self.source = cache(self._source)
+
+    def items(self, config: Config) -> list[Transfer]:
+        """The networks of a config, each after the one it copies from."""
+        return transfers(config, self.train_set.class_names, len(self.net.layers))
 
     def member(self, transfer: Transfer) -> study.Member:
         """A network as a member of the study's queue.

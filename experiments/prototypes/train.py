@@ -159,50 +159,61 @@ def evaluate(
 ) -> dict[str, np.ndarray]:
     """Per-episode accuracies in percent, for every way, shot and method."""
     split, test, accuracies = config.data.test, config.test, {}
-    classify = method(config).logits
+    classify = method(config)
 
     def transductive(episode: Episode) -> Array:
         together, _ = models.embed_together(
             model.net, model.params, model.state, episode, Mode("batch", dropout=False)
         )
-        return classify({}, together)
+        return classify.logits({}, together)
 
-    methods: dict[str, tuple[Any, Callable[[Episode], Array]]] = {
-        "prototypes": (embedded, partial(classify, {})),
-        "pixel_nearest_neighbour": (images, pixel_logits),
-    }
+    baselines = {"pixel_nearest_neighbour": pixel_logits}
     if test.transductive:
-        methods[TRANSDUCTIVE] = (images, transductive)
-    settings = [*itertools.product(test.ways, test.shots, methods)]
-    for way, shot, name in tqdm(settings, "testing", unit="setting"):
-        data, logits = methods[name]
-        shape = dict(way=way, shot=shot, n_query=test.query)
-        # Whole episodes of pixels or activations take memory, embeddings do not.
-        block = 100 if name == "prototypes" else 10
-        measured = steps.evaluate_episodes(
-            steps.make_episode_eval(
-                lambda data, k, shape=shape: take_episode(
-                    data, config.seed, split, k, **shape
-                ),
-                logits,
-            ),
-            episode_feed(
-                data,
-                config.seed,
-                split,
-                **shape,
-                **({} if name == "prototypes" else _reading(config, block)),
-            ),
-            episodes=test.episodes,
-            block=block,
-        )
-        place = f"{split}/{way}way_{shot}shot/{name}/accuracy"
-        accuracies[place] = 100 * measured["accuracy"]
+        baselines[TRANSDUCTIVE] = transductive
+    settings = [*itertools.product(test.ways, test.shots)]
+    for way, shot in tqdm(settings, "testing", unit="setting"):
+        shape = EpisodeShape(way, shot, test.query)
+        measured = {
+            "prototypes": models.measure_episodes(
+                model,
+                embedded,
+                shape,
+                seed=config.seed,
+                split=split,
+                episodes=test.episodes,
+                method=classify,
+            )
+        }
+        for name, logits in baselines.items():
+            measured[name] = _on_images(config, images, shape, logits)
+        for name, found in measured.items():
+            place = f"{split}/{way}way_{shot}shot/{name}/accuracy"
+            accuracies[place] = 100 * found["accuracy"]
     return accuracies
 
 
-def _reading(config: Config, block: int) -> dict[str, int]:
-    return {"per_step": block, "workers": config.run.workers}
+def _on_images(
+    config: Config,
+    images: Resident | Images,
+    shape: EpisodeShape,
+    logits: Callable[[Episode], Array],
+) -> dict[str, np.ndarray]:
+    """What a classifier of images, not of embeddings, makes of the test episodes."""
+    seed, split, sizes = config.seed, config.data.test, shape.sizes()
+    # Few at once: whole episodes of pixels or activations take memory.
+    block = 10
+    feed = episode_feed(
+        images, seed, split, **sizes, per_step=block, workers=config.run.workers
+    )
+    return steps.evaluate_episodes(
+        steps.make_episode_eval(
+            lambda data, number: take_episode(data, seed, split, number, **sizes),
+            logits,
+        ),
+        feed,
+        episodes=config.test.episodes,
+        block=block,
+    )
 
 
 def pixel_logits(episode: Episode) -> Array:

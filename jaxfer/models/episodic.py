@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
 from jaxfer.keys import HEAD, INIT, key_of
 from jaxfer.loop import Run
+from jaxfer.memo import memoised
 from jaxfer.models.inference import embed
 from jaxfer.models.methods import (
     EpisodeProgram,
@@ -277,7 +277,7 @@ def embed_classes(model: Model, images: Images) -> Resident:
     return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
 
 
-@lru_cache(64)
+@memoised(64)
 def _measure(method: Method, shape: EpisodeShape, seed: int, split: str) -> Any:
     def one(params: Params, data: Resident, number: Array) -> dict[str, Array]:
         episode = take_episode(data, seed, split, number, **shape.sizes())

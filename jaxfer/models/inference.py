@@ -1,7 +1,6 @@
 """Embed and predict with a model."""
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jaxfer.compilation import jit
 from jaxfer.data.augment import Crop, centre_crop
 from jaxfer.data.feed import in_blocks
 from jaxfer.heads import Predictions, head_logits
+from jaxfer.memo import memoised
 from jaxfer.models.model import (
     AnyImages,
     Model,
@@ -144,7 +144,7 @@ def predict_labels(
     return np.concatenate([np.asarray(x) for x in in_blocks(piece, z, block=block)])
 
 
-@lru_cache(_MEMOISED)
+@memoised(_MEMOISED)
 def _embedding(net: Net, last: str | None) -> Callable[..., Array]:
     def run(params: Params, state: State, pixels: Pixels, images: Array) -> Array:
         x = prepare(pixels, images)

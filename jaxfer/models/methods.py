@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxfer import heads, losses, optim, sharding, steps
 from jaxfer.data import Affine, Resident, random_affine
 from jaxfer.episodes import episode_key, gather, numbered_episode
+from jaxfer.memo import memoised
 from jaxfer.models.model import Pixels, prepare
 from jaxfer.models.recipe import Recipe
 from jaxfer.transfer import freeze_modes
@@ -57,7 +57,7 @@ class Method:
     init: Callable[[PRNGKeyArray, int], Params] = lambda key, dim: {}
 
 
-@lru_cache(8)
+@memoised(8)
 def prototypes(distance: heads.Distance = "sqeuclidean") -> Method:
     """Prototypes, `p(k | x) = softmax_k(-d(f(x), c_k))` (Snell et al. 2017, Eq. 2).
 
@@ -102,7 +102,7 @@ class EpisodeProgram:
         return self.recipe.steps or self.recipe.episodes // self.per_step
 
 
-@lru_cache(64)
+@memoised(64)
 def make_episode_optimizer(program: EpisodeProgram) -> Any:
     """The optimizer of a program's trainable parameters."""
     return optim.make_optimizer(
@@ -114,7 +114,7 @@ def make_episode_optimizer(program: EpisodeProgram) -> Any:
     )
 
 
-@lru_cache(64)
+@memoised(64)
 def make_episode_step(program: EpisodeProgram) -> steps.CompiledStep:
     """The compiled training step on episodes."""
     return steps.compile_step(

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from jaxtyping import Array, Float, Num
 from jaxfer.compilation import Jitted, jit
 from jaxfer.data import Images, View
 from jaxfer.keys import stable_draws
+from jaxfer.memo import memoised
 from jaxfer.types import EVAL, AnyArray, Head, Net, Params, State
 
 AnyImages = AnyArray | Images | View
@@ -128,7 +128,7 @@ class Trained(NamedTuple):
     history: tuple[Mapping[str, float | int], ...] = ()
 
 
-@lru_cache(_MEMOISED)
+@memoised(_MEMOISED)
 def embedding_dim(net: Net, image_shape: tuple[int, ...]) -> int:
     """The length of a network's embeddings of images of a shape, without computing any.
 
@@ -150,7 +150,7 @@ def embedding_dim(net: Net, image_shape: tuple[int, ...]) -> int:
     return jax.eval_shape(run, jax.random.key(0)).shape[1]
 
 
-@lru_cache(_MEMOISED)
+@memoised(_MEMOISED)
 def init_params(net: Net, image_shape: tuple[int, ...]) -> Jitted:
     """The compiled function from a key to a network's parameters and statistics.
 

@@ -1,7 +1,6 @@
 """The compiled training step on labelled images, made once per specification."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from jaxfer.data.augment import Affine
 from jaxfer.data.sampling import Drawn, draw_batch
 from jaxfer.episodes import ClassTable
 from jaxfer.keys import CROP, DROPOUT, ORDER, stable_draws
+from jaxfer.memo import memoised
 from jaxfer.models.model import Pixels, prepare
 from jaxfer.models.recipe import Recipe
 from jaxfer.transfer import ALL_CACHED, freeze_modes
@@ -202,7 +202,7 @@ def augmented(recipe: Recipe, task: Task, x: Array, numbers: Array) -> Array:
     return random_crop(keys, x, recipe.augment)
 
 
-@lru_cache(_MEMOISED)
+@memoised(_MEMOISED)
 def make_optimizer(program: Program) -> optax.GradientTransformation:
     """The optimizer of a program's trainable parameters."""
     recipe = program.recipe
@@ -215,7 +215,7 @@ def make_optimizer(program: Program) -> optax.GradientTransformation:
     )
 
 
-@lru_cache(_MEMOISED)
+@memoised(_MEMOISED)
 def make_step(program: Program) -> steps.CompiledStep:
     """The compiled step of a stack of models, on shared images and stacked tasks."""
     step = steps.make_train_step(

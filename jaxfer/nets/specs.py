@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -13,6 +12,7 @@ from flax import linen as nn
 from flax.errors import FlaxError
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxfer.memo import memoised
 from jaxfer.nets.alexnet import AlexNetSmall
 from jaxfer.nets.conv4 import Conv4
 from jaxfer.nets.flatten import Flatten
@@ -123,12 +123,12 @@ def by_name(name: str, **fields: Any) -> AnyNet:
         raise ValueError(f"the network {name!r} cannot be made: {e}") from e
 
 
-@lru_cache(128)
+@memoised(128)
 def _built(spec: Spec) -> Net:
     return spec.build()
 
 
-@lru_cache(128)
+@memoised(128)
 def _from_linen(module: nn.Module, image_shape: tuple[int, ...]) -> Net:
     """A Net of any Linen module whose first argument is a batch of images."""
     call = _caller(module)

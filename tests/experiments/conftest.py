@@ -1,5 +1,6 @@
 """Fixtures that tests of experiments share."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,6 @@ def kill_imprinting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         with monkeypatch.context() as patch:
             patch.setattr(batches, "make_step", dying)
             with pytest.raises(MemoryError):
-                run(config, workdir)
+                run(dataclasses.replace(config, threads=1), workdir)
 
     return kill

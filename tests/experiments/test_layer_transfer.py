@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import studies
 from experiments.layer_transfer.__main__ import run
 from experiments.layer_transfer.config import Config, Data, Grid, Network
 from jaxfer import load_model, loop, predict
@@ -183,7 +184,7 @@ def test_training_on_copies_starts_where_the_source_ended(
         return model
 
     monkeypatch.setattr(batches_module, "start_model", start_model)
-    config = _only("base", "base+", "BnB+")
+    config = _only("base", "base+", "BnB+", threads=1)
     run(config, tmp_path)
     base = _model(tmp_path, f"{SIMILAR}-base")
     # Two base networks, two of base+, two of BnB+, in this order.
@@ -330,6 +331,18 @@ def test_devices_that_divide_no_batch_stand_idle(finished, tmp_path):
     _assert_same(tmp_path, workdir, f"{SIMILAR}-base")
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing(finished, tmp_path, threads):
+    """The study of the fixture has two threads, the default on one CPU device."""
+    workdir, _ = finished
+    run(_only("base", "BnB", "AnB", threads=threads), tmp_path)
+    names = [p.name for p in (tmp_path / "members").iterdir()]
+    assert len(names) == 6
+    for name in names:
+        _assert_same(tmp_path, workdir, name)
+        assert _losses(tmp_path, name) == _losses(workdir, name)
+
+
 # --- Kills, growth, and what is refused.
 
 
@@ -365,7 +378,7 @@ def test_a_study_killed_within_a_network_ends_at_the_same_bits(
     config = _only("base", treatment, run=_how(save_every=4, **how), layers=layers)
     mend = _die(monkeypatch, save=save)
     with pytest.raises(MemoryError):
-        run(config, tmp_path)
+        run(dataclasses.replace(config, threads=1), tmp_path)
     mend()
     capsys.readouterr()
     run(config, tmp_path)
@@ -488,8 +501,6 @@ def test_a_finished_study_says_so_and_grows(tmp_path, monkeypatch, capsys):
 
 
 def test_other_data_and_damaged_records_are_refused(finished, tmp_path, monkeypatch):
-    from experiments.layer_transfer import __main__ as command
-
     config = _only("base")
     run(config, tmp_path)
     (tmp_path / "result.json").unlink()
@@ -500,7 +511,7 @@ def test_other_data_and_damaged_records_are_refused(finished, tmp_path, monkeypa
     run(dataclasses.replace(config, redo=True), tmp_path)
     _assert_same(tmp_path, finished[0], f"{SIMILAR}-base")
     (tmp_path / "result.json").unlink()
-    real = command.load_parts
+    real = studies.load_parts
 
     def other(*args, **how):
         train, test = real(*args, **how)
@@ -508,7 +519,7 @@ def test_other_data_and_damaged_records_are_refused(finished, tmp_path, monkeypa
         pixels[0] ^= 1
         return train, dataclasses.replace(test, images=pixels)
 
-    monkeypatch.setattr(command, "load_parts", other)
+    monkeypatch.setattr(studies, "load_parts", other)
     with pytest.raises(ValueError, match="was trained with another data"):
         run(config, tmp_path)
 

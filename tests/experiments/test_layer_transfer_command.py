@@ -51,7 +51,7 @@ def _refused(tmp_path, capsys, *options):
         ("--data.min_images 99", "data.min_images = 99 training images, got at most"),
         ("--data.name cifar10", "'cifar10'.*cifar100"),
         ("--batch 100000", "at least one batch of 100000 examples, got"),
-        ("--batch 20 --accumulate 3", "accumulate to divide a batch of 20, got 3"),
+        ("--batch 20 --accumulate 3", "accumulate to divide batch = 20, got 3"),
         ("--batch 0", "batch of at least 1, got 0"),
         ("--augment.side 20", "no augment.side, got 20"),
         ("--augment.shift -1", "augment.shift of at least 0, got -1"),
