@@ -118,6 +118,9 @@ class _Worker:
         # Held by the thread that looks at the queue; the others wait for a change.
         self._changed = threading.Condition()
         self._training, self._waiting = 0, False
+        # Programs that some thread may still be compiling.
+        self._compiling: set[Hashable] = set()
+        self._compiled: set[Hashable] = set()
         self._ended: Callable[[], bool] = lambda: False
 
     def run_threads(self) -> None:
@@ -144,10 +147,14 @@ class _Worker:
                         return
                     if self._ended():
                         raise KeyboardInterrupt("stopped between two members")
+                    # A thread that compiles another program need not wait.
+                    left.sort(key=lambda m: queue.program(m) in self._compiling)
                     if not (group := queue.claim(left, locks)):
                         self._wait(len(left))
                         continue
                     self._training, self._waiting = self._training + 1, False
+                    if (program := queue.program(group[0])) not in self._compiled:
+                        self._compiling.add(program)
                 began = time.monotonic()
                 try:
                     folder = member_folder(queue.workdir, group[0].name)
@@ -161,6 +168,8 @@ class _Worker:
                 finally:
                     with self._changed:
                         self._training -= 1
+                        self._compiling.discard(program)
+                        self._compiled.add(program)
                         self._changed.notify_all()
 
     def _wait(self, left: int) -> None:

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxfer.nets.chain import chain
+from jaxfer.nets.convolution import convolve
 from jaxfer.nets.layers import Precision, batch_norm, with_embedding
 from jaxfer.nets.pool import BatchNormPool, max_pool2
 from jaxfer.types import Mode, Net
@@ -91,6 +92,7 @@ class _Conv(nn.Module):
             padding=1,
             use_bias=not self.normalize,
             dtype=self.dtype,
+            conv_general_dilated=convolve,
             kernel_init=nn.initializers.he_normal(),
         )(x)
         if self.normalize and self.pool:

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer.nets.chain import chain
+from jaxfer.nets.convolution import convolve
 from jaxfer.nets.layers import Precision, with_embedding
 from jaxfer.nets.pool import BatchNormPool
 from jaxfer.types import Mode, Net
@@ -97,6 +98,7 @@ class _Block(nn.Module):
             padding=1,
             use_bias=False,
             dtype=self.dtype,
+            conv_general_dilated=convolve,
             kernel_init=_symmetric_uniform(bound),
         )(x)
         ones = self.bn_scale_init == "ones"

@@ -1,0 +1,56 @@
+"""Convolutions of images with one channel, which XLA is slow at on a CPU."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def convolve(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "a b c d"],
+    strides: Any,
+    padding: Any,
+    **options: Any,
+) -> Float[Array, "n h2 w2 d"]:
+    """`lax.conv_general_dilated`, to pass to `flax.linen.Conv`; the same function.
+
+    On a CPU, images with one channel are convolved as a matrix product of their
+    patches, which takes a third of the time at 8 channels out and as long at 64. The
+    gradient is that of the convolution, which is faster than the product's.
+
+    Args:
+        x: images or maps.
+        kernel: height and width, channels in, channels out.
+        strides, padding: see `lax.conv_general_dilated`.
+        **options: its other options.
+
+    Example:
+        >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        >>> x, kernel = jnp.ones((2, 5, 5, 1)), jnp.ones((3, 3, 1, 4))
+        >>> convolve(x, kernel, (1, 1), [(1, 1), (1, 1)], **options).shape
+        (2, 5, 5, 4)
+    """
+    plain = partial(
+        lax.conv_general_dilated, window_strides=strides, padding=padding, **options
+    )
+    simple = kernel.shape[2] == 1 and tuple(strides) == (1, 1)
+    if jax.default_backend() != "cpu" or not simple or isinstance(padding, str):
+        return plain(x, kernel)
+    product = jax.custom_vjp(partial(_product, padding=tuple(map(tuple, padding))))
+    product.defvjp(
+        lambda x, kernel: (product(x, kernel), (x, kernel)),
+        lambda saved, grad: jax.vjp(plain, *saved)[1](grad),
+    )
+    return product(x, kernel)
+
+
+def _product(x: Array, kernel: Array, padding: Any) -> Array:
+    a, b, _, channels = kernel.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = x.shape[1] - a + 1, x.shape[2] - b + 1
+    patches = [x[:, i : i + height, j : j + width] for i in range(a) for j in range(b)]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, channels)
