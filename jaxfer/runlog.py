@@ -98,7 +98,7 @@ class RunLog:
             metrics: one number per step each.
         """
         count = len(next(iter(metrics.values())))
-        at, before = 0, step - count
+        at, before, shown = 0, step - count, self._window
         while at < count:
             room = self._every - (before + at) % self._every
             stop = min(count, at + room)
@@ -108,18 +108,16 @@ class RunLog:
                 for value in values[at:stop]:
                     total += value
                 self._window[name] = Mean(total, weight + stop - at)
-            if not self._bar.disable:
-                self._show((stop - at) * self._per_step)
+            shown = self._window
             at = stop
             if (before + at) % self._every == 0 or before + at == self._num_steps:
                 self.end(before + at)
+        if not self._bar.disable:
+            means = {name: f"{x.value:.3f}" for name, x in shown.items()}
+            self._bar.set_postfix(means, refresh=False)
+            self._bar.update(count * self._per_step)
         self._last = (step, time.monotonic())
         self._first = self._first or self._last
-
-    def _show(self, more: int) -> None:
-        means = {name: f"{x.value:.3f}" for name, x in self._window.items()}
-        self._bar.set_postfix(means, refresh=False)
-        self._bar.update(more)
 
     def end(self, step: int) -> None:
         """Write what has been averaged by a step, if anything."""

@@ -14,6 +14,8 @@ random numbers: each is a hash of what it is for, so that an image does not depe
 which others are made with it, and a small set is part of every larger one.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from jaxtyping import Bool, Int, Int64, UInt8, UInt64
 
@@ -81,19 +83,25 @@ def glyphs(
     sizes = {"alphabets": alphabets, "characters": characters, "drawers": drawers}
     for what, size in sizes.items():
         if size < 1:
-            raise ValueError(f"found {size} {what}, needed at least 1")
+            raise ValueError(f"expected at least 1 of {what}, got {size}")
     root = _fold(np.zeros((), np.uint64), VERSION, seed % 2**64)
     character, drawer = np.indices((characters, drawers)).reshape(2, -1)
-    blocks = []
-    for alphabet in range(alphabets):
+
+    def write(alphabet: int) -> UInt8[np.ndarray, "n side side"]:
         style = _fold(root, alphabet)
         programs = _programs(style, alphabet % len(FAMILIES), characters)
+        blocks = []
         for i in range(0, len(drawer), BLOCK):
             c, d = character[i : i + BLOCK], drawer[i : i + BLOCK]
             blocks.append(_write(programs[c], _fold(style, c, HAND, d)))
+        return np.concatenate(blocks)
+
+    # NumPy lets other threads run while it works on arrays.
+    with ThreadPoolExecutor() as pool:
+        written = [*pool.map(write, range(alphabets))]
     return Images(
         name="glyphs",
-        images=np.concatenate(blocks)[..., None],
+        images=np.concatenate(written)[..., None],
         labels=np.repeat(np.arange(alphabets * characters, dtype=np.int32), drawers),
         class_names=tuple(
             f"{FAMILIES[a % 2]}{a // 2:02d}/character{c:02d}"

@@ -90,7 +90,7 @@ def test_no_glyph_is_cut_off(data):
 @pytest.mark.parametrize("what", ["alphabets", "characters", "drawers"])
 @pytest.mark.parametrize("size", [0, -3])
 def test_sizes_below_one_are_refused(what, size):
-    with pytest.raises(ValueError, match=f"found {size} {what}, needed at least 1"):
+    with pytest.raises(ValueError, match=f"at least 1 of {what}, got {size}"):
         glyphs(**{what: size})
 
 
