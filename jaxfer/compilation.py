@@ -29,6 +29,7 @@ def jit(
     *,
     platform: str | None = None,
     outermost: bool = False,
+    once: bool = False,
     **options: Any,
 ) -> "Jitted":
     """Compile a function as `jax.jit` does, with the options this backend needs.
@@ -39,6 +40,8 @@ def jit(
             `jax.default_backend()` at the first call. Only "cpu" gets options.
         outermost: whether the function is never called within another transformation,
             which saves looking for one at each call.
+        once: whether the function is called so seldom that compiling it takes longer
+            than running it: on CPUs it is then optimised less.
         **options: options of `jax.jit`, such as `static_argnames`.
 
     Returns:
@@ -49,7 +52,7 @@ def jit(
         >>> double(jnp.ones(2)).tolist(), double.compilations
         ([2.0, 2.0], 1)
     """
-    return Jitted(function, platform, outermost, options)
+    return Jitted(function, platform, outermost, once, options)
 
 
 class _OfThread(threading.local):
@@ -78,6 +81,7 @@ class Jitted:
         function: Callable[..., Any],
         platform: str | None,
         outermost: bool,
+        once: bool,
         options: Mapping[str, Any],
     ) -> None:
         """Keep what to compile; nothing is compiled before the first call."""
@@ -86,6 +90,7 @@ class Jitted:
         self._function = function
         self._platform = platform
         self._outermost = outermost
+        self._once = once
         self._options = options
         self._compiling = threading.RLock()
         self._thread = _OfThread()
@@ -98,7 +103,10 @@ class Jitted:
     @functools.cached_property
     def _outer(self) -> Any:
         """The function with this backend's options."""
-        compiler = compiler_options(self._platform or jax.default_backend())
+        platform = self._platform or jax.default_backend()
+        compiler = compiler_options(platform)
+        if self._once and platform == "cpu":
+            compiler |= {"xla_backend_optimization_level": 1}
         return jax.jit(self._function, compiler_options=compiler, **self._options)
 
     @functools.cached_property
@@ -141,7 +149,7 @@ def _is_traced(arguments: Any) -> bool:
     return under_jit() or any(isinstance(x, jax.core.Tracer) for x in leaves)
 
 
-def compiler_options(platform: str) -> dict[str, str]:
+def compiler_options(platform: str) -> dict[str, str | int]:
     """Return the compiler options of a platform, {} for accelerators.
 
     Example:

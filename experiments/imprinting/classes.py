@@ -34,14 +34,16 @@ class ClassSplit(NamedTuple):
     pixels: Pixels
 
     def owners(self, n: int, first: int) -> np.ndarray:
-        """`[novel, n]`, the class of each of the first n examples; -1 for no example.
+        """`[novel, most]`, the class of each example; -1 for those past the first n.
+
+        As many at every n, so that what is compiled for one n serves all.
 
         Args:
             n: examples per class.
             first: the number of the first novel class.
         """
         novel = np.arange(len(self.few), dtype=np.int32)[:, None]
-        real = np.arange(n) < self.counts[:, None]
+        real = np.arange(self.few.shape[1]) < np.minimum(self.counts, n)[:, None]
         return np.where(real, first + novel, -1).astype(np.int32)
 
 

@@ -91,7 +91,7 @@ def measure(
     """
     labels, n = split.test, network.n
     unknown = labels >= split.base
-    few = embedded.few[:, :n]
+    few = embedded.few
     rows: dict[str, Scores] = {}
     recalls: dict[str, list[float]] = {}
 
@@ -117,7 +117,7 @@ def measure(
             drawn = heads.cosine_head(key, dim, classes).weight[-novel:]
             owners = split.owners(n, 0 if alone else split.base)
             found = heads_with_novel(
-                known, drawn, few, embedded.copies[:, :n], owners, alone=alone
+                known, drawn, few, embedded.copies, owners, alone=alone
             )
             for row, head in found:
                 given = say(prefix + row, head, alone=alone)

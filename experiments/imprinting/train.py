@@ -204,8 +204,7 @@ class Trainer:
         head = with_novel(source.head, rows, alone=alone)
         if "imprinting" not in network.row:
             return head
-        few = split.few[:, : network.n]
-        z = self._embed(source, few.reshape(-1))
+        z = self._embed(source, split.few.reshape(-1))
         return imprinted(head, z, split.owners(network.n, 0 if alone else split.base))
 
     def _record(self, network: Imprinted, trained: models.Trained) -> study.Record:

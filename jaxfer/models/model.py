@@ -164,7 +164,7 @@ def init_params(net: Net, image_shape: tuple[int, ...]) -> Jitted:
         with stable_draws():
             return net.init(key, image_shape)
 
-    return jit(draw)
+    return jit(draw, once=True)
 
 
 def with_about(model: Model, about: Mapping[str, Any]) -> Model:

@@ -83,7 +83,7 @@ def test_small_classes_use_all_they_have_or_are_refused(parts):
     for novel, count in enumerate(split.counts):
         mine = split.few[novel, :count]
         assert len({*mine}) == count and (split.train[mine] == 3 + novel).all()
-    assert split.owners(1, 3).tolist() == [[3], [4], [5]]
+    assert split.owners(1, 3).tolist() == [[3, -1, -1], [4, -1, -1], [5, -1, -1]]
     assert split.owners(3, 0).tolist() == [[0, -1, -1], [1, 1, -1], [2, 2, 2]]
     strict = dataclasses.replace(
         CONFIG, data=dataclasses.replace(CONFIG.data, allow_fewer=False)

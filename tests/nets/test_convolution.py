@@ -23,10 +23,10 @@ def _by_hand(x, kernel):
 
 
 @pytest.mark.parametrize("size", [(3, 3), (2, 3)])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_it_is_the_sum_over_the_window(rng, size, channels):
+@pytest.mark.parametrize(("channels", "wide"), [(1, 4), (2, 4), (1, 17)])
+def test_it_is_the_sum_over_the_window(rng, size, channels, wide):
     x = rng.normal(size=(2, 6, 5, channels)).astype(np.float32)
-    kernel = rng.normal(size=(*size, channels, 4)).astype(np.float32)
+    kernel = rng.normal(size=(*size, channels, wide)).astype(np.float32)
     y = convolve(jnp.asarray(x), jnp.asarray(kernel), (1, 1), PADDING, **OPTIONS)
     np.testing.assert_allclose(y, _by_hand(x, kernel), rtol=1e-5, atol=1e-5)
 
