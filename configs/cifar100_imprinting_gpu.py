@@ -1,8 +1,8 @@
 """The CIFAR-100 study of imprinting at full resolution, for an accelerator.
 
-Reproduces: Tables 1 to 3 and Figures 3 to 7 of Qi et al. 2018 in kind, at 32x32 pixels,
-    five seeds of everything, on 80 base and 20 novel classes; `--data.base 50` for 50
-    and 50, in another workdir.
+Reproduces: the trends, not the values, of Tables 1 to 3 and Figures 3 to 7 of Qi et al.
+    2018, at 32x32 pixels with five seeds of every network, on 80 base and 20 novel
+    classes. Use `--data.base 50` and another workdir for 50 base and 50 novel classes.
 Run: python -m experiments.imprinting --config configs/cifar100_imprinting_gpu.py
     --workdir runs/cifar100_imprinting_gpu --data.dir DIR
 Expect: not yet measured.

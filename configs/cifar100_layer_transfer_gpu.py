@@ -1,9 +1,9 @@
 """The CIFAR-100 study at full resolution, for an accelerator.
 
-Reproduces: Yosinski et al. 2014, Figures 2 and 3 in kind: 32x32 pixels, n = 1 to 7,
-    four random splits in both directions, both fine-tuned and frozen, with the variant
-    of the released code that keeps two more layers, gradual unfreezing, and the
-    controls trained twice and three times as long.
+Reproduces: the trends, not the values, of Figures 2 and 3 of Yosinski et al. 2014, at
+    32x32 pixels and n = 1 to 7: four random splits in both directions, fine-tuned and
+    frozen. It adds the variant of the released code that copies two more layers,
+    gradual unfreezing, and the controls trained twice and three times as long.
 Run: python -m experiments.layer_transfer --data.dir DIR
     --config configs/cifar100_layer_transfer_gpu.py
     --workdir runs/cifar100_layer_transfer_gpu

@@ -1,11 +1,11 @@
-"""New birds at once: Tables 1 to 3 of Qi et al. 2018, for an accelerator.
+"""Imprinting of novel birds: Tables 1 to 3 of Qi et al. 2018, for an accelerator.
 
-Reproduces: Tables 1 to 3 and Figures 3 to 7, on CUB-200-2011: the first 100 species
-    are base classes, images of 256 pixels are cut to 224, InceptionV1, D = 64, 112
-    epochs, no warm-up and no weight decay. The paper's networks start from ImageNet and
-    these from random weights, so its absolute values are not to be expected.
-    `--data.exclude FILE` leaves out the images that are in ImageNet, `--data.shuffled`
-    draws the base classes by seed.
+Reproduces: Tables 1 to 3 and Figures 3 to 7, on CUB-200-2011. The first 100 species
+    are base classes, images of 256 pixels are cropped to 224, and InceptionV1 trains
+    with D = 64 for 112 epochs, without warm-up or weight decay. The paper's networks
+    start from ImageNet and these from random weights, so do not expect its absolute
+    values. `--data.exclude FILE` leaves out the images that are in ImageNet, and
+    `--data.shuffled` chooses the base classes by seed.
 Run: python -m experiments.imprinting --config configs/cub_imprinting.py
     --workdir runs/cub_imprinting --data.dir DIR
 Expect: not yet measured.
@@ -20,7 +20,7 @@ config = Config(
     net=Network("InceptionV1", width=64, dropout=0.2),
     augment=Crop(mirror=True, side=224),
     batch=64,
-    # Every layer is new, and has the rate of new layers.
+    # Every layer is new, and uses the learning rate of new layers.
     optim=Optim("rmsprop", 0.001, schedule="staircase", decay=0.94, decay_every=4),
     epochs=112,
     finetune=Optim(

@@ -1,11 +1,13 @@
-"""New classes at once, on embedded handwriting, in minutes and with no download.
+"""Imprinting of novel classes on built-in handwriting, in minutes, without download.
 
-Reproduces: nothing published; the story of Qi et al. 2018 on `glyphs`: 250 characters,
-    15 drawers to train on and 5 to test, 200 base classes and 50 novel ones.
+Reproduces: nothing published. It runs the experiments of Qi et al. 2018 on `glyphs`:
+    250 characters, 15 writers for training and 5 for test, 200 base classes and 50
+    novel ones.
 Run: python -m experiments.imprinting --config configs/glyphs_imprinting.py
     --workdir runs/glyphs_imprinting
-Expect: under 4 minutes on 2 CPU cores; at n = 1 on novel characters, among all, 44
-    imprinted and 28 fine-tuned; at n = 15 near 74 and 69.
+Expect: under 4 minutes on 2 CPU cores. On novel classes, with all classes as
+    candidates, the accuracy at n = 1 is 44% after imprinting and 28% after fine-tuning;
+    at n = 15 it is near 74 and 69%.
 """
 
 from experiments.imprinting.config import Config, Data, Network, Rows

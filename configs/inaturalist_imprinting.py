@@ -1,10 +1,10 @@
-"""New species at once: Table 4 of Qi et al. 2018, for an accelerator.
+"""Imprinting of novel species: Table 4 of Qi et al. 2018, for an accelerator.
 
-Reproduces: Table 4 and Figure 8, on iNaturalist 2017: species with at least 100 images
-    to train on are base classes, all others with at least 2 are novel; those with fewer
-    than n use all they have. No warm-up and no weight decay, as in the paper. The paper
-    has an InceptionResNet that starts from ImageNet, and no Imprinting + Aug; its
-    absolute values are not to be expected.
+Reproduces: Table 4 and Figure 8, on iNaturalist 2017. Species with at least 100
+    training images are base classes, and all others with at least 2 are novel; those
+    with fewer than n use all of them. As in the paper, there is no warm-up and no
+    weight decay. The paper uses an InceptionResNet that starts from
+    ImageNet, and has no Imprinting + Aug; do not expect its absolute values.
 Run: python -m experiments.imprinting --config configs/inaturalist_imprinting.py
     --workdir runs/inaturalist_imprinting --data.dir DIR, after
     python tools/prepare_data.py i_naturalist2017 --to DIR

@@ -1,16 +1,16 @@
-"""Omniglot as Snell et al. 2017 ran it, 60-way 1-shot: the 1-shot cells of Table 1.
+"""Omniglot as in Snell et al. 2017, 60-way 1-shot: the 1-shot cells of Table 1.
 
 Reproduces: Snell et al. 2017, Table 1 (Proto. Nets), 1-shot, by the protocol of the
-    released code: one episode an update, Adam at 1e-3 halved every 2000 episodes, 100
-    validation episodes (5-way, new ones each time) after every 100 on the five
-    validation alphabets, training until more than 200 of them in a row have no lower
-    loss, then a fresh run on train + val for as many episodes as the best took, counted
-    from 0, and 20,000 more.
+    released code. Each update uses one episode, and Adam at 1e-3 is halved every 2000
+    episodes. Every 100 episodes, 100 new 5-way episodes of the five validation
+    alphabets are measured. Training stops after more than 200 validations in a row
+    without a lower loss. A second training then starts from scratch on train + val, for
+    as many episodes as the best state took, counted from 0, plus 20,000.
 Run: python -m experiments.prototypes --config configs/omniglot_1shot.py
     --workdir runs/omniglot_1shot --data.dir DIR
 Expect: 5-way 98.8, 20-way 96.0, minus the tolerance of re-implementations (0.6 and
-    1.1). For an accelerator, and not yet run in full; 6000 episodes on
-    train + val alone, with no validation, gave 98.43 and 94.96:
+    1.1). This preset is for an accelerator and has not been run in full. A run of 6000
+    episodes on train + val, without validation, gave 98.43 and 94.96:
     --data.train trainval --data.val None --data.retrain None --episodes 6000
 """
 

@@ -1,12 +1,13 @@
-"""Omniglot as Snell et al. 2017 ran it, 60-way 5-shot: the 5-shot cells of Table 1.
+"""Omniglot as in Snell et al. 2017, 60-way 5-shot: the 5-shot cells of Table 1.
 
 Reproduces: Snell et al. 2017, Table 1 (Proto. Nets), 5-shot, by the protocol of
     omniglot_1shot.py.
 Run: python -m experiments.prototypes --config configs/omniglot_5shot.py
     --workdir runs/omniglot_5shot --data.dir DIR
-Expect: 5-way 99.7, 20-way 98.9, less what users of the released code fall short of
-    it (0.35 and 0.4). For an accelerator, not yet run in full; 5000 episodes on train
-    + val alone, with no validation, gave 99.53 and 98.46 (0.04 below its tolerance):
+Expect: 5-way 99.7, 20-way 98.9, minus the tolerance of re-implementations (0.35 and
+    0.4). This preset is for an accelerator and has not been run in full. A run of 5000
+    episodes on train + val, without validation, gave 99.53 and 98.46 (0.04 below the
+    tolerance):
     --data.train trainval --data.val None --data.retrain None --episodes 5000
 """
 

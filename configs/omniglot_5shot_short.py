@@ -1,12 +1,12 @@
 """Omniglot, trained 60-way 5-shot for 2000 episodes: about half an hour on 2 cores.
 
 Reproduces: Snell et al. 2017, Table 4 (5 shot, 5 query, 60 way; its 5-shot cells are
-    those of Table 1), as far as a short run can: see omniglot_1shot_short.py.
+    those of Table 1), as far as a short run can; see omniglot_1shot_short.py.
 Run: python -m experiments.prototypes --config configs/omniglot_5shot_short.py
     --workdir runs/omniglot_5shot_short --data.dir DIR
 Expect: 5-way 1-shot 97.3, 5-shot 99.5, 20-way 1-shot 92.7, 5-shot 98.4.
-    Tolerances are those of re-implementations trained in full; 1-shot cells of so short
-    a run are outside of them.
+    The tolerances are those of re-implementations trained in full, and the 1-shot cells
+    of this short run are outside of them.
 """
 
 from experiments.prototypes.config import Config, Data, Task

@@ -1,18 +1,17 @@
 """Omniglot with the backbone of Snell et al. 2017 and a better use of each episode.
 
-Reproduces: nothing; it is meant to be above Snell et al. 2017, Table 1, in all cells.
-    Against omniglot_1shot.py it changes the following. Every example of an episode is
+Reproduces: nothing published. The goal is to exceed Snell et al. 2017, Table 1, in all
+    cells. It differs from omniglot_1shot.py as follows. Every example of an episode is
     support in turn, so one embedding of 60 x 6 images gives six 1-shot episodes
-    (task.cyclic). Images are turned, sized, sheared and shifted a little (augment).
-    Adam's rate rises to 3e-3 over the first 2% of
-    the training and goes to 0 along a cosine over the 5000
-    episodes (optim.schedule). It trains on train + val, with no validation. The
+    (task.cyclic). Images are rotated, scaled, sheared and shifted slightly (augment).
+    Adam's rate rises to 3e-3 over the first 2% of the 5000 episodes and then decays to
+    0 along a cosine (optim.schedule). It trains on train + val, without validation. The
     network, the distance and the test are those of the paper.
 Run: python -m experiments.prototypes --config configs/omniglot_modern.py
     --workdir runs/omniglot_modern --data.dir DIR
-Expect: not yet measured as it stands. An earlier one, without augmentation, over 6000
-    episodes and at revision 101dd60, gave 98.59, 99.64, 95.41 and 98.89 (5-way 1 and 5
-    shots, 20-way 1 and 5): each still below the paper.
+Expect: not yet measured in this form. An earlier version, without augmentation, over
+    6000 episodes and at revision 101dd60, gave 98.59, 99.64, 95.41 and 98.89 (5-way
+    1-shot and 5-shot, 20-way 1-shot and 5-shot), each below the paper.
 """
 
 from experiments.prototypes.config import Config, Data, Evaluation, Task

@@ -1,10 +1,11 @@
-"""New classes of one's own photographs, in a folder a class.
+"""Imprinting of novel classes from your own photographs, one folder per class.
 
-Reproduces: nothing published; every row of Qi et al. 2018 that needs no joint training,
-    at 64x64 pixels, with the small network of the CIFAR-100 study.
+Reproduces: nothing published. It runs every row of Qi et al. 2018 that needs no joint
+    training, at 64x64 pixels, with the small network of the CIFAR-100 study.
 Run: python -m experiments.imprinting --config configs/photos_imprinting.py
     --workdir runs/photos_imprinting --data.dir PHOTOS --data.base 8
-Expect: what your photographs give; the number of base classes is yours to say.
+Expect: results depend on your photographs. Set --data.base to the number of base
+    classes.
 """
 
 from experiments.imprinting.config import Config, Data, Network, Rows

@@ -1,1 +1,1 @@
-"""One module a paper, or a part of one; each is run as `python -m experiments.NAME`."""
+"""One package per paper; each is run as `python -m experiments.NAME`."""

@@ -1,4 +1,4 @@
-"""Options that experiments share: data, network, and how images become both parts."""
+"""Options that experiments share: the data, the network and how a study runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ from jaxfer.data import Images, load
 from jaxfer.models import Options, Pixels
 from jaxfer.nets import AnyNet
 
-# Names of earlier versions, and what replaced them.
+# Network names of earlier versions, and their replacements.
 _RENAMED = {
     "eight": "AlexNetSmall",
     "eight_batch_norm": "AlexNetSmall with --net.normalize True",
@@ -24,51 +24,51 @@ _RENAMED = {
 
 @dataclass(frozen=True)
 class Data:
-    """Images with their classes; the parts share classes and split their examples."""
+    """A data set whose training and test parts share classes but no examples."""
 
     name: str = "cifar100"
-    """Data set: caltech_birds2011, cifar100, folder, glyphs, i_naturalist2017,
+    """Data set: caltech_birds2011, cifar100, folder, glyphs, i_naturalist2017 or
     omniglot."""
     train: str = "trainval"
     """Part to train on: train, or trainval for train and val together."""
     test: str = "test"
-    """Part to test on: test, or val to choose options by."""
+    """Part to test on: test, or val while choosing options."""
     classes: int | None = None
-    """Use only the first so many classes; default: all."""
+    """Number of classes to use, from the start of their list; default: all."""
     min_images: int = 1
-    """Leave out classes with fewer training images."""
+    """Leave out classes with fewer training images than this (at least 1)."""
     side: int | None = None
-    """Pixels per side to shrink images to, or to resize photographs to; default:
-    unchanged; 256 for photographs. A cache of photographs has the side it was written
-    with."""
+    """Image side in pixels: images are shrunk and photographs are resized to it;
+    default: unchanged, and 256 for photographs. A cache of photographs keeps the side
+    that it was written with."""
     exclude: str | None = None
-    """File that names photographs to leave out."""
+    """Path of a text file that lists photographs to leave out; default: none."""
     dir: str | None = how(None)
-    """Data directory; default: $JAXFER_DATA, else the TFDS default."""
+    """Path of the data directory; default: $JAXFER_DATA, or else that of TFDS."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """The backbone. An option that is not set has the default of the architecture."""
+    """The backbone. An option that is None takes the default of the architecture."""
 
     name: str = "AlexNetSmall"
     """AlexNetSmall, Conv4, Flatten, InceptionV1, ResNet20, or an import path such as
-    my_package:make_net to a function that returns a network."""
+    my_package:make_net of a function that returns a network."""
     width: int | None = None
-    """Channels of the first convolution."""
+    """Channels of the first convolution, at least 1."""
     dense: int | None = None
-    """Units of the dense layers of AlexNetSmall."""
+    """Units of each dense layer of AlexNetSmall, at least 1."""
     dropout: float | None = None
-    """Share of units that dropout drops, in [0, 1)."""
+    """Dropout rate, in [0, 1)."""
     normalize: bool | None = None
-    """Use BatchNorm in AlexNetSmall."""
+    """True to use BatchNorm in AlexNetSmall."""
     bn_scale_init: Literal["ones", "uniform"] | None = None
-    """Initial BatchNorm scales of Conv4: ones, or drawn from U(0, 1)."""
+    """Initial BatchNorm scales of Conv4: ones, or uniform to sample from U(0, 1)."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Precision of activations; parameters and statistics stay float32."""
+    """Precision of activations; parameters and statistics are always float32."""
 
     def build(self, *, dim: int | None = None) -> AnyNet:
-        """The network, with a linear layer `embedding` where a dimension is given.
+        """Return the network, with a linear layer `embedding` on top if `dim` is given.
 
         Raises:
             ValueError: an unknown name, or an option that the architecture lacks.
@@ -91,33 +91,33 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """How the networks of a study run; results do not depend on these."""
+    """How a study runs; its results do not depend on these options."""
 
     population: int | None = how(None)
-    """Networks trained at once, of those that share a program; default: one per device
-    on CPUs and eight per device elsewhere."""
+    """Networks trained at once by one compiled program, at least 1; default: one per
+    CPU device and eight per device of another kind."""
     threads: int | None = how(None)
-    """Populations that train side by side, each in a thread; default: two on one CPU
-    device, else one."""
+    """Populations trained in parallel, each in its own thread, at least 1; default: two
+    on a single CPU device, otherwise one."""
     devices: int | None = how(None)
-    """Devices to use; default: one. A population is spread over them, or the batch of a
-    single network."""
+    """Number of devices, at least 1; default: 1. They share the networks of a
+    population, or the batch of a single network."""
     run: Options = how(Options(save_every=1000, log_every=50, tensorboard=False))
     figures: bool = how(True)
-    """Draw figures, if matplotlib is installed."""
+    """Draw figures if matplotlib is installed."""
     redo: bool = how(False)
-    """Train members with damaged records again."""
+    """Train members again whose records are damaged."""
 
 
 def check_study(config: Any, positive: Sequence[str]) -> None:
-    """Refuse numbers that make no study, of the options that studies share.
+    """Check the options that studies share.
 
     Args:
-        config: of a study.
-        positive: more of its options that are at least 1.
+        config: the config of a study.
+        positive: further options that have to be at least 1.
 
     Raises:
-        ValueError: an option with its value and what is allowed.
+        ValueError: an invalid option; the message states what is allowed.
     """
     values = to_json(config)
     shared = ("population", "threads", "devices", "epochs", "batch", "accumulate")
@@ -132,14 +132,14 @@ def check_study(config: Any, positive: Sequence[str]) -> None:
 
 
 def load_parts(data: Data, limit: float) -> tuple[Images, Images]:
-    """The training and the test images of the chosen classes.
+    """Return the training and test images of the chosen classes.
 
     Args:
-        data: which.
-        limit: gigabytes up to which images are read into memory.
+        data: the data set, its parts and its classes.
+        limit: largest size in gigabytes of images that are read into memory.
 
     Raises:
-        ValueError: data that are not there, or no class with enough images.
+        ValueError: missing data, or no class with enough images.
     """
     parts = load(
         data.name,
@@ -170,12 +170,12 @@ def load_parts(data: Data, limit: float) -> tuple[Images, Images]:
 
 
 def moments(images: Images, rows: np.ndarray, block: int = 1000) -> Pixels:
-    """Preprocessing by the mean image of some images and the deviation of their pixels.
+    """Return preprocessing by the mean image and standard deviation of some images.
 
     Args:
-        images: all of them.
-        rows: those that count.
-        block: images read at a time.
+        images: all images.
+        rows: indices of the images that the statistics are computed from.
+        block: number of images read at a time.
     """
     shape = images.images.shape[1:]
     total, squares = np.zeros(shape), 0.0
@@ -191,10 +191,10 @@ def moments(images: Images, rows: np.ndarray, block: int = 1000) -> Pixels:
 
 
 def check_different(name: str, found: Sequence[Any], *, needed: bool = False) -> None:
-    """Refuse an option that lists a value twice, or nothing where something is needed.
+    """Check that an option lists different values, and at least one if needed.
 
     Raises:
-        ValueError: such a list.
+        ValueError: a repeated value, or an empty list where a value is needed.
     """
     if len(set(found)) < len(found) or (needed and not found):
         some = "one or more different values" if needed else "different values"

@@ -17,12 +17,12 @@ def band(
     label: str,
     **how: Any,
 ) -> None:
-    """Means with their intervals against a number.
+    """Plot means with their intervals against a number.
 
     Args:
-        axes: to draw on.
-        at: entries with "mean" and "ci95", by the number.
-        label: for the legend.
+        axes: the axes to draw on.
+        at: entries with "mean" and "ci95", keyed by the number.
+        label: label in the legend.
         how: style of the line.
     """
     numbers = sorted(at)
@@ -32,14 +32,14 @@ def band(
 
 
 def ticks(axes: Any, numbers: Sequence[int]) -> None:
-    """Ticks at some numbers and nowhere else."""
+    """Set ticks at the given numbers only."""
     numbers = sorted(numbers)
     axes.set_xticks(numbers, [str(n) for n in numbers])
     axes.minorticks_off()
 
 
 def show_image(axes: Any, image: np.ndarray, colour: Any = None) -> None:
-    """An image, framed where a colour is given."""
+    """Show an image, with a frame if a colour is given."""
     axes.imshow(image.squeeze(), cmap=None if image.shape[-1] == 3 else "gray_r")
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
@@ -47,7 +47,7 @@ def show_image(axes: Any, image: np.ndarray, colour: Any = None) -> None:
 
 
 def save(figure: Any, folder: Path, name: str) -> Path:
-    """Write a figure as PNG."""
+    """Write a figure as PNG, and return its path."""
     folder.mkdir(exist_ok=True)
     figure.savefig(folder / name, dpi=120)
     return folder / name

@@ -1,4 +1,4 @@
-"""What the studies of two papers share: their run, and what a result says."""
+"""Code that both studies share: how they run, and the common part of a result."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,22 +18,22 @@ from jaxfer.models import Model, Trained
 
 
 class Training(Protocol):
-    """The networks of a study, and how they train."""
+    """Interface of the object that trains the networks of a study."""
 
     def items(self, config: Any, /) -> Sequence[Any]:
-        """The networks of a config, each after those it needs; each has a `name`."""
+        """Return the named networks of a config, each after those it needs."""
         ...
 
     def member(self, item: Any, /) -> study.Member:
-        """A network as a member of the queue."""
+        """Return a network as a member of the queue."""
         ...
 
     def program(self, item: Any, /) -> Any:
-        """Networks with an equal value share a compiled program."""
+        """Return a key; networks with equal keys share a compiled program."""
         ...
 
     def train(self, items: Sequence[Any], folder: Path, /) -> list[study.Record]:
-        """Train networks that share a program; one record each."""
+        """Train networks that share a program, and return one record per network."""
         ...
 
 
@@ -45,19 +45,20 @@ def run_study(
     trainer: Callable[[Any, Path, Images, Images], Training],
     result: Callable[[Any, Sequence[Any], dict[str, study.Record], Any], dict],
 ) -> dict[str, Any]:
-    """Train the networks that a study lacks; write its result and draw its figures.
+    """Train the missing networks of a study, write its result and draw its figures.
 
     Args:
-        config: as asked for; a study that is there may grow by it.
-        workdir: the study's folder.
-        check: refuses options that make no study.
-        trainer: makes what trains networks, of the config, the folder, and the images
-            of both parts.
-        result: the content of result.json, of the config and networks of the whole
-            study, the records of those that are done, and the trainer.
+        config: the requested config; it may add members to an existing study.
+        workdir: the folder of the study.
+        check: raises ValueError for an invalid config.
+        trainer: makes the object that trains networks from the config, the folder, and
+            the training and test images.
+        result: returns the content of result.json, given the config and networks of the
+            whole study, the records of finished networks, and the trainer.
 
     Returns:
-        The content of result.json, which the earlier run wrote if nothing is lacking.
+        The content of result.json. It is that of the earlier run if no network is
+        missing.
 
     Raises:
         KeyboardInterrupt: stopped on request, after saving.
@@ -75,18 +76,18 @@ def run_study(
         module = import_figures(content["experiment"]) if config.figures else None
         if module is not None:
             module.draw(workdir, content)
-        # Last: a study is finished once this is written.
+        # Written last: a study counts as finished once this file exists.
         runlog.write_json(workdir / "result.json", content)
     return content
 
 
 def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
-    """The devices among which a population divides, or the batch of one network.
+    """Return the devices that share a population, or the batch of a single network.
 
     Args:
-        config: of the study.
-        mesh: of all its devices.
-        members: networks that train at once.
+        config: the config of the study.
+        mesh: all devices of the study.
+        members: number of networks that train at once.
     """
     batch = config.batch // config.accumulate
     shared = int(np.gcd(members if members > 1 else batch, mesh.size))
@@ -94,7 +95,7 @@ def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
 
 
 def keep(workdir: Path, name: str, trained: Trained) -> tuple[Model, study.Record]:
-    """Save the model of a member; the model, and what its record says of training."""
+    """Save the model of a member; return it and the training part of its record."""
     model = trained.model
     assert model is not None  # noqa: S101
     model = models.with_about(model, {**model.about, "member": name})
@@ -111,16 +112,16 @@ def keep(workdir: Path, name: str, trained: Trained) -> tuple[Model, study.Recor
 def train_study(
     config: Any, workdir: Path, trainer: Training
 ) -> tuple[Any, Sequence[Any], dict[str, study.Record]]:
-    """Train the networks that a study lacks.
+    """Train the missing networks of a study.
 
     Returns:
         The config and networks of the whole study, earlier ones included, and the
-        records of those that are done. A study may lack networks that nobody asked for
-        yet, or that another process has not finished.
+        records of the finished networks. Records are missing for networks that were
+        not requested yet, or that another process has not finished.
 
     Raises:
         KeyboardInterrupt: stopped on request, after saving.
-        ValueError: a study of other options or data in the folder, or members that
+        ValueError: the folder holds a study of other options or data, or some members
             cannot be trained.
     """
     asked = {item.name: item for item in trainer.items(config)}
@@ -143,18 +144,18 @@ def train_study(
         workdir, [members.get(item.name) or trainer.member(item) for item in every]
     )
     if lacking := len(every) - len(found):
-        print(f"{lacking} members of this study are not done: its result lacks them")
+        print(f"{lacking} members of this study are not done: the result omits them")
     return whole, every, found
 
 
 def import_figures(experiment: str) -> Any:
-    """The module that draws figures; None, which is said, without matplotlib."""
+    """Return the figures module; without matplotlib, print a note and return None."""
     try:
         return importlib.import_module(f"experiments.{experiment}.figures")
     except ImportError as e:
         if e.name != "matplotlib":
             raise
-        print("no figures: matplotlib is not installed (the 'plot' extra)")
+        print("no figures: matplotlib is not installed (install the 'plot' extra)")
         return None
 
 
@@ -166,7 +167,7 @@ def about(
     *,
     devices: int,
 ) -> dict[str, Any]:
-    """What a result says of the networks, data and machine as a whole."""
+    """Return the part of a result that describes networks, data and machine."""
     rates = [r["examples_per_s"] for r in records.values() if r.get("examples_per_s")]
     return {
         "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
@@ -187,7 +188,7 @@ def about(
 
 
 def tidy(properties: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict]:
-    """One row per score of a network.
+    """Return one row per score of a network.
 
     Example:
         >>> tidy({"n": 1}, {"accuracy": 50.0})

@@ -1,8 +1,9 @@
-"""Checkpoints of a run: the only home of Orbax.
+"""Checkpoints of a run: the only module that uses Orbax.
 
-Two managers, since one that keeps the best forgets the newest: `checkpoints/last` holds
-the two newest states and `checkpoints/best` the two newest of those that were the best
-by then. A checkpoint is complete or is not there, whenever the process dies.
+There are two managers, because one that keeps the best states drops the newest:
+`checkpoints/last` holds the two newest states, and `checkpoints/best` the two newest
+states that were the best when they were saved. A checkpoint is either complete or
+absent, even if the process is killed.
 """
 
 import copy
@@ -18,27 +19,27 @@ from jaxfer.types import TrainState
 Kind = Literal["last", "best"]
 _KEPT = 2
 _KINDS: tuple[Kind, ...] = ("last", "best")
-# Orbax signals the progress of a save by names that all threads of a process share.
+# Orbax reports the progress of a save under names that all threads of a process share.
 _SAVING = threading.Lock()
 
 
 class Checkpoints:
-    """The checkpoints under a run's folder; a context that waits for writes at its end.
+    """The checkpoints under a run's folder; as a context, it waits for saves on exit.
 
     Args:
         workdir: the run's folder.
     """
 
     def __init__(self, workdir: str | Path) -> None:
-        """Open, and remove what an unfinished save left behind."""
+        """Open the folders, and remove the files of an unfinished save."""
         self._root = Path(workdir).absolute() / "checkpoints"
         self._managers = {
             kind: ocp.CheckpointManager(
                 self._root / kind,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=_KEPT,
-                    # Orbax cleans up in a thread that it does not wait for at its end:
-                    # a new folder may be gone by then, and holds nothing to remove.
+                    # Orbax cleans up in a thread that it does not wait for when it
+                    # closes: a new folder may be deleted by then, and it is empty.
                     cleanup_tmp_directories=(self._root / kind).exists(),
                 ),
             )
@@ -53,18 +54,18 @@ class Checkpoints:
         *,
         kind: Kind = "last",
     ) -> None:
-        """Save a state, in the background, under a number.
+        """Save a state in the background, under the number of its step.
 
         Outside the main thread it waits until the state is saved, so that the saves of
         several threads do not mix.
 
-        A step that is saved already is left as it is. The newest state is written only
-        once the best one is, so that what its meta says of the best one is there.
+        A step that is already saved is not saved again. The newest state is written
+        only after the best one, so that the best state its meta names exists.
 
         Args:
-            step: of the run, which counts on where a phase of it begins anew.
-            train_state: may be donated to the next step at once.
-            meta: what else the run has to know, as JSON; copied at once.
+            step: the step of the run, counted over all phases.
+            train_state: the state; it may be donated to the next step at once.
+            meta: other values the run needs, as JSON; copied at once.
             kind: 'last' or 'best'.
         """
         manager = self._managers[kind]
@@ -74,7 +75,7 @@ class Checkpoints:
             self._managers["best"].wait_until_finished()
         args = ocp.args.Composite(
             train_state=ocp.args.StandardSave(train_state),
-            # Written later, by another thread.
+            # Another thread writes it later.
             meta=ocp.args.JsonSave(
                 {"run": copy.deepcopy(meta or {}), "is": _shapes(train_state)}
             ),
@@ -85,7 +86,7 @@ class Checkpoints:
                 manager.wait_until_finished()
 
     def meta(self) -> dict[str, Any] | None:
-        """What was saved beside the newest state, or None where nothing is saved."""
+        """The meta saved with the newest state, or None where nothing is saved."""
         step = self.latest_step()
         return None if step is None else self._meta("last", step)["run"]
 
@@ -95,12 +96,13 @@ class Checkpoints:
         """The newest state of a kind and its meta, or None where nothing is saved.
 
         Args:
-            like: a state of the same shapes, placed as the restored one is to be.
+            like: a state with the same shapes and the wanted placement on devices.
             kind: 'last' or 'best'.
-            step: another than the newest.
+            step: the step to restore; default: the newest.
 
         Raises:
-            ValueError: a state of other shapes, as of another network.
+            ValueError: the saved state has other shapes, such as those of another
+                network.
         """
         manager = self._managers[kind]
         step = manager.latest_step() if step is None else step
@@ -122,21 +124,21 @@ class Checkpoints:
         return self._managers[kind].restore(step, args=args)["meta"]
 
     def drop_best_after(self, step: int) -> None:
-        """Remove best states of a future that is about to be made again."""
+        """Remove best states of later steps, which are about to run again."""
         manager = self._managers["best"]
         for later in [s for s in manager.all_steps() if s > step]:
             manager.delete(later)
 
     def latest_step(self) -> int | None:
-        """The step of the newest state, None before the first save."""
+        """The step of the newest state; None before the first save."""
         return self._managers["last"].latest_step()
 
     def __enter__(self) -> "Checkpoints":
-        """Itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the saves under way."""
+        """Wait for unfinished saves."""
         for manager in self._managers.values():
             manager.close()
 

@@ -1,8 +1,8 @@
 """Claims as data: which difference is compared, how it is paired, what counts as seen.
 
-A study leaves tidy rows: one dictionary per measured value, with its member's
+A study produces tidy rows: one dictionary per measured value, with its member's
 properties, a `metric` and a `value`. A claim names the two selections of rows that it
-compares; its verdict is computed from their difference and its interval, never typed.
+compares; its verdict is computed from their difference and its 95% interval.
 """
 
 from collections import defaultdict
@@ -20,22 +20,22 @@ Expected = Literal["above", "below", "equal"]
 
 @dataclass(frozen=True)
 class Claim:
-    """A difference that a paper speaks of.
+    """A difference that a paper makes a statement about.
 
     Attributes:
-        name: short, unique within a study.
-        what: the difference in words, as "AnB - base".
+        name: a short name, unique within a study.
+        what: the difference in words, such as "AnB - base".
         one: properties of the rows that are compared.
         other: properties of the rows that they are compared with.
-        metric: of both.
-        over: the properties that make a repetition: rows that share them are averaged,
-            and the interval is over repetitions.
+        metric: the metric of both selections.
+        over: the properties that identify a repetition: rows that share them are
+            averaged, and the interval is over repetitions.
         match: 'paired' takes differences within a repetition, 'unpaired' compares means
             of different repetitions (Welch).
         within: properties that pair the two sides inside a repetition, such as the
             target task: their differences are averaged before the interval is taken.
-        expects: what the paper finds; None for a difference that nobody claims.
-        tolerance: for 'equal', how far from 0 still counts as equal.
+        expects: what the paper finds; None where the paper makes no claim.
+        tolerance: for 'equal', the greatest distance from 0 that counts as equal.
     """
 
     name: str
@@ -55,13 +55,13 @@ def verdict(
 ) -> bool | None:
     """Whether a difference is what was expected, by its 95% interval.
 
-    'above' is seen where the whole interval is above 0 and not seen where it is below;
-    'below' is its mirror; 'equal' is seen where the interval lies within the tolerance
-    of 0 and not seen where it lies outside of it.
+    'above' is seen if the whole interval is above 0, and not seen if it is below 0;
+    'below' is the reverse; 'equal' is seen if the whole interval is within the
+    tolerance of 0, and not seen if all of it is outside.
 
     Returns:
-        True for seen, False for not seen, None for undecided: the interval holds both,
-        there is no interval, or nothing is expected.
+        True for seen, False for not seen, None for undecided: the interval allows
+        both, there is no interval, or nothing is expected.
 
     Example:
         >>> wide, narrow = Summary(2.0, 3.0, 5), Summary(2.0, 0.5, 5)
@@ -82,9 +82,9 @@ def verdict(
 
 
 def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
-    """The rows that have some properties.
+    """Return the rows that have the given properties.
 
-    A tuple as value accepts any of its members.
+    A tuple as a value accepts any of its elements.
 
     Example:
         >>> rows = [{"n": 1, "value": 2.0}, {"n": 3, "value": 4.0}]
@@ -104,7 +104,7 @@ def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
 
 
 def difference(rows: Sequence[Row], claim: Claim) -> Summary | None:
-    """The difference that a claim speaks of, or None where rows for it are missing.
+    """The difference that a claim is about, or None where its rows are missing.
 
     Example:
         >>> rows = [
@@ -140,8 +140,8 @@ def judge(
 
     Args:
         rows: tidy rows of the study.
-        claims: what is compared.
-        unit: of the differences.
+        claims: the claims to judge; those without rows are left out.
+        unit: the unit of the differences.
 
     Example:
         >>> rows = [
@@ -168,10 +168,10 @@ def judge(
 
 
 def findings_table(findings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Findings as a Markdown table.
+    """Return findings as a Markdown table.
 
     Args:
-        findings: of `judge`.
+        findings: the findings, made by `judge`.
     """
     words = {True: "seen", False: "not seen", None: "undecided"}
     lines = ["| claim | difference | value | expected | verdict |"]
@@ -186,14 +186,14 @@ def findings_table(findings: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-# A repetition, and what pairs rows inside of it.
+# The values of `Claim.over` and of `Claim.within` for a row.
 _Key = tuple[tuple[Any, ...], tuple[Any, ...]]
 
 
 def _means(
     rows: Iterable[Row], claim: Claim, wanted: Mapping[str, Any]
 ) -> dict[_Key, float]:
-    """Means of one side by repetition and pair."""
+    """The means of one side, by repetition and pair."""
     grouped: dict[_Key, list[float]] = defaultdict(list)
     for row in select(rows, metric=claim.metric, **wanted):
         repetition = tuple(row.get(name) for name in claim.over)

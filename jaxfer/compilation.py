@@ -2,8 +2,9 @@
 
 On CPU, XLA hands some operations to a library (YNNPACK) in which convolutions are slow
 and, in some versions of jaxlib, large reductions are silently wrong (jax#39103). A
-compiler option says which operations it gets. Which value is right is found by running
-the known failures under each candidate, once per process, at the first compiled call.
+compiler option selects the operations that the library gets. The right value is found
+by running the known failures under each candidate, once per process, at the first
+compiled call.
 """
 
 import functools
@@ -18,7 +19,7 @@ import numpy as np
 from jax.extend import core as extend
 
 _OPTION = "xla_cpu_experimental_ynn_fusion_type"
-# What the library is given, the fastest first: reductions alone, or nothing.
+# The operations the library gets, the fastest choice first: reductions only, or none.
 _CANDIDATES = ("LIBRARY_FUSION_TYPE_REDUCE", "")
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _running = threading.local()
@@ -39,9 +40,9 @@ def jit(
         platform: the platform to compile for, such as "cpu"; default: that of
             `jax.default_backend()` at the first call. Only "cpu" gets options.
         outermost: whether the function is never called within another transformation,
-            which saves looking for one at each call.
+            which saves a check at each call.
         once: whether the function is called so seldom that compiling it takes longer
-            than running it: on CPUs it is then optimised less.
+            than running it; if so, it is optimised less on CPUs.
         **options: options of `jax.jit`, such as `static_argnames`.
 
     Returns:
@@ -56,7 +57,7 @@ def jit(
 
 
 class _OfThread(threading.local):
-    """What a thread has done with a function: compilations, and values of `count`."""
+    """A thread's compilations of a function, and the values of `count` it has used."""
 
     def __init__(self) -> None:
         self.compilations = 0
@@ -64,11 +65,11 @@ class _OfThread(threading.local):
 
 
 class Jitted:
-    """A compiled function that counts its compilations; `jit` makes it.
+    """A compiled function that counts its compilations, made by `jit`.
 
     It has the other attributes of a function that `jax.jit` compiled, such as `lower`
-    and `trace`. Called within another compiled function, it becomes part of that one,
-    whose options decide.
+    and `trace`. When it is called within another compiled function, it becomes part of
+    that function and uses its options.
 
     Attributes:
         compilations: number of programs that were compiled, or read from JAX's
@@ -84,7 +85,7 @@ class Jitted:
         once: bool,
         options: Mapping[str, Any],
     ) -> None:
-        """Keep what to compile; nothing is compiled before the first call."""
+        """Store the arguments; nothing is compiled before the first call."""
         functools.update_wrapper(self, function)
         self.compilations = 0
         self._function = function
@@ -97,7 +98,7 @@ class Jitted:
 
     @property
     def thread_compilations(self) -> int:
-        """How many of the compilations were for calls of this thread."""
+        """The number of compilations for calls from the current thread."""
         return self._thread.compilations
 
     @functools.cached_property
@@ -111,7 +112,7 @@ class Jitted:
 
     @functools.cached_property
     def _inner(self) -> Any:
-        """The function without them: JAX takes options at the outermost level only."""
+        """The function without options, which JAX takes at the outermost level only."""
         return jax.jit(self._function, **self._options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -121,7 +122,7 @@ class Jitted:
         known = self._thread.counts
         if (count := kwargs.get("count")) in known:
             return self._call(args, kwargs)
-        # JAX compiles twice for two threads that make a first call at the same time.
+        # Without the lock, two threads that make a first call at once compile twice.
         with self._compiling:
             found = self._call(args, kwargs)
         known.add(count)
@@ -136,21 +137,21 @@ class Jitted:
             _running.function = before
 
     def __getattr__(self, name: str) -> Any:
-        """Look up what only the function of `jax.jit` has, such as `lower`."""
+        """Return an attribute of the function that `jax.jit` made, such as `lower`."""
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._outer, name)
 
 
 def _is_traced(arguments: Any) -> bool:
-    # jax.extend has it, under this name, as a function for other libraries.
+    # jax.extend offers this function to other libraries under this name.
     under_jit: Any = getattr(extend, "unsafe_am_i_under_a_jit_DO_NOT_USE")  # noqa: B009
     leaves = jax.tree.leaves(arguments)
     return under_jit() or any(isinstance(x, jax.core.Tracer) for x in leaves)
 
 
 def compiler_options(platform: str) -> dict[str, str | int]:
-    """Return the compiler options of a platform, {} for accelerators.
+    """Return the compiler options for a platform; {} for accelerators.
 
     Example:
         >>> compiler_options("tpu")
@@ -169,7 +170,7 @@ def _cpu_options() -> Mapping[str, str]:
 
 
 def is_known(options: Mapping[str, str]) -> bool:
-    """Return whether this jaxlib's CPU compiler takes some options."""
+    """Return whether this jaxlib's CPU compiler accepts the given options."""
     try:
         _run(lambda x: x + 1, options, np.float32(0))
     except jax.errors.JaxRuntimeError:
@@ -178,16 +179,16 @@ def is_known(options: Mapping[str, str]) -> bool:
 
 
 def reductions_are_right(options: Mapping[str, str] | None) -> bool:
-    """Return whether the CPU gives the right sums where jaxlib 0.10.2 does not.
+    """Return whether the CPU computes the sums that jaxlib 0.10.2 gets wrong.
 
     Two failures are known: the square norms of more than 32768 rows of a matrix product
     (jax#39103), and the sum of an array that was broadcast along its last axis
     (tensorflow#126812), which is wrong at random.
 
     Args:
-        options: compiler options to run under; None for XLA's defaults.
+        options: the compiler options to use; None for XLA's defaults.
     """
-    # Whole numbers that float32 holds exactly, no two rows alike.
+    # Integers that float32 represents exactly; all rows differ.
     rows = np.zeros((40_000, 3), np.float32)
     rows[:, 0] = np.arange(len(rows)) % 4096
     rows[:, 1] = np.arange(len(rows)) // 4096
@@ -212,7 +213,7 @@ def _run(
     options: Mapping[str, str] | None,
     x: np.ndarray | np.float32,
 ) -> np.ndarray:
-    """The function's value on the first CPU device."""
+    """Return the function's value on the first CPU device."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         compiled = jax.jit(
             function, compiler_options=None if options is None else dict(options)

@@ -1,8 +1,8 @@
-"""Typed, closed configs: from a file, overridden by name, compared on resume.
+"""Typed configs: read from a file, overridden by name, compared on resume.
 
-A config is a frozen dataclass of dataclasses. Its fields say *what* is run, unless
-marked with `how`, for what may change when a run is resumed (data directory, logging,
-steps a call): results do not depend on those.
+A config is a frozen dataclass of dataclasses. Its fields say *what* is run. Fields
+marked with `how` may change when a run is resumed (data directory, logging, steps per
+call): results do not depend on them.
 """
 
 import argparse
@@ -28,9 +28,9 @@ C = TypeVar("C")
 
 
 def how(default: Any) -> Any:
-    """A field that says how to run and not what: it may change on resume.
+    """A field that says how to run, not what to run: it may change on resume.
 
-    In a field that is a dataclass, all its fields do.
+    If the field holds a dataclass, this applies to all fields of that dataclass.
     """
     return dataclasses.field(default=default, metadata={"kind": "how"})
 
@@ -38,8 +38,8 @@ def how(default: Any) -> Any:
 def which(default: tuple[Any, ...]) -> Any:
     """A field that selects members of a study: seeds, splits, layers, treatments.
 
-    A finished study may grow by more of them, and published values do not depend on
-    them.
+    More values may be added to a finished study, and the comparison with published
+    values does not depend on them.
     """
     return dataclasses.field(default=default, metadata={"kind": "which"})
 
@@ -48,10 +48,10 @@ class Command(NamedTuple):
     """A parsed command line.
 
     Attributes:
-        config: of the file, with the overrides.
-        workdir: where the run lives.
-        published: the values the config file publishes beside the result.
-        line: the command itself, to be shown again.
+        config: the config in the file, with the overrides applied.
+        workdir: the folder of the run.
+        published: the published values listed in the config file.
+        line: the command itself, to show it again.
     """
 
     config: Any
@@ -63,18 +63,18 @@ class Command(NamedTuple):
 def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     """Read `--config FILE --workdir DIR [--a.b VALUE ...]`.
 
-    The file is a Python module whose `config` is an instance of `config_class`, and
-    whose `published`, where there is one, lists the values to compare with.
+    The file is a Python module whose `config` is an instance of `config_class`. Its
+    optional `published` lists the values to compare with.
 
     Args:
-        experiment: module name, for messages.
-        config_class: of the experiment.
+        experiment: the module name, for messages.
+        config_class: the config class of the experiment.
         argv: the arguments.
 
     Raises:
-        ValueError: no such file, or one that makes another kind of config; an unknown
-            option, with the nearest spelling, or one with a value that it cannot have.
-        SystemExit: after the help, code 0.
+        ValueError: no such file, or a file with another kind of config; an unknown
+            option (the message suggests the nearest one), or a value not allowed.
+        SystemExit: after printing the help, with code 0.
     """
     prog = f"python -m {experiment}"
     outer = argparse.ArgumentParser(
@@ -94,7 +94,7 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
 
 
 def _override(default: Any, args: Sequence[str], prog: str) -> Any:
-    """A config with the options of a command line in place of its own."""
+    """The default config, with the options of a command line applied."""
     import tyro
 
     _check_names(default, args)
@@ -105,7 +105,7 @@ def _override(default: Any, args: Sequence[str], prog: str) -> Any:
     except SystemExit as e:
         if not e.code:
             raise
-        # The text above the first rule of the box that tyro draws.
+        # The text above the first line of the box that tyro prints.
         lines = [line.strip("│ ") for line in shown.getvalue().splitlines()[1:]]
         rule = next((i for i, line in enumerate(lines) if "──" in line), len(lines))
         raise ValueError(" ".join(lines[:rule])) from None
@@ -114,7 +114,7 @@ def _override(default: Any, args: Sequence[str], prog: str) -> Any:
 
 
 def _check_names(config: Any, args: Sequence[str]) -> None:
-    """Refuse options that are not fields, with the nearest that is."""
+    """Refuse options that are not fields, and suggest the nearest field."""
     known = {"help"}
     for name, value, _ in fields_of(config):
         name = name.replace("_", "-")
@@ -140,16 +140,16 @@ def main(
     """The command line of an experiment: parse, run, print the result.
 
     Args:
-        experiment: module name.
-        config_class: of the experiment.
-        run: `run(config, workdir, published)` gives the content of result.json.
-        argv: the arguments; those of the process, unless given.
+        experiment: the module name.
+        config_class: the config class of the experiment.
+        run: `run(config, workdir, published)` returns the content of result.json.
+        argv: the arguments; default: those of the process.
 
     Returns:
-        The exit code, 130 where the run was stopped on request.
+        The exit code; 130 if the run was stopped on request.
 
     Raises:
-        SystemExit: bad input, code 2.
+        SystemExit: bad input, with code 2.
     """
     argv = sys.argv[1:] if argv is None else argv
     with clean_errors():
@@ -165,34 +165,34 @@ def main(
 
 
 def what_of(config: Any) -> dict[str, Any]:
-    """The fields that say *what* is run, by dotted name, as JSON has them.
+    """The fields that say *what* is run, by dotted name, as JSON values.
 
-    Those that select members are left out: a member depends on its own values of them.
+    Fields that select members are left out: a member depends on its own values only.
     """
     every = to_json(config)
     return {name: every[name] for name, _, kind in fields_of(config) if kind == "what"}
 
 
 def check_one_process(does: str) -> None:
-    """Refuse several processes, for what works in one.
+    """Refuse to run in several processes.
 
     Args:
-        does: what the experiment does in it, for the message.
+        does: why the experiment needs a single process, for the message.
     """
     if (count := jax.process_count()) > 1:
         raise ValueError(f"expected one process, got {count}: this experiment {does}")
 
 
 def check_at_least(least: int, values: dict[str, Any], names: Sequence[str]) -> None:
-    """Refuse fields of a config that are smaller; those that are None are not asked.
+    """Refuse fields of a config below a minimum; fields that are None are skipped.
 
     Args:
-        least: what is needed.
-        values: of `to_json`.
-        names: of the fields.
+        least: the minimum.
+        values: the fields of the config, made by `to_json`.
+        names: the names of the fields to check.
 
     Raises:
-        ValueError: a smaller one.
+        ValueError: a field below the minimum.
     """
     for name in names:
         if values[name] is not None and values[name] < least:
@@ -200,7 +200,7 @@ def check_at_least(least: int, values: dict[str, Any], names: Sequence[str]) -> 
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """The fields of a config by dotted name, as JSON has them.
+    """The fields of a config by dotted name, as JSON values.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -218,7 +218,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 @contextmanager
 def clean_errors() -> Iterator[None]:
-    """Bad input as one line on stderr and exit code 2, in place of a traceback."""
+    """Report bad input as one line on stderr and exit code 2, without a traceback."""
     try:
         yield
     except (ValueError, argparse.ArgumentError) as e:
@@ -242,7 +242,7 @@ def fields_of(
 def _comparable(
     published: list[dict[str, Any]], default: Any, config: Any
 ) -> list[dict[str, Any]]:
-    """Published values, while the options they depend on are those of the file."""
+    """The published values, or [] if an option that they depend on was changed."""
     theirs, ours = what_of(default), what_of(config)
     changed = [name for name in ours if name != "seed" and ours[name] != theirs[name]]
     if published and changed:
@@ -254,7 +254,7 @@ def _comparable(
 def _load(path: Path, config_class: type[C]) -> tuple[C, list[dict[str, Any]]]:
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.py"))
-        raise ValueError(f"expected a config file, found no {path}; there are {there}")
+        raise ValueError(f"expected a config file, got no {path}; there are {there}")
     try:
         made = runpy.run_path(str(path))
     except ImportError as e:

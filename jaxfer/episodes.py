@@ -1,7 +1,7 @@
-"""Episodes by number: episode k of a seed and a split is a pure function.
+"""Numbered episodes: episode k is a pure function of k, the seed and the split.
 
-The same episode comes out on one device or a hundred hosts, in training and after a
-resume, jitted or not. No default of JAX changes it: keys are threefry keys made here,
+The episode is the same on one device or on many hosts, in a first run or after a
+resume, compiled or not. No default of JAX changes it: keys are threefry keys made here,
 random bits have an explicit width, and `top_k` of them samples without replacement.
 """
 
@@ -23,7 +23,7 @@ class ClassTable(NamedTuple):
 
     Attributes:
         rows: `[classes, max_count]`, row numbers, padded with 0.
-        counts: `[classes]`, how many of them are real.
+        counts: `[classes]`, the number of rows of each class, without the padding.
     """
 
     rows: Int[AnyArray, "classes max_count"]
@@ -79,8 +79,8 @@ def check_episode(
     """Refuse episodes that a data set cannot give.
 
     Args:
-        table: its class table, on the host.
-        class_names: one per class, for the message.
+        table: the data set's class table, on the host.
+        class_names: one name per class, for the message.
         way: classes per episode.
         shot: support examples per class.
         n_query: queries per class.
@@ -114,7 +114,7 @@ def _check_table(
     class_names: Sequence[str] | None,
     where: str,
 ) -> None:
-    """Refuse a table that is too small, as far as it is not traced."""
+    """Refuse a table that is too small; values that are traced are not checked."""
     for name, value, least in (
         ("way", way, 1),
         ("shot", shot, 1),
@@ -149,13 +149,13 @@ def episode_key(
     """The random key of one episode.
 
     Args:
-        seed: of the run, 0 to 2^32 - 1.
-        split: its name keeps apart the episodes of splits that share a seed.
+        seed: the seed of the run, 0 to 2^32 - 1.
+        split: the name of the split; splits that share a seed have other episodes.
         number: k, from 0 to 2^32 - 1; may be traced.
 
     Raises:
-        ValueError: a seed or a number that does not fit 32 bits: its key would depend
-            on JAX's defaults.
+        ValueError: a seed or a number that does not fit into 32 bits: its key would
+            depend on JAX's defaults.
 
     Example:
         >>> bool(episode_key(0, "test", 7) == episode_key(0, "test", 7))
@@ -175,14 +175,15 @@ def sample_episode(
 ) -> Episode:
     """Sample an episode of row numbers, uniformly and without replacement.
 
-    `way` classes, then in each of them `shot + n_query` of its rows, the first `shot`
-    of which are the support (Snell et al. 2017, Algorithm 1). Support and query never
+    It samples `way` classes, then `shot + n_query` rows of each class; the first `shot`
+    rows are the support (Snell et al. 2017, Algorithm 1). Support and query never
     share a row.
 
     Args:
         key: see `episode_key`.
-        table: of the data set. If it is traced, what it holds cannot be checked here:
-            call `check_episode` before; a class with too few rows repeats some of them.
+        table: the class table of the data set. The values of a traced table cannot be
+            checked here: call `check_episode` first. A class with too few rows repeats
+            some of them.
         way: classes per episode.
         shot: support examples per class.
         n_query: queries per class; may be 0.
@@ -202,8 +203,8 @@ def sample_episode(
         (5, 15)
     """
     _check_table(table, way, shot, n_query, None, "the table")
-    # Partitionable threefry gives the same numbers on any sharding; where a user has
-    # turned it off, splits and bits would be others.
+    # Partitionable threefry gives the same numbers on any sharding. Without it, as
+    # users may configure JAX, splits and bits would differ.
     with jax.threefry_partitionable(True):
         class_key, row_key = jax.random.split(key)
         class_order = _uniform(class_key, (table.counts.shape[0],))
@@ -213,7 +214,7 @@ def sample_episode(
     rows = jnp.asarray(table.rows, jnp.int32)[classes]
     counts = jnp.asarray(table.counts, jnp.int32)[classes]
     real = jnp.arange(rows.shape[1], dtype=jnp.int32)[None, :] < counts[:, None]
-    # A short class of a traced table never lends the rows of another class.
+    # A class with too few rows in a traced table never gets rows of another class.
     rows = jnp.where(real, rows, rows[:, :1])
     _, chosen = jax.lax.top_k(jnp.where(real, row_order, 0), shot + n_query)
     rows = jnp.take_along_axis(rows, chosen, axis=1)
@@ -232,13 +233,13 @@ def numbered_episode(
 ) -> Episode:
     """Episode `number` of a seed and a split, as row numbers.
 
-    `sample_episode` with the key of `episode_key`.
+    It calls `sample_episode` with the key that `episode_key` makes.
 
     Args:
-        table: of the data set.
-        seed: of the run.
-        split: its name.
-        number: of the episode; may be traced.
+        table: the class table of the data set.
+        seed: the seed of the run.
+        split: the name of the split.
+        number: the number of the episode; may be traced.
         way: classes per episode.
         shot: support examples per class.
         n_query: queries per class.
@@ -263,8 +264,8 @@ def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
     gathers features.
 
     Args:
-        array: `[n, ...]`, as many rows as the data set.
-        episode: of row numbers.
+        array: `[n, ...]`, with as many rows as the data set.
+        episode: an episode of row numbers.
 
     Example:
         >>> rows = Episode(jnp.array([[1]]), jnp.array([[0, 2]]), jnp.array([7]))
@@ -277,9 +278,10 @@ def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
 def _uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Positive floats in a uniformly random order, with 2^29 distinct values.
 
-    The bits of positive floats sort as integers do, and `top_k` has a fast path for
-    floats; `jax.random.uniform` has 2^23 values, so among thousands of classes two
-    would often tie. The offset keeps clear of subnormals, which may be flushed to 0.
+    The bits of positive floats sort as integers do, and `top_k` is faster for floats
+    than for integers. `jax.random.uniform` has only 2^23 values, so that two of
+    thousands of classes would often tie. The offset avoids subnormal numbers, which may
+    be flushed to 0.
     """
     words = jax.random.bits(key, shape, jnp.uint32)
     ordered = (words >> np.uint32(3)) + np.uint32(1 << 23)

@@ -1,4 +1,4 @@
-"""Random keys and draws that do not depend on JAX's defaults."""
+"""Random keys and random numbers that do not depend on JAX's defaults."""
 
 import hashlib
 from contextlib import AbstractContextManager
@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-# What the key of one training is folded with, for each of its uses: the parameters of
-# the network, those of its head, the order of the examples, dropout, augmentation, and
-# the augmented copies of an example (folded with the number of the copy next).
+# The numbers folded into the key of a training, one per use: the parameters of the
+# network, those of its head, the order of the examples, dropout, augmentation, and the
+# augmented copies of an example (the number of the copy is folded in next).
 INIT, HEAD, ORDER, DROPOUT, CROP, COPIES = range(6)
 
 
@@ -17,8 +17,8 @@ def key_of(name_or_seed: str | int) -> PRNGKeyArray:
     """A threefry key from a seed or from a name, whatever JAX's default generator is.
 
     Args:
-        name_or_seed: a seed in [0, 2^32), or any string, of which the first 32 bits of
-            its SHA-256 hash are the seed.
+        name_or_seed: a seed in [0, 2^32), or any string; the first 32 bits of its
+            SHA-256 hash are then the seed.
 
     Raises:
         ValueError: a seed that does not fit into 32 bits.
@@ -38,11 +38,11 @@ def key_of(name_or_seed: str | int) -> PRNGKeyArray:
 
 
 def stable_draws() -> AbstractContextManager[None]:
-    """A context in which a threefry key draws the same numbers on every installation.
+    """A context in which a threefry key gives the same numbers on every installation.
 
-    Code that draws inside it is unaffected by `jax_threefry_partitionable`, inside
-    `jax.jit` too, and gives the same numbers on any sharding. Request dtypes
-    explicitly there: `jax_enable_x64` changes the default ones.
+    Random numbers made inside it do not depend on `jax_threefry_partitionable`, also
+    inside `jax.jit`, and are the same on any sharding. Request dtypes explicitly there:
+    `jax_enable_x64` changes the default ones.
 
     Example:
         >>> with jax.threefry_partitionable(False), stable_draws():

@@ -1,4 +1,4 @@
-"""The loop: calls compiled steps, logs, saves, stops. It knows nothing of papers."""
+"""The training loop: it calls compiled steps, logs metrics, saves states and stops."""
 
 import itertools
 import math
@@ -18,11 +18,11 @@ from jaxfer.steps import CompiledStep
 from jaxfer.stopping import Best
 from jaxfer.types import TrainState
 
-# Calls handed to the device before the oldest must be done: enough to hide the host,
-# few enough that the bar and an interrupt are at most this far behind.
+# Calls handed to the device before the oldest must be done: enough to keep the device
+# busy, few enough that the progress bar and an interrupt lag by at most this many.
 _IN_FLIGHT = 4
-# Seconds between two looks at their metrics: often enough for a bar, and no cost beside
-# steps of a millisecond.
+# Seconds between two reads of their metrics: often enough for a progress bar, and cheap
+# compared with steps of a millisecond.
 _LAND_S = 0.2
 
 
@@ -30,9 +30,9 @@ class Ended(NamedTuple):
     """How a phase ended.
 
     Attributes:
-        train_state: at its end; None where an earlier process ended it.
-        steps: how many it took.
-        best_step: of the lowest loss, 0 where none was looked for.
+        train_state: the state at its end; None where an earlier process ended it.
+        steps: the number of steps it took.
+        best_step: the step of the lowest loss; 0 where no best state was selected.
     """
 
     train_state: TrainState | None
@@ -43,18 +43,18 @@ class Ended(NamedTuple):
 class Run:
     """A run in its folder: phases one after another, resumed where it stopped.
 
-    Killed at any moment and started again by the same calls, it ends with bit-identical
-    results on a CPU: a checkpoint knows its phase, how those before ended, the best
-    loss with its step, and the log's position; what a step draws depends on its number
-    alone.
+    A run that is killed at any moment and started again by the same calls ends with
+    bit-identical results on a CPU: a checkpoint stores its phase, how earlier phases
+    ended, the best loss with its step, and the log's position; the random numbers of a
+    step depend on its number only.
 
     Args:
         workdir: the run's folder, which no other run may be using.
-        fingerprint: of the data, which may not change while the run goes on.
+        fingerprint: the hash of the data, which may not change when a run is resumed.
         per_step: examples or episodes per step.
-        unit: what they are.
-        log_every: steps averaged to one line of metrics.jsonl.
-        show: whether to draw a progress bar.
+        unit: 'image' or 'episode', for messages.
+        log_every: steps averaged in one line of metrics.jsonl.
+        show: whether to show a progress bar.
         events: whether to write TensorBoard events.
         steps_per_call: see `fit`.
         save_every: see `fit`.
@@ -64,7 +64,7 @@ class Run:
         folder: the run's folder.
         compilations: number of programs that the training steps of all phases compiled
             in this process.
-        compile_s: seconds until the first call of each phase was done, mostly
+        compile_s: seconds until the first call of each phase was done; this is mostly
             compilation.
     """
 
@@ -120,17 +120,17 @@ class Run:
         """Train from the newest checkpoint of this phase, or from the state given.
 
         Args:
-            name: goes before its metrics' names; unlike those of the other phases.
-            step: of `steps.compile_step`.
-            train_state: its first state; a restored one is placed as it is. Its number
-                of steps may go on from the phase before.
+            name: the prefix of its metrics' names; unique among the phases.
+            step: the step, made by `steps.compile_step`.
+            train_state: its first state, placed as a restored state should be. Its step
+                may continue that of the phase before.
             data: see `fit`.
-            num_steps: the step to end at, at the latest.
+            num_steps: the step at which the phase ends at the latest.
             evaluate, eval_every: see `fit`.
-            best: where given, the best state is kept and the phase may stop early.
+            best: if given, the best state is kept and the phase may stop early.
 
         Raises:
-            KeyboardInterrupt: stopped on request, the state saved.
+            KeyboardInterrupt: stopped on request, with the state saved.
             ValueError: a checkpoint of a run on other data or of another network, or a
                 metric that is not finite.
         """
@@ -191,10 +191,10 @@ class Run:
         return Ended(train_state, *past[name])
 
     def best(self, like: TrainState) -> TrainState:
-        """The best state of the one phase that looked for it.
+        """The best state of the one phase that selected a best state.
 
         Args:
-            like: a state of the same shapes, placed as this one is to be.
+            like: a state with the same shapes and the wanted placement on devices.
         """
         (step,) = [before + best for before, best in self._bests() if best]
         restored = self._checkpoints.restore(like, kind="best", step=step)
@@ -203,12 +203,12 @@ class Run:
 
     @property
     def wall_s(self) -> float:
-        """Seconds of training and validation, those of earlier processes counted in."""
+        """Seconds of training and validation, including earlier processes."""
         return self._position["wall_s"] if self._position else 0.0
 
     @property
     def rate(self) -> float | None:
-        """Examples or episodes a second, without compilation; see `RunLog.rate`."""
+        """Examples or episodes per second, without compilation; see `RunLog.rate`."""
         return self._position["rate"] if self._position else None
 
     def _bests(self) -> Iterator[tuple[int, int]]:
@@ -218,26 +218,26 @@ class Run:
             before += steps
 
     def _look(self) -> dict[str, Any] | None:
-        """What is known of the newest checkpoint, until its phase is gone on with."""
+        """The meta of the newest checkpoint; None once its phase has been resumed."""
         if not self._looked:
             self._looked = True
             self._found = self._checkpoints.meta()
             if self._found and self._found["fingerprint"] != self._fingerprint:
                 raise ValueError(
-                    f"{self.folder} was started on data of fingerprint "
-                    f"{self._found['fingerprint']}, got {self._fingerprint}: choose "
-                    "another --workdir, or the data it was started on"
+                    f"expected the data that {self.folder} was started on (fingerprint "
+                    f"{self._found['fingerprint']}), got {self._fingerprint}: choose "
+                    "another --workdir, or use the same data"
                 )
-            # Also where a kill came between the first best state and the first last.
+            # This also covers a kill between the first best and the first last state.
             self._checkpoints.drop_best_after(self._checkpoints.latest_step() or 0)
         return self._found
 
     def __enter__(self) -> "Run":
-        """Itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Wait for the saves under way."""
+        """Wait for unfinished saves."""
         self._checkpoints.__exit__(*error)
 
 
@@ -258,35 +258,35 @@ def fit(
     best: Best | None = None,
     meta: Callable[[], Mapping[str, Any]] = dict,
 ) -> TrainState:
-    """Train until a step, from wherever the state is.
+    """Train from the step of the state until a given step.
 
-    A state is saved only once the metrics up to it are known to be finite, and after
-    the evaluation that is due at its step. SIGINT (Ctrl-C) and SIGTERM finish the calls
-    under way, save, and raise `KeyboardInterrupt`; a second one stops at once.
+    A state is saved only after the metrics up to it are known to be finite, and after
+    the evaluation that is due at its step. SIGINT (Ctrl-C) and SIGTERM finish the
+    running calls, save, and raise `KeyboardInterrupt`; a second one stops at once.
 
     Args:
-        step: of `steps.compile_step`.
-        train_state: donated to the first call.
-        data: what `step` draws its batches from; or a function that gives, from a step
-            on, the batches themselves, one a call (such as `data.stream`).
+        step: the step, made by `steps.compile_step`.
+        train_state: the first state; it is donated to the first call.
+        data: the data that `step` samples its batches from; or a function of a step
+            that yields the batches from that step on, one per call (`data.stream`).
         num_steps: the step to end at.
-        log: gets every step's metrics.
-        checkpoints: where to save, nowhere unless given.
-        first: steps of the run before these, counted in by the checkpoints' numbers.
-        steps_per_call: steps of a call that reaches no further than the next save, the
-            next evaluation or the end; all other calls make one step, so that at most
-            two programs are compiled. With streamed batches every call makes one step.
-        save_every, save_last: a state is saved at multiples, at the end, where best.
-        evaluate: called every `eval_every` steps, its numbers go to the log.
-        eval_every: 0 for `best.every`, or never.
-        best: looks at the evaluations, and ends training once patience is exhausted.
-        meta: what is saved with each checkpoint, beside the log's position.
+        log: receives every step's metrics.
+        checkpoints: where to save; default: nothing is saved.
+        first: steps of the run before these, added to the checkpoints' numbers.
+        steps_per_call: steps of a call that does not pass the next save, the next
+            evaluation or the end; all other calls make one step, so that at most two
+            programs are compiled. With streamed batches every call makes one step.
+        save_every, save_last: save at multiples of a step, at the end, and if best.
+        evaluate: called every `eval_every` steps; its numbers go to the log.
+        eval_every: steps between evaluations; 0 for `best.every`, or never without it.
+        best: reads the evaluations, and ends training once patience is exhausted.
+        meta: returns what is saved with each checkpoint, besides the log's position.
 
     Returns:
         The state at the last step.
 
     Raises:
-        KeyboardInterrupt: stopped on request, the state saved.
+        KeyboardInterrupt: stopped on request, with the state saved.
         ValueError: a metric that is not finite.
     """
     done = int(train_state.step)
@@ -320,7 +320,7 @@ def fit(
         return done >= num_steps or bool(best and best.exhausted(done))
 
     def evaluated() -> bool:
-        """Whether the state is the best by now."""
+        """Evaluate if it is due, and return whether the state is the best so far."""
         if evaluate is None or not eval_every or done % eval_every:
             return False
         land(len(flying))
@@ -334,7 +334,7 @@ def fit(
             every = [number for number in (save_every, eval_every) if number]
             due = [(done // number + 1) * number for number in every]
             room = min(num_steps, *due) - done if due else num_steps - done
-            # Two lengths only: each is a program, and compiling takes long.
+            # Use two lengths only: each needs its own program, slow to compile.
             count = steps_per_call if steps_per_call <= room else 1
             train_state, metrics = step(train_state, next(batches), count=count)
             flying.append(metrics)
@@ -342,7 +342,7 @@ def fit(
             land_ready()
             is_best = evaluated()
             if ended():
-                # Before the save, whose position must say that the line is written.
+                # Log before saving: the saved position must include the written line.
                 land(len(flying))
                 log.end(done)
             if is_best:
@@ -359,7 +359,7 @@ def fit(
 
 
 def _compilations(step: CompiledStep) -> int:
-    # A plain function around a compiled step does not say.
+    # A plain function that wraps a compiled step has no such attribute.
     return getattr(step, "thread_compilations", 0)
 
 
@@ -369,11 +369,11 @@ def _log_calls(
     logged: int,
     calls: Sequence[dict[str, Any]],
 ) -> int:
-    """Log the metrics of some calls; returns how many steps are logged by now."""
+    """Log the metrics of some calls, and return the number of steps logged so far."""
     found: dict[str, list[float]] = {name: [] for name in calls[0]}
     for metrics in jax.device_get(calls):
         for name, x in metrics.items():
-            # For a population, the mean over its networks.
+            # For a population, take the mean over its networks.
             flat = x.ravel() if x.size == len(x) else x.reshape(len(x), -1).mean(1)
             found[name] += flat.tolist()
     steps = len(found["loss"])

@@ -46,7 +46,7 @@ def softmax_cross_entropy(
 def _checked_labels(
     labels: Int[AnyArray, "*batch"], classes: int
 ) -> tuple[Int[Array, "*batch"], Bool[Array, "*batch"]]:
-    """Labels on the device, and which of them are classes; bad ones are refused."""
+    """Labels on the device, and which are valid; invalid host labels are refused."""
     if not isinstance(labels, Tracer):
         values = np.asarray(labels)
         bad = (values < 0) | (values >= classes)
@@ -95,7 +95,7 @@ def episode_nll(logits: Float[Array, "way n_query way"]) -> Float[Array, ""]:
 
 
 def episode_accuracy(logits: Float[Array, "way n_query way"]) -> Float[Array, ""]:
-    """The share of queries whose own class has the highest logit, from 0 to 1.
+    """The share of queries whose true class has the highest logit, from 0 to 1.
 
     A tie goes to the first of the tied classes. A query with a NaN among its logits is
     wrong; `episode_nll` of such logits is NaN.
@@ -161,7 +161,7 @@ def _square(distances: Array, labels: AnyArray) -> Int[Array, " n"]:
 def _log_sum_exp(
     x: Float[Array, "*batch m"], where: Bool[Array, "*batch m"]
 ) -> Float[Array, "*batch"]:
-    """Over the marked entries; over none, a large negative number without gradient."""
+    """The result over marked entries; for none, a large negative constant."""
     return jax.nn.logsumexp(jnp.where(where, x, -1e9), axis=-1)
 
 
@@ -175,8 +175,8 @@ def nca_loss(
     """Neighbourhood components, `-log(exp(-d(x, y)) / sum over Z of exp(-d(x, z)))`.
 
     Qi et al. 2018, Eq. 1: the mean over all pairs (x, y) of one class, where Z are the
-    examples of other classes. Pairs without any such are ignored; without pairs the
-    loss is zero.
+    examples of other classes. Pairs without any such example are ignored; without pairs
+    the loss is zero.
 
     Args:
         distances: `[n, n]`, squared Euclidean, of a batch with itself.

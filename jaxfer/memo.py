@@ -1,4 +1,4 @@
-"""Values made once: a cache of a function that several threads may call."""
+"""A cache for the values of a function that several threads may call."""
 
 import functools
 import threading
@@ -10,14 +10,14 @@ _T = TypeVar("_T")
 
 
 def memoised(size: int) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Keep the last values of a function, each made once whichever thread asks first.
+    """Cache the last values of a function, each computed once for all threads.
 
     `functools.lru_cache` alone may call the function twice for threads that ask at the
-    same time. What is made of both values, such as compiled programs, would then be
-    made twice too.
+    same time. Objects that depend on the value, such as compiled programs, would then
+    be made twice too.
 
     Args:
-        size: values kept at most; the one not used for the longest time leaves first.
+        size: the maximum number of values; the least recently used one is dropped.
 
     Returns:
         The decorator; the decorated function has `cache_clear`.

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, described by data or by optax.
+"""Optimizers and learning-rate schedules, described by a config or by optax.
 
 `Optim` is a config: it fits on a command line and into a JSON file. `make_optimizer`
 turns it into an optax transformation; it also takes any other optax transformation.
@@ -59,7 +59,7 @@ def check_optim(optim: Optim, name: str = "optim") -> None:
 
     Args:
         optim: the optimizer.
-        name: what its fields are called in messages.
+        name: the prefix of its fields in messages.
 
     Raises:
         ValueError: a number outside its range.
@@ -83,7 +83,7 @@ def check_optim(optim: Optim, name: str = "optim") -> None:
         "head_rate": ("a finite number above 0", lambda x: 0 < x < jnp.inf),
     }
     for field, value in asdict(optim).items():
-        # Written so that NaN is outside of every range.
+        # The comparisons are written so that NaN is outside every range.
         if field in ranges and not ranges[field][1](value):
             raise ValueError(f"expected {name}.{field} {ranges[field][0]}, got {value}")
 
@@ -96,8 +96,8 @@ def make_schedule(
     Warm-up multiplies the schedule by `min((step + 1) / warm, 1)`, where `warm` is the
     number of warm-up steps. The cosine goes from the end of the warm-up to 0 at the
     last step and is evaluated at `step + 1` too, so the last update is 0. The staircase
-    counts the units that are done before the step, in whole numbers, so that no
-    rounding moves a stair.
+    counts the units that are done before the step in integers, so that rounding never
+    shifts a stair.
 
     Args:
         optim: the optimizer.
@@ -131,12 +131,12 @@ def make_schedule(
         counted = (step + 1).astype(jnp.float32)
         factor = jnp.ones_like(counted)
         if optim.schedule == "cosine":
-            # A training of one step has half the rate and not none.
+            # A training of one step has half the rate, not 0.
             length = max(num_steps, 2) - warm
             done = jnp.clip((counted - warm) / length, 0.0, 1.0)
             factor = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
         elif optim.schedule == "staircase":
-            # step * a // b, whose product could overflow.
+            # It equals step * a // b, but cannot overflow.
             done = step // b * a + step % b * a // b
             stairs = (done // optim.decay_every).astype(jnp.float32)
             factor = optim.decay**stairs
@@ -156,19 +156,19 @@ def make_optimizer(
     rates: Rules = (),
     params: Params | None = None,
 ) -> optax.GradientTransformation:
-    """The optax transformation of an `Optim`, or any other one with rates by rules.
+    """The optax transformation of an `Optim` or a given one, with rates by rules.
 
     The gradient is clipped, then coupled weight decay is added, then the optimizer and
     its schedule apply, then the multipliers of the learning rate.
 
     Args:
-        optim: the optimizer; or an optax transformation, which is used as it is, with
+        optim: the optimizer; or an optax transformation, which is used unchanged, with
             its own schedule and weight decay.
         num_steps: steps of the whole training.
         units: see `make_schedule`.
         decay: (pattern, bool) pairs, see `trees.match`: whether weight decay applies.
-            Default: to arrays with two or more axes, which are kernels and the rows of
-            heads, and not to biases, scales and the parameters of BatchNorm.
+            Default: it applies to arrays with two or more axes (kernels and the rows of
+            heads) and not to biases, scales and the parameters of BatchNorm.
         rates: (pattern, multiplier) pairs for the learning rate. Default: none. Those
             of a parameter group "head" are multiplied by `optim.head_rate` as well.
         params: all parameters, to check the rules against; default: rules may go
@@ -224,7 +224,7 @@ def make_optimizer(
 def scale_by_rules(
     rules: Rules, params: Params | None = None
 ) -> optax.GradientTransformation:
-    """Multiply updates by rules: learning rates of their own for some parameters.
+    """Multiply updates by rules, to give some parameters their own learning rate.
 
     Args:
         rules: (pattern, multiplier) pairs, see `trees.match`.
@@ -245,7 +245,7 @@ def scale_by_rules(
 def _chained(
     parts: Sequence[optax.GradientTransformation],
 ) -> optax.GradientTransformation:
-    """The parts in order; one alone keeps the state that optax gives it."""
+    """The parts in order; a single part keeps the state that optax gives it."""
     return parts[0] if len(parts) == 1 else optax.chain(*parts)
 
 
@@ -272,7 +272,7 @@ def _values_by_rules(rules: Rules, params: Params | None) -> Callable[[Params], 
     def values(tree: Params) -> Any:
         found = known
         if found is None:
-            # A frozen network has fewer parameters than its rules speak of.
+            # The trainable part may lack parameters that the rules name.
             found = flatten(match(rules, tree, all_used=False))
         return jax.tree_util.tree_map_with_path(
             lambda path, _: found[_name(path)], tree

@@ -1,4 +1,4 @@
-"""The members of a study on disk: their records, their locks, and who trains which."""
+"""The members of a study on disk: their records, their locks, and their groups."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ from jaxfer.runlog import plain, read_json, write_json
 Record = dict[str, Any]
 
 _RECORD, _GROUP, _LOCK = "record.json", "group.json", "lock"
-# What a member's folder holds only while it trains.
+# The files and folders that a member needs only while it trains.
 _SCRATCH = ("checkpoints", "prefix", _GROUP)
 
 
@@ -25,10 +25,10 @@ class Member:
 
     Attributes:
         name: unique within the study; names its folder.
-        spec: everything that its result depends on, data included, as plain values that
-            JSON can hold. Its hash is in the record: a record of another specification
-            is refused.
-        needs: names of the members that must be done before.
+        spec: everything that its result depends on, including the data, as plain values
+            that JSON can hold. Its hash is in the record: a record of another
+            specification is refused.
+        needs: names of the members that must be done before it.
         work: relative cost, for the estimate of the time left.
     """
 
@@ -58,10 +58,10 @@ def recorded(workdir: str | Path, members: Sequence[Member]) -> dict[str, Record
 
     Args:
         workdir: the folder of the study.
-        members: those looked for.
+        members: the members whose records are read.
 
     Raises:
-        ValueError: a record that is damaged or of another specification.
+        ValueError: a record that is damaged or has another specification.
     """
     queue = Queue(Path(workdir), members, lambda member: member.name, 1, False)
     queue.left()
@@ -79,19 +79,19 @@ class Queue:
         at_once: int,
         redo: bool,
     ) -> None:
-        """Keep the arguments of `study.run_members`."""
+        """Store the arguments of `study.run_members`."""
         self.workdir, self.members = workdir, members
         self.program, self.at_once, self.redo = program, at_once, redo
         self.records: dict[str, Record] = {}
         self.by_name = {member.name: member for member in members}
 
     def check(self) -> None:
-        """Refuse a queue that cannot be worked on, before anything trains."""
+        """Refuse a queue that cannot be trained, before anything trains."""
         if len(self.by_name) < len(self.members):
             names = [member.name for member in self.members]
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(
-                f"expected members with different names, got {twice} twice"
+                f"expected members with different names, got {twice} more than once"
             )
         seen: set[str] = set()
         for member in self.members:
@@ -103,7 +103,7 @@ class Queue:
         self.left()
 
     def left(self) -> list[Member]:
-        """The members without a record; those of other processes are read."""
+        """The members without a record, after reading records of other processes."""
         found = []
         for member in self.members:
             if member.name not in self.records:
@@ -115,7 +115,7 @@ class Queue:
         return found
 
     def read(self, member: Member) -> Record | None:
-        """The record of a member, verified; None where there is none yet."""
+        """The record of a member, after verifying it; None where there is none yet."""
         path = member_folder(self.workdir, member.name) / _RECORD
         if not path.exists():
             return None
@@ -146,7 +146,7 @@ class Queue:
         return record
 
     def write(self, member: Member, record: Record) -> None:
-        """Record a member: it is done from here on."""
+        """Write the record of a member, which is done from then on."""
         record, spec = plain(record), plain(member.spec)
         write_json(
             member_folder(self.workdir, member.name) / _RECORD,
@@ -157,7 +157,7 @@ class Queue:
     def claim(
         self, left: Sequence[Member], locks: contextlib.ExitStack
     ) -> list[Member]:
-        """Members to train now, locked: an unfinished group first, else a new one."""
+        """Lock the members to train now: an unfinished group, else a new one."""
         ready = [m for m in left if all(name in self.records for name in m.needs)]
         for member in ready:
             group = self._begun(member)
@@ -182,8 +182,8 @@ class Queue:
     def _begun(self, member: Member) -> list[Member]:
         """The group in which a member's training was begun.
 
-        Empty where there is none, where a kill cut its file, and where it has members
-        that this study no longer has.
+        The list is empty if there is no group, if its file is damaged by a kill, or if
+        it names members that are not in this study.
         """
         try:
             names = read_json(member_folder(self.workdir, member.name) / _GROUP)
@@ -193,7 +193,7 @@ class Queue:
         return group if member in group else []
 
     def _resume(self, group: Sequence[Member], locks: contextlib.ExitStack) -> bool:
-        """Hold all members of a group, unless another process ended it meanwhile."""
+        """Lock all members of a group, unless another process finished it meanwhile."""
         with contextlib.ExitStack() as held:
             if not all(self.lock(member.name, held) for member in group):
                 return False
@@ -203,11 +203,11 @@ class Queue:
         return True
 
     def _take(self, member: Member, locks: contextlib.ExitStack) -> bool:
-        """Hold a member that is in no group, and remove what a kill left of it."""
+        """Lock a member that is in no group, and remove its files of a killed run."""
         with contextlib.ExitStack() as held:
             if not self.lock(member.name, held):
                 return False
-            # Only what is read under the lock is sure to stay as it is.
+            # Read it again: it may have changed before the lock was taken.
             if self._done_meanwhile(member) or self._begun(member):
                 return False
             self.clean([member])
@@ -215,7 +215,7 @@ class Queue:
         return True
 
     def lock(self, name: str, locks: contextlib.ExitStack) -> bool:
-        """Try to hold a member; the kernel releases it when the process ends."""
+        """Try to lock a member; the kernel releases the lock when the process ends."""
         folder = member_folder(self.workdir, name)
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / _LOCK).open("a")
@@ -234,7 +234,7 @@ class Queue:
         return record is not None
 
     def clean(self, group: Sequence[Member]) -> None:
-        """Remove what members that are done needed only while they trained."""
+        """Remove the files that finished members needed only while they trained."""
         for member in group:
             for name in _SCRATCH:
                 path = member_folder(self.workdir, member.name) / name

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard events, a bar, result.json."""
+"""The outputs of a run: metrics.jsonl, TensorBoard events, progress, result.json."""
 
 import json
 import math
@@ -17,22 +17,21 @@ from jaxfer.stats import Mean, Summary
 
 
 class RunLog:
-    """Training metrics as they come: averaged, written, and shown on a bar.
+    """The log of training metrics: averaged, written, and shown on a progress bar.
 
     Args:
         workdir: the run's folder.
-        phase: goes before the names of training metrics.
-        first: steps of the run that were done before this phase of it; the files count
-            them in.
+        phase: the prefix of the names of training metrics.
+        first: steps of the run before this phase; the files add them to the step.
         start: the step that training starts from; later lines of an earlier run in the
-            same folder are dropped, since they are about to be made again.
-        num_steps: the step it ends at.
-        every: steps averaged to one line of metrics.jsonl.
-        per_step: examples or episodes a step, for the rate.
-        unit: what they are.
-        show: whether to draw the bar.
+            same folder are dropped, since these steps run again.
+        num_steps: the step at which training ends.
+        every: steps averaged in one line of metrics.jsonl.
+        per_step: examples or episodes per step, for the rate.
+        unit: 'image' or 'episode', for messages.
+        show: whether to show the progress bar.
         events: whether to write TensorBoard events, if tensorboardX is installed.
-        position: of the log whose run this one goes on with.
+        position: the position of the log that this one continues.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class RunLog:
         self._opened = time.monotonic()
         self._began = self._opened - before["wall_s"]
         self._rate_before = before["rate"]
-        # When the first steps were done, compilation behind them, and the last.
+        # Step and time when the first steps were done, after compilation, and the last.
         self._first: tuple[int, float] | None = None
         self._last = (start, self._began)
         self._bar = tqdm(
@@ -76,7 +75,7 @@ class RunLog:
             disable=not show,
             mininterval=0.5,
             smoothing=0.1,
-            # As tqdm has it, but always a rate and never its inverse.
+            # The default of tqdm, but always with a rate and never its inverse.
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} "
             "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
         )
@@ -84,18 +83,18 @@ class RunLog:
         self._unit = unit
 
     def examples(self, step: int) -> str:
-        """Which examples or episodes a step takes, by number: "episode 17"."""
+        """The numbers of the examples or episodes of a step, such as "episode 17"."""
         last = step * self._per_step - 1
         if self._per_step == 1:
             return f"{self._unit} {last}"
         return f"{self._unit}s {last - self._per_step + 1} to {last}"
 
     def train(self, step: int, metrics: Mapping[str, Sequence[float]]) -> None:
-        """Training metrics of the steps that the device has finished since the last.
+        """Log training metrics of the steps that were finished since the last call.
 
         Args:
-            step: how many steps are done with the last of these.
-            metrics: one number per step each.
+            step: the number of steps done, including these.
+            metrics: one number per step for each metric.
         """
         count = len(next(iter(metrics.values())))
         at, before, shown = 0, step - count, self._window
@@ -104,7 +103,7 @@ class RunLog:
             stop = min(count, at + room)
             for name, values in metrics.items():
                 total, weight = self._window.get(name, Mean(0.0, 0.0))
-                # One by one: the mean does not depend on how steps arrive.
+                # Add them one by one: the mean does not depend on their grouping.
                 for value in values[at:stop]:
                     total += value
                 self._window[name] = Mean(total, weight + stop - at)
@@ -120,18 +119,18 @@ class RunLog:
         self._first = self._first or self._last
 
     def end(self, step: int) -> None:
-        """Write what has been averaged by a step, if anything."""
+        """Write the averages up to a step, if there are any."""
         means = {f"{self._phase}/{k}": float(x.value) for k, x in self._window.items()}
         self._window = {}
         if means:
             self.write(step, means)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Numbers at a step, as they are.
+        """Write numbers at a step without averaging.
 
         Args:
-            step: how many steps of the phase are done.
-            metrics: a number each, named "split/metric".
+            step: the number of steps of the phase that are done.
+            metrics: one number per metric, named "split/metric".
         """
         step += self._first_step
         line = {"step": step, "wall_s": round(self.elapsed(), 3), **metrics}
@@ -144,9 +143,9 @@ class RunLog:
     def rate(self) -> float | None:
         """Examples or episodes per second, without compilation; None at first.
 
-        The first steps to arrive are left out, and with them compilation. Validation
-        and saving between steps are counted in. Where there is nothing
-        left to do, the rate of the part before.
+        The first steps are left out, since they include compilation. The time of
+        validation and saving between steps is included. If no steps were left to do,
+        this is the rate of the log that this one continues.
         """
         first, began = self._first or self._last
         last, ended = self._last
@@ -155,15 +154,15 @@ class RunLog:
 
     @property
     def compile_s(self) -> float:
-        """Seconds until the first steps were done, compilation included."""
+        """Seconds until the first steps were done, including compilation."""
         return self._first[1] - self._opened if self._first else 0.0
 
     def elapsed(self) -> float:
-        """Seconds since the run began, those of its earlier parts counted in."""
+        """Seconds since the run began, including its earlier parts."""
         return time.monotonic() - self._began
 
     def position(self) -> dict[str, Any]:
-        """What a later log needs to go on as if there had been no stop."""
+        """The values a later log needs to continue this one without a difference."""
         return {
             "wall_s": self.elapsed(),
             "window": dict(self._window),
@@ -178,19 +177,19 @@ class RunLog:
             self._events.close()
 
     def __enter__(self) -> "RunLog":
-        """Itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close the log."""
         self.close()
 
 
 def read_json(path: str | Path) -> Any:
-    """What `write_json` wrote.
+    """Read what `write_json` wrote.
 
     Raises:
-        ValueError: a file that is no JSON, such as one that was cut.
+        ValueError: a file that is not JSON, such as a truncated one.
     """
     try:
         return json.loads(Path(path).read_text())
@@ -202,11 +201,11 @@ def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, An
     """The content of a run's result.json.
 
     Args:
-        workdir: of a finished run.
+        workdir: the folder of a finished run.
         needed: entries that it must have, besides the name of its experiment.
 
     Raises:
-        ValueError: no result there, a damaged one, or one without these entries.
+        ValueError: no result, a damaged one, or one without these entries.
     """
     path = Path(workdir) / "result.json"
     if not path.is_file():
@@ -221,7 +220,7 @@ def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, An
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, float | int]]:
-    """The lines of a run's metrics.jsonl."""
+    """Return the lines of a run's metrics.jsonl."""
     text = (Path(workdir) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -229,14 +228,15 @@ def read_metrics(workdir: str | Path) -> list[dict[str, float | int]]:
 def compare(
     metrics: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Published values beside ours, for the `reference` of a result file.
+    """Compare published values with ours, for the `reference` of a result file.
 
-    The tolerance is one-sided: to be better than published is never a failure. Where
-    the run did not measure what is published, `ours` and `within` are None.
+    The tolerance is one-sided: a value better than the published one is always within
+    it. Where the run did not measure the published metric, `ours` and `within` are
+    None.
 
     Args:
-        metrics: of the result.
-        published: name (of a metric), value, tolerance and source each.
+        metrics: the metrics of the result.
+        published: per value the name of a metric, the value, a tolerance and a source.
 
     Example:
         >>> row = {"name": "a", "value": 99.0, "tolerance": 0.5, "source": "T1"}
@@ -252,7 +252,7 @@ def compare(
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """A result as a table: each metric with its 95% interval, and what was published.
+    """A result as a table: each metric with its 95% interval and its published value.
 
     Args:
         result: the content of a result.json.
@@ -271,10 +271,10 @@ def report(result: Mapping[str, Any]) -> str:
 
 
 def environment(devices: Iterable[Any]) -> dict[str, Any]:
-    """The devices and versions a result was made with.
+    """The devices and package versions a result was made with.
 
     Args:
-        devices: of JAX.
+        devices: the JAX devices of the run.
     """
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
@@ -288,12 +288,12 @@ def environment(devices: Iterable[Any]) -> dict[str, Any]:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON whole or not at all, NaN and infinity as null."""
+    """Write a JSON file completely or not at all, with NaN and infinity as null."""
     _write_whole(Path(path), json.dumps(plain(content), indent=1) + "\n")
 
 
 def plain(content: Any) -> Any:
-    """Values as JSON holds them: lists for arrays, None for NaN and infinity.
+    """Convert values to what JSON holds: lists for arrays, None for NaN and infinity.
 
     Example:
         >>> plain({"rates": (0.1, float("nan")), "n": np.int32(3)})
@@ -320,7 +320,7 @@ def _version(package: str) -> str | None:
 def _keep_lines(path: Path, start: int) -> None:
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
-        # A line that a kill cut short has no end.
+        # A line that was truncated by a kill has no line break.
         whole = [line for line in lines if line.endswith("\n")]
         kept = [line for line in whole if json.loads(line)["step"] <= start]
         _write_whole(path, "".join(kept))

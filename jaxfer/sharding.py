@@ -1,8 +1,8 @@
-"""Meshes and where arrays lie on them: the only home of jax.sharding.
+"""Meshes and the placement of arrays on them: the only module with jax.sharding.
 
-A mesh has the axes "data", over which episodes, batches and populations are spread,
-and "model", over which wide parameters are; one device is a mesh of one. Arrays are
-placed with shardings and `jax.jit` does the rest (what pjit became).
+A mesh has two axes: "data", over which episodes, batches and populations are sharded,
+and "model", over which wide parameters are sharded; one device is a mesh of one. Arrays
+are placed with shardings, and `jax.jit` partitions the computation.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
     """The mesh over `data * model` devices.
 
     Args:
-        data: devices over which examples are spread; default: all that are left.
-        model: devices over which one set of parameters is spread.
+        data: devices over which examples are sharded; default: all that are left.
+        model: devices over which one set of parameters is sharded.
 
     Raises:
-        ValueError: more devices than there are, or none.
+        ValueError: more devices than are available, or none.
 
     Example:
         >>> dict(make_mesh(1).shape)
@@ -38,7 +38,7 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
             f"expected data x model, each at least 1, within {len(devices)} devices, "
             f"got {data} x {model}"
         )
-    # Automatic propagation, as a contraction over sharded weights needs it.
+    # A contraction over sharded weights needs automatic propagation.
     return jax.make_mesh(
         (data, model),
         ("data", "model"),
@@ -48,20 +48,20 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """The sharding that puts whole arrays on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def over_data(mesh: Mesh) -> NamedSharding:
-    """The leading axis spread over "data"."""
+    """The sharding that splits the leading axis over "data"."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def spread(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Within jit: the leading axis of every array spread over "data".
+    """Within jit, shard the leading axis of every array over "data".
 
-    What comes before is computed whole on every device: for little things, such as
-    the rows of an episode, that is cheaper than to gather them.
+    The arrays are first computed whole on every device: for small arrays, such as the
+    rows of an episode, that is cheaper than gathering them.
     """
     tree = jax.lax.with_sharding_constraint(tree, replicated(mesh))
     return jax.lax.with_sharding_constraint(tree, over_data(mesh))
@@ -70,17 +70,17 @@ def spread(tree: PyTree, mesh: Mesh) -> PyTree:
 def spread_members(
     function: Callable[..., Any], mesh: Mesh, in_axes: PyTree, out_axes: PyTree
 ) -> Callable[..., Any]:
-    """A function of many members, each device's share of them computed there alone.
+    """A function of stacked members whose shares are computed on separate devices.
 
-    By `jax.shard_map`: left to itself, XLA gathers the weights and activations of all
+    It uses `jax.shard_map`: without it, XLA gathers the weights and activations of all
     members of a vmapped convolution onto every device.
 
     Args:
-        function: vmapped over members.
-        mesh: whose "data" axis divides their number.
-        in_axes: as of `jax.vmap`: 0 where members are stacked, None where arguments are
-            common to all.
-        out_axes: likewise.
+        function: a function that is vmapped over members.
+        mesh: a mesh whose "data" axis divides the number of members.
+        in_axes: as in `jax.vmap`: 0 where members are stacked, None for arguments that
+            all members share.
+        out_axes: the same for the results.
     """
 
     def specs(axes: PyTree) -> PyTree:
@@ -96,24 +96,24 @@ def spread_members(
 
 
 def place_batch(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
-    """Host arrays of which each device of the mesh is given its share of one axis.
+    """Put host arrays on the mesh, with one axis sharded over "data".
 
     Args:
-        tree: arrays.
-        mesh: whose "data" axis divides the size of the axis.
-        axis: that is spread.
+        tree: the arrays.
+        mesh: a mesh whose "data" axis divides the size of the axis.
+        axis: the axis that is sharded.
     """
     spec = PartitionSpec(*[None] * axis, "data")
     return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays put whole on every device of the mesh."""
+    """Put host arrays whole on every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
 
 
 def from_host(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The global batch of which each process holds its own rows."""
+    """Make the global batch from the rows that each process holds."""
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(over_data(mesh), x), tree
     )
@@ -126,10 +126,11 @@ def param_shardings(rules: Rules, params: Params, mesh: Mesh) -> Params:
         rules: (pattern, axes) pairs, where axes names the mesh axis ("data", "model")
             or None for each leading axis of the array; () is whole on every device.
         params: a nested dictionary of arrays.
-        mesh: of `make_mesh`.
+        mesh: the mesh, made by `make_mesh`.
 
     Raises:
-        ValueError: as `trees.match`, or an axis that does not divide among its devices.
+        ValueError: rules that `trees.match` refuses, or an axis whose size is not a
+            multiple of its devices.
 
     Example:
         >>> params = {"conv1": {"bias": jax.numpy.zeros(4)}}

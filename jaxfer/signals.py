@@ -8,31 +8,31 @@ from typing import Any
 
 
 class StopRequests:
-    """Whether a stop was requested; a program may request one too."""
+    """A flag that says whether a stop was requested, by a signal or by the program."""
 
     def __init__(self) -> None:
-        """Nothing is requested yet."""
+        """Start without a request."""
         self._asked = threading.Event()
 
     def __call__(self) -> bool:
-        """Whether a stop was requested."""
+        """Return whether a stop was requested."""
         return self._asked.is_set()
 
     def ask(self) -> None:
-        """Request a stop of everything that looks here."""
+        """Request a stop of everything that checks this object."""
         self._asked.set()
 
 
-# Of the main thread, which alone may handle signals; other threads look at it too.
+# Set by the main thread, which alone may handle signals; other threads read it too.
 _active: StopRequests | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Take SIGINT and SIGTERM as requests to stop, in place of their usual effect.
+    """Handle SIGINT and SIGTERM as requests to stop, in place of their usual effect.
 
-    The second signal has its usual effect. Within this context, on the same thread or
-    on others, it is the same one.
+    The second signal has its usual effect. A nested context, on the same thread or on
+    another, yields the same object.
 
     Yields:
         A function that returns whether a stop was requested.

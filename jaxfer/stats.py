@@ -1,8 +1,8 @@
-"""Means that merge, and means with their 95% intervals.
+"""Means that can be merged, and means with their 95% intervals.
 
 Accuracies over episodes, seeds or splits are reported with a 95% interval of the mean
 by Student's t distribution, from the standard deviation with ddof 1. The interval
-covers the variation over what was averaged, and no other.
+covers only the variation over the values that were averaged.
 """
 
 import math
@@ -19,7 +19,7 @@ Values = AnyArray | Sequence[float]
 
 
 class Mean(NamedTuple):
-    """A mean as (total, count), so that ragged batches and hosts merge exactly."""
+    """A mean as (total, count), so that batches of any size merge exactly."""
 
     total: float | Float[Array, ""]
     count: float | Float[Array, ""]
@@ -47,12 +47,12 @@ class Summary(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        """Mean and interval to two decimals."""
+        """Return mean and interval with two decimals."""
         half = "" if self.ci95 is None else f" ± {self.ci95:.2f}"
         return f"{self.mean:.2f}{half}"
 
     def metric(self, *, over: str, unit: str) -> dict[str, Any]:
-        """The entry of a result file: what was averaged, over what, in which unit."""
+        """The entry of a result file, with what was averaged over and the unit."""
         return {**self._asdict(), "over": over, "unit": unit}
 
 
@@ -87,7 +87,7 @@ def paired(values: Values, baseline: Values) -> Summary:
     """Mean and interval of `values - baseline`, pair by pair.
 
     Two methods measured on the same episodes share the difficulty of these episodes;
-    the differences of the pairs do not contain it.
+    it cancels in the differences.
 
     Raises:
         ValueError: lists of different lengths, or values that `summarize` refuses.
@@ -99,7 +99,7 @@ def paired(values: Values, baseline: Values) -> Summary:
     one, other = np.asarray(values, np.float64), np.asarray(baseline, np.float64)
     if one.shape != other.shape:
         raise ValueError(
-            f"expected two lists of one length, got {one.shape} and {other.shape}"
+            f"expected two lists of equal length, got {one.shape} and {other.shape}"
         )
     return summarize(one - other)
 
@@ -135,10 +135,10 @@ def unpaired(values: Values, baseline: Values) -> Summary:
 
 
 def over_seeds(runs: Sequence[Values]) -> Summary:
-    """Mean over runs of each run's mean; the interval is that over the runs.
+    """The mean over runs of each run's mean, with the interval over the runs.
 
     Args:
-        runs: for each seed its values, such as accuracies per episode.
+        runs: one list of values per seed, such as accuracies per episode.
 
     Raises:
         ValueError: values that `summarize` refuses.
@@ -186,7 +186,7 @@ def accuracies(
 
 
 class Decoupling(NamedTuple):
-    """What a frozen transfer loses, and why, in units of its accuracies.
+    """The losses of a frozen transfer by cause, in the unit of its accuracies.
 
     Attributes:
         co_adaptation: base - BnB, lost because co-adapted layers were separated.
@@ -202,7 +202,8 @@ class Decoupling(NamedTuple):
     def dominant(self) -> str | None:
         """The larger loss, if it is above 0 and above the other one; else None.
 
-        Above: the 95% interval of the loss, and that of the difference, excludes 0.
+        'Above' means that the 95% intervals of the loss and of the difference of both
+        losses exclude 0.
         """
         name = "specificity" if self.excess.mean > 0 else "co_adaptation"
         for mean, half in (
@@ -221,8 +222,8 @@ def decouple(base: Values, bnb: Values, anb: Values) -> Decoupling:
 
     Args:
         base: accuracies of the base networks, one per target.
-        bnb: of the selffer networks BnB, for the same targets.
-        anb: of the transfer networks AnB, for the same targets.
+        bnb: accuracies of the selffer networks BnB, for the same targets.
+        anb: accuracies of the transfer networks AnB, for the same targets.
 
     Raises:
         ValueError: lists of different lengths.

@@ -1,4 +1,4 @@
-"""Makers of compiled steps: training (partition, gradient, update) and evaluation."""
+"""Functions that make compiled steps, for training and for evaluation."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from jaxfer.trees import Rules, merge, partition
 from jaxfer.types import Episode, Params, State, TrainState
 
 Metrics = dict[str, Any]
-# loss(params, state, step, data) -> (value, (new state, metrics)): it draws its own
-# batch of the data by the number of the step.
+# loss(params, state, step, data) -> (value, (new state, metrics)): it samples its batch
+# from the data by the number of the step.
 Loss = Callable[[Params, State, Array, PyTree], tuple[Array, tuple[State, Metrics]]]
 Step = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
 # What `compile_step` returns: its keyword `count` says how many steps a call makes.
@@ -34,12 +34,12 @@ def init_train_state(
     *,
     rules: Rules = ALL_TRAIN,
 ) -> TrainState:
-    """The state before the first step, parameters parted by rules.
+    """The state before the first step, with parameters partitioned by rules.
 
     Args:
         params: all parameters.
         state: running statistics.
-        optimizer: gets a state for the trainable half only.
+        optimizer: the optimizer; it has a state for the trainable part only.
         rules: (pattern, trains) pairs, see `trees.partition`.
     """
     trainable, frozen = partition(params, rules)
@@ -51,18 +51,18 @@ def init_train_state(
 def make_train_step(
     loss: Loss, optimizer: optax.GradientTransformation, *, accumulate: int = 1
 ) -> Step:
-    """The step that differentiates and updates the trainable half, not yet compiled.
+    """The uncompiled step that differentiates and updates the trainable parameters.
 
     Args:
         loss: `loss(params, state, number, data)`, the mean over a micro-batch. With
             `accumulate` = k, step s averages the gradients of the numbers s * k to
-            s * k + k - 1, each from the statistics that the one before it left.
-        optimizer: updates the trainable half.
+            s * k + k - 1; each starts from the statistics after the one before it.
+        optimizer: updates the trainable parameters.
         accumulate: micro-batches per step.
 
     Returns:
-        `step(train_state, data) -> (train_state, metrics)`, metrics with the loss and
-        the gradient's norm, by which a gradient that is not finite shows.
+        `step(train_state, data) -> (train_state, metrics)`. The metrics include the
+        loss and the norm of the gradient, which shows a gradient that is not finite.
     """
 
     def step(train_state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
@@ -98,15 +98,15 @@ def make_train_step(
 def repartition(
     train_state: TrainState, optimizer: optax.GradientTransformation, rules: Rules
 ) -> TrainState:
-    """The same training with another part of the parameters trainable.
+    """Change which parameters of a training are trainable.
 
-    What trained before and trains on keeps its place in the optimizer's state, and the
-    optimizer its count of steps; what begins to train has a fresh one. (Adam, which
-    corrects its moments by that count, takes the first steps of what is new too long.)
+    Parameters that continue to train keep their optimizer state, and the optimizer
+    keeps its count of steps; parameters that begin to train get a fresh state. (Adam
+    corrects its moments by that count, so the first updates of new ones are too large.)
 
     Args:
-        train_state: so far.
-        optimizer: of both parts.
+        train_state: the state so far.
+        optimizer: the optimizer, for both partitions.
         rules: (pattern, trains) pairs, see `trees.partition`.
     """
     number, trainable, frozen, state, opt_state = train_state
@@ -119,12 +119,12 @@ def repartition(
     return fresh._replace(step=number, opt_state=kept)
 
 
-# Every network of a population has its own of all but the number of the step.
+# The axes of a stacked population: all fields are stacked except the step.
 POPULATION: Any = TrainState(*(None, 0, 0, 0, 0))  # type: ignore[arg-type]
 
 
 def stack_population(states: Sequence[TrainState]) -> TrainState:
-    """The states of networks that are at the same step, as one.
+    """Stack the states of networks that are at the same step.
 
     Example:
         >>> import optax
@@ -142,23 +142,24 @@ def stack_population(states: Sequence[TrainState]) -> TrainState:
 def make_population_step(
     step: Step, *, mesh: Any = None, unrolled: bool | None = None
 ) -> Step:
-    """The step of many networks at once, each on its own data, not yet compiled.
+    """The uncompiled step of many networks at once, each on its own data.
 
-    Networks that share a partition share a program: their states are stacked, with the
-    number of the step in common. On a mesh each device has its share of them, and
-    nothing to say to the others.
+    Networks that share a partition share a program: their states are stacked and share
+    the number of the step. On a mesh each device trains its share of them without any
+    communication.
 
     Args:
-        step: of `make_train_step`, on data that are a pair: what all networks share,
-            and what is a network's own.
-        mesh: of `sharding.make_mesh`, whose "data" axis divides the population.
-        unrolled: whether a device takes its networks one after another in place of
-            `jax.vmap`; on CPUs, unless told: a convolution vmapped over kernels is a
-            grouped one, which XLA:CPU differentiates naively.
+        step: the step, made by `make_train_step`, on a pair: the data that all networks
+            share, and the data of one network.
+        mesh: a mesh, made by `sharding.make_mesh`, whose "data" axis divides the
+            population.
+        unrolled: whether a device runs its networks one after another in place of
+            `jax.vmap`; default: on CPUs only, since a convolution vmapped over kernels
+            is a grouped one, whose gradient is slow on XLA:CPU.
 
     Returns:
-        The step of stacked states on (shared, stacked own data), with metrics
-        `[networks]`.
+        The step of stacked states on (shared data, stacked data per network), with
+        metrics `[networks]`.
     """
     if unrolled is None:
         unrolled = jax.default_backend() == "cpu"
@@ -184,17 +185,17 @@ def make_population_step(
 
 
 def compile_step(step: Step, *, platform: str | None = None) -> compilation.Jitted:
-    """Compile a step so that one call can make several; it donates its state.
+    """Compile a step so that one call can make several steps; it donates its state.
 
     Args:
-        step: what `make_train_step` returned.
+        step: the step, made by `make_train_step`.
         platform: the platform to compile for, such as "tpu"; default: that of
             `jax.default_backend()`.
 
     Returns:
         `call(train_state, data, count=1)`, which makes `count` steps and stacks their
         metrics. It compiles once for each count, shape and sharding, and its attribute
-        `compilations` says how often it did. On CPU the steps are unrolled: XLA's
+        `compilations` counts the compilations. On CPU the steps are unrolled: XLA's
         kernel gradient of a convolution is about 25 times slower inside a loop there.
     """
 
@@ -205,7 +206,7 @@ def compile_step(step: Step, *, platform: str | None = None) -> compilation.Jitt
             return jax.lax.scan(
                 lambda carry, _: step(carry, data), train_state, length=count
             )
-        # In Python: even a scan of one step, fully unrolled, may keep its loop.
+        # Unroll in Python: even a fully unrolled scan of one step may keep its loop.
         stacked = []
         for _ in range(count):
             train_state, metrics = step(train_state, data)
@@ -228,12 +229,12 @@ def make_episode_eval(
     """The compiled function that measures numbered episodes.
 
     Args:
-        draw: `draw(data, number)` gives one episode of images or embeddings.
-        classify: gives the logits of one episode.
+        draw: `draw(data, number)` returns one episode of images or embeddings.
+        classify: returns the logits of one episode.
 
     Returns:
-        `measure(data, numbers)`, the "loss" (in nats) and the "accuracy" (from 0 to 1)
-        of each.
+        `measure(data, numbers)`, which returns the "loss" (in nats) and the "accuracy"
+        (from 0 to 1) of each episode.
     """
 
     def one(data: PyTree, number: Integer[Array, ""]) -> Metrics:
@@ -255,15 +256,15 @@ def evaluate_episodes(
     first: int = 0,
     block: int = 100,
 ) -> dict[str, np.ndarray]:
-    """What is measured of the episodes from `first` on, in float64.
+    """The measured values of the episodes from `first` on, in float64.
 
     Args:
-        measure: of `make_episode_eval`.
-        data: what it draws from; or a function that gives, from a call on, batches of
-            `block` episodes, of which it draws by place.
-        episodes: how many.
-        first: number of the first; of streamed ones, a multiple of `block`.
-        block: episodes a call.
+        measure: the function, made by `make_episode_eval`.
+        data: the data it samples from; or a function of a call's number that yields,
+            from that call on, batches of `block` episodes, selected by position.
+        episodes: the number of episodes.
+        first: the number of the first; a multiple of `block` if episodes are streamed.
+        block: episodes per call.
     """
     block = block if callable(data) else min(block, episodes)
     count = -(-episodes // block)
@@ -271,7 +272,7 @@ def evaluate_episodes(
         batches: Any = data(first // block)
         pairs = zip(batches, itertools.repeat(np.arange(block)))
     else:
-        # Numbers past the last fill the last block: there is one shape to compile.
+        # Fill the last block with later numbers, so that only one shape is compiled.
         numbers = np.arange(first, first + count * block, dtype=np.uint32)
         pairs = zip(itertools.repeat(data), numbers.reshape(count, block))
     calls = [jax.device_get(measure(*pair)) for pair in itertools.islice(pairs, count)]

@@ -11,11 +11,11 @@ class Best:
 
     Attributes:
         every: steps between evaluations.
-        patience: evaluations without a lower loss after which the next one ends
-            training (as the released code of Snell et al. 2017 counts).
+        patience: evaluations without improvement after which the next one ends training
+            (as the released code of Snell et al. 2017 counts).
         monitor: name of the loss among the evaluated metrics.
-        loss: the lowest one so far.
-        step: its step; 0 before the first evaluation.
+        loss: the lowest loss so far.
+        step: the step of the lowest loss; 0 before the first evaluation.
     """
 
     every: int
@@ -25,7 +25,7 @@ class Best:
     step: int = 0
 
     def improved(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Take an evaluation in: whether it is the best by now."""
+        """Record an evaluation, and return whether it is the best so far."""
         lower = metrics[self.monitor] < self.loss
         if lower:
             self.loss, self.step = float(metrics[self.monitor]), step

@@ -1,8 +1,8 @@
-"""A study is a queue of members without a leader: each trains and leaves a record.
+"""A study is a queue of members; each is trained and its result recorded.
 
-Every member has a folder with a lock of its own, and no process holds a lock on the
-study: several processes may work on one folder, each takes members that are free, and a
-finished study grows when members are added.
+Every member has a folder with its own lock, and no process locks the whole study.
+Several processes may work on one folder: each takes members that are free. Members may
+be added to a finished study.
 """
 
 import contextlib
@@ -46,27 +46,27 @@ def run_members(
 ) -> dict[str, Record]:
     """Train the members that have no record yet, and return the records of all.
 
-    The same call goes on after any stop. Several processes may call it on one folder:
-    each takes members that no other process holds, and all return when every member has
-    a record.
+    The same call resumes after any stop. Several processes may call it on one folder:
+    each takes members that no other process has locked, and all return when every
+    member has a record.
 
     Args:
         workdir: the folder of the study.
-        members: each after those it needs.
+        members: the members, each after those it needs.
         train: `train(members, folder)` trains members that share a program and returns
             one record each; it keeps its checkpoints in the folder, from which the same
             members resume. A record may have a "headline" for the progress line and a
-            "compile_s" that the estimate of the time left leaves out.
-        program: members with an equal value may be trained together.
-        at_once: members trained together, at most.
-        threads: groups of members that train side by side, each in a thread. Small
-            networks leave cores of a CPU idle that a second one can use. `train` is
-            then called by several threads.
+            "compile_s", which is excluded from the estimate of the time left.
+        program: a function of a member; members with equal values may train together.
+        at_once: the maximum number of members that train together.
+        threads: the number of groups that train in parallel, each in a thread. A small
+            network leaves CPU cores idle, which a second one can use. `train` is then
+            called by several threads.
         redo: train members with damaged records again.
 
     Raises:
-        ValueError: a record that is damaged or of another specification; a member that
-            needs one which is not there; two members of one name.
+        ValueError: a record that is damaged or has another specification; a member that
+            needs a missing member; two members with the same name.
         KeyboardInterrupt: stopped on request.
 
     Example:
@@ -102,7 +102,7 @@ def run_members(
 
 @contextlib.contextmanager
 def report_lock(workdir: str | Path) -> Iterator[None]:
-    """Held while a study's result is written, so that processes take turns."""
+    """Lock a study's result while it is written, so that processes take turns."""
     Path(workdir).mkdir(parents=True, exist_ok=True)
     with (Path(workdir) / "report.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -110,12 +110,12 @@ def report_lock(workdir: str | Path) -> Iterator[None]:
 
 
 class _Worker:
-    """Takes members from the queue and trains them, in one thread or in several."""
+    """A worker that trains members of the queue, in one thread or in several."""
 
     def __init__(self, queue: Queue, train: Train, threads: int) -> None:
         self._queue, self._train, self._threads = queue, train, threads
         self._clock = _Clock(queue.program, threads)
-        # Held by the thread that looks at the queue; the others wait for a change.
+        # Held by the thread that reads the queue; the others wait for a change.
         self._changed = threading.Condition()
         self._training, self._waiting = 0, False
         # Programs that some thread may still be compiling.
@@ -132,7 +132,7 @@ class _Worker:
                 done, _ = wait(runs, return_when=FIRST_EXCEPTION)
                 if any(run.exception() for run in done):
                     stop_requested.ask()
-        # First what made the others stop.
+        # Raise the error that made the other threads stop.
         errors = [error for run in runs if (error := run.exception())]
         for error in sorted(errors, key=lambda e: isinstance(e, KeyboardInterrupt)):
             raise error
@@ -147,7 +147,7 @@ class _Worker:
                         return
                     if self._ended():
                         raise KeyboardInterrupt("stopped between two members")
-                    # A thread that compiles another program need not wait.
+                    # Prefer members whose program no other thread is compiling.
                     left.sort(key=lambda m: queue.program(m) in self._compiling)
                     if not (group := queue.claim(left, locks)):
                         self._wait(len(left))
@@ -173,7 +173,7 @@ class _Worker:
                         self._changed.notify_all()
 
     def _wait(self, left: int) -> None:
-        """Until another thread has ended its members, or another process may have."""
+        """Wait until another thread has finished a group, or for a short time."""
         if not self._training and not self._waiting:
             print(f"waiting for {left} members of other processes")
             self._waiting = True
@@ -185,12 +185,12 @@ class _Worker:
             done = total - len(left) - len(group) + i + 1
             headline = record.get("headline", "done")
             line = f"[{done}/{total}] {member.name}: {headline}{self._clock.left(left)}"
-            # Above the bars of other threads.
+            # Print above the progress bars of other threads.
             tqdm.write(line)
 
 
 class _Clock:
-    """Seconds per unit of work, by program and without compilation."""
+    """Records seconds per unit of work, by program and without compilation."""
 
     def __init__(self, program: Callable[[Member], Hashable], threads: int) -> None:
         self._program, self._threads = program, threads
@@ -205,7 +205,7 @@ class _Clock:
         self._rates.setdefault(self._program(group[0]), []).append(rate)
 
     def left(self, members: Sequence[Member]) -> str:
-        """The estimate of the time left, as the end of a progress line."""
+        """The estimate of the time left, to append to a progress line."""
         if not members:
             return ""
         every = [rate for rates in self._rates.values() for rate in rates]

@@ -1,4 +1,4 @@
-"""Layer transfer as data (Yosinski et al. 2014): what is copied, and what trains.
+"""Layer transfer (Yosinski et al. 2014): which layers are copied, and which train.
 
 A treatment says, for a target task B, which network its first layers are copied from,
 how many they are, and whether they are frozen. It works on any `Net`: n counts the
@@ -14,8 +14,8 @@ from jaxfer.trees import Rules
 from jaxfer.types import TRAIN, Mode, Net, Params
 
 Source = Literal["self", "other", "none"]
-# For each kind: where its layers are copied from, whether they are frozen, and how many
-# times as long it trains.
+# For each kind: where its layers are copied from, whether they are frozen, and the
+# factor of its training length.
 _KINDS: dict[str, tuple[Source, bool, int]] = {
     "base": ("none", False, 1),
     "base3": ("none", False, 3),
@@ -27,7 +27,7 @@ _KINDS: dict[str, tuple[Source, bool, int]] = {
     "random": ("none", True, 1),
 }
 WHOLE = ("base", "base3", "base+")
-# In place of a layer's name, where all layers are cached and only the head runs.
+# Replaces the name of a layer where all layers are cached and only the head runs.
 ALL_CACHED = "head"
 
 
@@ -40,10 +40,10 @@ class Treatment:
             from the whole base network with the schedule restarted, the control for
             training twice; 'BnB' and 'AnB' freeze n layers copied from the target's own
             base network and from the other task's, 'BnB+' and 'AnB+' fine-tune them;
-            'random' freezes n layers as they were drawn.
+            'random' freezes n layers at their random initial values.
         n: layers that are copied (or, for 'random', frozen), from the input.
-        extra_copied: for a frozen treatment, how many more layers are copied and
-            trained, a variant in the released code that the paper does not show.
+        extra_copied: for a frozen treatment, the number of further layers that are
+            copied and trained, a variant in the released code but not in the paper.
         gradual_unfreezing: for a frozen treatment, whether the frozen layers begin to
             train one by one, the last one first, at even intervals.
 
@@ -61,11 +61,11 @@ class Treatment:
     gradual_unfreezing: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse combinations that have no meaning."""
         if self.kind not in _KINDS:
             raise ValueError(
-                f"expected a treatment among {[*_KINDS]}, with -keep1 or -thaw after "
-                f"those that freeze, got {self.kind!r}"
+                f"expected a treatment among {[*_KINDS]}, with the suffix -keep1 or "
+                f"-thaw only after those that freeze, got {self.kind!r}"
             )
         if (self.extra_copied or self.gradual_unfreezing) and not self.frozen:
             raise ValueError(
@@ -94,7 +94,7 @@ class Treatment:
 
     @property
     def length(self) -> int:
-        """How many times as long as the others it trains."""
+        """The factor of its training length; 1 for most kinds."""
         return _KINDS[self.kind][2]
 
     @property
@@ -120,10 +120,10 @@ class Stage(NamedTuple):
 
 
 def treatments(names: Sequence[str], layers: Sequence[int]) -> list[Treatment]:
-    """Treatments by name, those that have an n at each of several n.
+    """The treatments with the given names, at each n if they depend on n.
 
     Args:
-        names: as `Treatment.name` gives them, such as "AnB+" or "BnB-keep2".
+        names: values of `Treatment.name`, such as "AnB+" or "BnB-keep2".
         layers: the values of n.
 
     Raises:
@@ -147,8 +147,8 @@ def copied_layers(net: Net, treatment: Treatment) -> tuple[str, ...]:
     """The layers that a treatment copies from another network.
 
     Args:
-        net: whose layers they are.
-        treatment: what is copied.
+        net: the network whose layers are copied.
+        treatment: the treatment.
 
     Raises:
         ValueError: more layers than the net has.
@@ -172,13 +172,14 @@ def copied_layers(net: Net, treatment: Treatment) -> tuple[str, ...]:
 def stages(net: Net, treatment: Treatment, num_steps: int) -> tuple[Stage, ...]:
     """The stages of a treatment: until which step which layers are frozen.
 
-    All treatments except gradual unfreezing have one. That one unfreezes the n layers,
-    the last one first, at n even intervals after the first.
+    All treatments except gradual unfreezing have one stage. Gradual unfreezing has
+    n + 1 stages of equal length; each begins with one frozen layer fewer than the one
+    before, and the last of the n layers is unfrozen first.
 
     Args:
-        net: whose layers they are.
-        treatment: what is frozen at first.
-        num_steps: of the whole training.
+        net: the network.
+        treatment: the treatment.
+        num_steps: the number of steps of the whole training.
 
     Example:
         >>> from jaxfer.nets import Conv4
@@ -202,9 +203,9 @@ def freeze_rules(net: Net, params: Params, frozen: Sequence[str]) -> Rules:
     They are for the parameters `{"net": params, "head": ...}` of a training.
 
     Args:
-        net: whose layers they are.
-        params: of the net, by layer; a layer without parameters needs no rule.
-        frozen: names of layers.
+        net: the network.
+        params: its parameters by layer; a layer without parameters needs no rule.
+        frozen: the names of the frozen layers.
 
     Raises:
         ValueError: a name that is not a layer of the net.
@@ -225,7 +226,7 @@ def check_frozen(net: Net, frozen: Sequence[str]) -> None:
     """Refuse names that are not layers of a net.
 
     Raises:
-        ValueError: with the layers it has.
+        ValueError: a name that is not a layer; the message lists the layers.
 
     Example:
         >>> from jaxfer.nets import Conv4
@@ -240,11 +241,11 @@ def check_frozen(net: Net, frozen: Sequence[str]) -> None:
 def freeze_modes(
     net: Net, frozen: Sequence[str], *, dropout: bool = True
 ) -> dict[str, Mode]:
-    """How each layer runs in training: frozen ones on their stored statistics.
+    """The mode of each layer in training: frozen layers use their stored statistics.
 
     Args:
-        net: whose layers they are.
-        frozen: names of layers.
+        net: the network.
+        frozen: the names of the frozen layers.
         dropout: whether dropout stays on in frozen layers; Yosinski et al. 2014 left it
             on.
 
@@ -260,7 +261,7 @@ def freeze_modes(
 
 
 class Prefix(NamedTuple):
-    """Where a network is cut: the last layer that is cached, the first that runs."""
+    """Where a network is split: the last layer cached, and the first one that runs."""
 
     last: str
     first: str
@@ -269,10 +270,10 @@ class Prefix(NamedTuple):
 def cached_prefix(
     net: Net, frozen: Sequence[str], *, dropout: bool = True, augmented: bool = False
 ) -> Prefix:
-    """The layers whose output can be computed once and trained on.
+    """The leading layers whose output can be cached for training.
 
-    Frozen layers from the input give the same output every time, up to the first one
-    that draws random numbers.
+    Frozen layers from the input on give the same output every time, up to the first one
+    that uses random numbers.
 
     Args:
         net: the network.
@@ -281,8 +282,8 @@ def cached_prefix(
         augmented: whether images are changed at random before they reach the net.
 
     Returns:
-        The last cached layer, and the one that training begins at; `ALL_CACHED` where
-        all layers are cached.
+        The last cached layer, and the layer that training begins at, which is
+        `ALL_CACHED` where all layers are cached.
 
     Raises:
         ValueError: no layer whose output stays the same.
@@ -306,7 +307,7 @@ def cached_prefix(
     if not still:
         raise ValueError(
             f"cannot cache activations: the first layer, {net.layers[:1]}, is not "
-            "frozen or drops units at random"
+            "frozen or has dropout"
         )
     first = (*net.layers, ALL_CACHED)[still]
     return Prefix(net.layers[still - 1], first)

@@ -1,9 +1,9 @@
 """Named parameters: rules on paths, partition, merge and graft.
 
 Parameters are nested dictionaries of arrays; the path of a leaf is its keys joined by
-"/". A rule is a (pattern, value) pair, and one list of rules is the one mechanism for
-freezing, transfer, learning rates, weight decay and sharding: the first rule that
-matches a path decides, every path must be matched, and every rule must be used.
+"/". A rule is a (pattern, value) pair. Lists of rules describe freezing, transfer,
+learning rates, weight decay and sharding: the first rule that matches a path decides,
+every path must be matched, and every rule must be used.
 
 A pattern is matched component by component, so `conv1` never matches `conv10`. `*`
 stands for any characters within a component, `**` for any number of components, and a
@@ -30,7 +30,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: a dataclass such as `Head` among the leaves, or a key that is not a
-            name: a string that is not empty and has no "/".
+            nonempty string without "/".
 
     Example:
         >>> flatten({"conv1": {"bias": 0, "kernel": 1}, "pool": {}})
@@ -49,8 +49,8 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
             fields = [field.name for field in dataclasses.fields(value)]
             raise ValueError(
                 f"expected arrays or dictionaries of arrays at {name!r}, got a "
-                f"{type(value).__name__}: put those of its arrays that train in a "
-                f"dictionary, out of {fields}"
+                f"{type(value).__name__}: put its arrays that train, out of {fields}, "
+                "in a dictionary"
             )
         else:
             flat[name] = value
@@ -58,10 +58,10 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dictionary whose leaves lie at the given paths; inverts `flatten`.
+    """The nested dictionary with leaves at the given paths; the inverse of `flatten`.
 
     Raises:
-        ValueError: a path that is a leaf and a group.
+        ValueError: a path that is both a leaf and a group.
 
     Example:
         >>> unflatten({"conv1/bias": 0, "conv1/kernel": 1, "pool": {}})
@@ -93,7 +93,7 @@ def match(
 
     Args:
         rules: (pattern, value) pairs; the module's docstring says how they match.
-        tree: a nested dictionary; empty dictionaries stay as they are.
+        tree: a nested dictionary; empty dictionaries stay unchanged.
         all_used: whether a rule that decides for no path is refused.
 
     Raises:
@@ -114,7 +114,7 @@ def match(
 def _decide(
     rules: Rules, leaves: Mapping[str, Any], *, all_used: bool = True
 ) -> list[tuple[str, Any]]:
-    """Each path with the value of its rule; True for an empty one without a rule."""
+    """Each path with the value of its rule; True for an empty layer without a rule."""
     patterns = [(_compile(pattern), value) for pattern, value in rules]
     used, decided, unmatched = set(), [], []
     for path, leaf in leaves.items():
@@ -150,8 +150,8 @@ def _is_empty(leaf: Any) -> bool:
 def partition(params: Params, rules: Rules) -> tuple[Params, Params]:
     """Split parameters into those that train and those that are frozen.
 
-    Only the first half is to be differentiated, so a frozen parameter has no gradient,
-    no optimizer state and no weight decay, and cannot move.
+    Only the first part is differentiated, so a frozen parameter has no gradient, no
+    optimizer state and no weight decay, and cannot change.
 
     Args:
         params: a nested dictionary.
@@ -175,10 +175,10 @@ def partition(params: Params, rules: Rules) -> tuple[Params, Params]:
 
 
 def merge(trainable: Params, frozen: Params) -> Params:
-    """The parameters whose two halves `partition` returned.
+    """Join the two parts that `partition` returned.
 
     Raises:
-        ValueError: a path that is in both halves.
+        ValueError: a path that is in both parts.
 
     Example:
         >>> merge({"b": {"w": 2}}, {"a": {"w": 1}})
@@ -186,7 +186,7 @@ def merge(trainable: Params, frozen: Params) -> Params:
     """
     one, other = flatten(trainable), flatten(frozen)
     if both := sorted(one.keys() & other.keys()):
-        raise ValueError(f"expected each parameter in one half, got {both} in both")
+        raise ValueError(f"expected each parameter in one part, got {both} in both")
     return unflatten(dict(sorted({**one, **other}.items())))
 
 
@@ -202,7 +202,7 @@ def graft(
 ) -> tuple[Params, Graft]:
     """Copy whole layers of another network (Yosinski et al. 2014, section 2).
 
-    Works on parameters and on running statistics alike.
+    It works on parameters and on running statistics.
 
     Args:
         target: the tree whose layers are replaced.
@@ -246,7 +246,7 @@ def graft(
 
 
 def _leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves by path, without layers that have none."""
+    """The leaves by path, without layers that have no parameters."""
     return {path: leaf for path, leaf in flatten(tree).items() if not _is_empty(leaf)}
 
 
@@ -258,8 +258,8 @@ def _compile(pattern: str) -> re.Pattern[str]:
         else:
             within = "[^/]*".join(re.escape(text) for text in component.split("*"))
             parts.append(within + "/")
-    # Every component, the last one too, ends in "/" above: a path of which the
-    # pattern is a leading part goes on after it, one that it matches whole does not.
+    # Every component ends in "/" above. The last "/" is removed: the pattern matches a
+    # whole path, or the leading components of a longer path.
     body = "".join(parts)
     if pattern.split("/")[-1] == "**":
         return re.compile(body + "[^/]+")

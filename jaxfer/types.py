@@ -1,7 +1,8 @@
 """The types of the library: Net, Mode, ClassSums, Head, Episode, TrainState.
 
-Types only, with no behaviour beyond looking a mode up. States are pytrees of arrays;
-a `Net` is not a pytree but a bundle of pure functions that jitted code closes over.
+This module has types only, and a function that looks up a mode. States are pytrees of
+arrays; a `Net` is not a pytree but a set of pure functions that jitted code closes
+over.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +24,11 @@ class Mode:
     """How layers run.
 
     Attributes:
-        batch_norm: 'running' normalises by the stored statistics and leaves them as
-            they are, 'batch' by those of the batch at hand, which it also stores.
-        dropout: whether dropout drops.
-        momentum: how much of the old running statistics a 'batch' pass keeps; 0
-            makes them exactly the statistics of this batch.
+        batch_norm: 'running' normalises by the stored statistics and does not change
+            them; 'batch' normalises by those of the current batch and stores them.
+        dropout: whether dropout is on.
+        momentum: the share of the old running statistics that a 'batch' pass keeps; 0
+            replaces them by the statistics of this batch.
 
     Example:
         >>> Mode() == EVAL
@@ -42,7 +43,7 @@ class Mode:
 EVAL = Mode()
 TRAIN = Mode("batch", dropout=True)
 
-# One mode for all layers, or a mode for each by name.
+# One mode for all layers, or one mode per layer by name.
 Modes = Mode | Mapping[str, Mode]
 
 
@@ -60,8 +61,8 @@ def layer_mode(mode: Modes, layer: str) -> Mode:
         return mode
     if layer not in mode:
         raise ValueError(
-            f"no mode for layer {layer!r}: the mapping names {sorted(mode)}; "
-            "it needs an entry for every layer that runs"
+            f"expected a mode for every layer that runs, got no mode for {layer!r}: "
+            f"the mapping names {sorted(mode)}"
         )
     return mode[layer]
 
@@ -76,13 +77,13 @@ class Net:
         apply: `apply(params, state, x, *, mode=EVAL, rng=None, first=None, last=None)
             -> (y, state)` runs the layers `first` to `last`, inclusive, by name, on
             `x` of shape `[n, ...]`. With `first` given, `x` is the output of the layer
-            before it. `rng` is needed where a dropout layer is on.
+            before it. `rng` is required where dropout is on.
         layers: the names of the parameter groups in order from the input: layer n of
             Yosinski et al. 2014 is `layers[n - 1]`. A classifier is never among them:
             it is a head.
-        stochastic: the layers that draw random numbers in training.
-        spec: the architecture, plain values by which equal networks are known; None for
-            a network made of functions alone.
+        stochastic: the layers that use random numbers in training.
+        spec: the architecture as plain values; networks with equal specs are equal.
+            None for a network defined by its functions only.
     """
 
     init: Callable[..., tuple[Params, State]]
@@ -92,7 +93,7 @@ class Net:
     spec: Any = None
 
     def __eq__(self, other: object) -> bool:
-        """Equal by architecture, else the same functions."""
+        """Compare architectures or, where both are None, the functions."""
         if not isinstance(other, Net):
             return NotImplemented
         if self.spec is not None or other.spec is not None:
@@ -100,7 +101,7 @@ class Net:
         return (self.init, self.apply) == (other.init, other.apply)
 
     def __hash__(self) -> int:
-        """As equality has it."""
+        """Return a hash that is consistent with equality."""
         known = (self.init, self.apply) if self.spec is None else self.spec
         return hash(known)
 
@@ -108,7 +109,7 @@ class Net:
 class ClassSums(NamedTuple):
     """The sum and the number of the embeddings of each class.
 
-    Sums add up exactly: adding examples later equals having had them all at once.
+    Sums add up: adding examples later gives the same as summing all of them at once.
 
     Attributes:
         total: `[classes, dim]`, the sum of the embeddings of each class.
@@ -146,11 +147,11 @@ class Head:
             row i is the only row of class i, which saves the pooling.
         centre: None, or `[dim]` for squared distances: the point that is subtracted
             from rows and embeddings first. Probabilities do not depend on it, but
-            their rounding errors do: it should lie among the rows.
+            their rounding errors do: it should be close to the rows.
     """
 
-    # As a pytree a head may hold batches, gradients or shardings in place of arrays,
-    # so shapes are documented and not enforced.
+    # As a pytree a head may hold batches, gradients or shardings in place of arrays, so
+    # shapes are documented but not checked.
     weight: Any
     bias: Any
     scale: Any
@@ -164,10 +165,9 @@ class Head:
 
 
 class Episode(NamedTuple):
-    """One few-shot task: a rectangular support and query set, and whose they are.
+    """One few-shot task: a rectangular support and query set, and their classes.
 
-    The leading axes hold whatever is at hand: row numbers of a data set, images, or
-    embeddings.
+    The elements may be row numbers of a data set, images, or embeddings.
     """
 
     support: Num[AnyArray, "way shot *item"]
@@ -178,8 +178,8 @@ class Episode(NamedTuple):
 class TrainState(NamedTuple):
     """All that a training step reads and writes.
 
-    `trainable` and `frozen` are the two halves of one parameter tree; only the first
-    has gradients and a place in `opt_state`.
+    `trainable` and `frozen` are the two parts of one parameter tree; only the first has
+    gradients and an optimizer state in `opt_state`.
     """
 
     step: Int[Array, ""]

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, whether it is finished, and who works in it."""
+"""The folder of a run: its config, its lock, and whether it is finished."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 from jaxfer.config import fields_of, to_json
 from jaxfer.runlog import read_json, read_result, write_json
 
-# An option that every config of version 0.1 has, and none of later versions.
+# An option that every config of version 0.1 has, and no config of later versions.
 _OLD = "data.limit"
 
 
@@ -18,12 +18,12 @@ def check_workdir(workdir: Path, config: Any, *, grows: bool = False) -> None:
 
     Args:
         workdir: the folder.
-        config: of the run.
+        config: the config of the run.
         grows: whether the fields that select members may differ.
 
     Raises:
-        ValueError: a folder whose config differs in *what* is run; the fields are
-            listed.
+        ValueError: a folder whose config differs in *what* is run; the message lists
+            the fields.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -51,15 +51,15 @@ def check_workdir(workdir: Path, config: Any, *, grows: bool = False) -> None:
 def earlier_result(
     workdir: Path, config: Any, *, grows: bool = False
 ) -> dict[str, Any] | None:
-    """The result of a finished run, which is said; None where there is none.
+    """The result of a finished run, after printing its path; None where there is none.
 
     Args:
         workdir: the folder.
-        config: of the run.
+        config: the config of the run.
         grows: whether it is a study, which is finished only for the members it has.
 
     Raises:
-        ValueError: as `check_workdir`.
+        ValueError: see `check_workdir`.
     """
     check_workdir(workdir, config, grows=grows)
     path = workdir / "result.json"
@@ -82,13 +82,14 @@ def join_workdir(workdir: Path, config: Any) -> Any:
 
     Args:
         workdir: the folder, made where it is missing.
-        config: whose members are added to those of the study.
+        config: the config whose members are added to those of the study.
 
     Returns:
-        The config of the whole study: fields that select members hold those of both.
+        The config of the whole study: fields that select members hold the values of
+        both configs.
 
     Raises:
-        ValueError: a folder that cannot be written, or as `check_workdir`.
+        ValueError: a folder that cannot be written, or see `check_workdir`.
     """
     check_workdir(workdir, config, grows=True)
     path, whole = workdir / "config.json", config
@@ -113,13 +114,13 @@ def _grown(config: Any, theirs: dict[str, Any], prefix: str = "") -> Any:
 
 @contextmanager
 def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
-    """A run's folder with its config, held against other runs while the context lasts.
+    """Lock a run's folder against other runs while the context lasts, with its config.
 
-    It is held by a kernel file lock, which is released when the process exits.
+    The lock is a kernel file lock, which is released when the process exits.
 
     Raises:
-        ValueError: as `check_workdir`, a folder that cannot be written, or one in which
-            another run is working.
+        ValueError: see `check_workdir`; a folder that cannot be written, or one in
+            which another run is working.
     """
     import fcntl
 
@@ -142,7 +143,7 @@ def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
 
 
 def make_workdir(workdir: Path) -> None:
-    """Make the folder of a run, where it is missing.
+    """Make the folder of a run if it is missing.
 
     Raises:
         ValueError: a folder that cannot be made.

@@ -171,7 +171,7 @@ def test_a_value_that_an_option_cannot_have_is_refused_in_one_line(
 
 def test_a_missing_file_is_refused_with_those_there_are(config_file):
     missing = config_file.with_name("mne.py")
-    message = r"expected a config file, found no .*mne.py; there are .*mine.py"
+    message = r"expected a config file, got no .*mne.py; there are .*mine.py"
     with pytest.raises(ValueError, match=message):
         _parse(missing)
 

@@ -57,7 +57,7 @@ def test_pairing_takes_out_the_shared_part(rng):
     ours, theirs = hard + 1 + rng.normal(0, 0.1, 100), hard
     assert paired(ours, theirs).ci95 < 0.05 < summarize(ours).ci95
     assert paired(ours, theirs).mean == pytest.approx(1, abs=0.05)
-    with pytest.raises(ValueError, match=r"one length, got \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"equal length, got \(2,\) and \(3,\)"):
         paired([1.0, 2.0], [1.0, 2.0, 3.0])
 
 

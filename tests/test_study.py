@@ -96,7 +96,7 @@ def test_groups_share_a_program_and_are_no_larger_than_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (_members("a", "b", "a"), r"members with different names, got \['a'\] twice"),
+        (_members("a", "b", "a"), r"members with different names, got \['a'\] more"),
         (
             [Member("a", {}, needs=("b",)), Member("b", {})],
             r"expected \['b'\] before the member a, which needs them",

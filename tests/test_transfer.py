@@ -359,7 +359,7 @@ def test_prefixes_that_change_are_refused_and_it_is_said_why():
         with pytest.raises(ValueError, match="the first layer, .*'conv1'.* is not fr"):
             cached_prefix(NORMALIZED, not_first)
     noisy = chain([("noise", _Noise()), ("same", _Noise())], stochastic=["noise"])
-    with pytest.raises(ValueError, match="'noise'.* drops units at random"):
+    with pytest.raises(ValueError, match="'noise'.* has dropout"):
         cached_prefix(noisy, ["noise"])
     assert cached_prefix(noisy, ["noise"], dropout=False) == ("noise", "same")
 

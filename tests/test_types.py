@@ -56,5 +56,5 @@ def test_one_mode_serves_every_layer():
 def test_a_mapping_of_modes_must_name_the_layer():
     modes = {"conv1": EVAL, "conv2": TRAIN}
     assert layer_mode(modes, "conv1") == EVAL
-    with pytest.raises(ValueError, match=r"no mode for layer 'conv3'.*conv1.*conv2"):
+    with pytest.raises(ValueError, match=r"no mode for 'conv3'.*conv1.*conv2"):
         layer_mode(modes, "conv3")

@@ -1,4 +1,4 @@
-"""How many episodes a second, side by side; and what a step costs that is part frozen.
+"""Benchmarks: episodes per second against peers, partly frozen steps, imprinting.
 
     python tools/bench.py
     python tools/bench.py --against torch easyfsl --torch-python PATH --json bench.json
@@ -6,16 +6,17 @@
     python tools/bench.py --work imprint
     python tools/bench.py --work compile
 
-The first two time the Conv4 prototypical network of the presets on 28x28 images. All
-contenders for one piece of work take turns, so that a machine's moods hit them alike; a
-row gives the median time and, against a peer that does the same in the same precision,
-the median of the ratios within a turn. Peers run eagerly, on the same kind of device,
-in a process of their own (tools/bench_torch.py) with a thread for every core that JAX
-may use. The third times the steps of the layer-transfer study, full, frozen, on cached
-activations, and with a masked optimizer (tools/bench_transfer.py); the fourth
-imprinting, against a copy of what it reads (tools/bench_imprint.py); the last one the
-prototypes step with jaxfer's compiler options and without, and with and without the
-gradient of jaxfer.nets.pool (tools/bench_compile.py).
+The first two commands time the Conv4 prototypical network of the presets on 28x28
+images. All contenders for the same work take turns, so that changes in the speed of the
+machine affect them equally. A row gives the median time and, against each peer that
+does the same work in the same precision, the median of the ratios within a turn. Peers
+run eagerly, on the same kind of device, in their own process (tools/bench_torch.py),
+with one thread per core that JAX may use. The third command times steps of the
+layer-transfer study: full, frozen, on cached activations, and with a masked optimizer
+(tools/bench_transfer.py). The fourth times imprinting against a copy of the embeddings
+that it reads (tools/bench_imprint.py). The last one times the prototypes step with and
+without jaxfer's compiler options, and with and without the gradient of
+jaxfer.nets.pool (tools/bench_compile.py).
 """
 
 import contextlib
@@ -48,20 +49,21 @@ TEST_QUERY, TEST_EPISODES = 15, 1000
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """The options of a benchmark.
 
     Attributes:
         work: episodes of prototypical networks, steps of layer transfer, imprinting,
             or ways to compile a step.
-        data: the data set; its test classes are tested, its training classes trained.
-        dir: where it lies (see the README).
-        against: peers, where their Python can import them.
-        torch_python: the Python of an environment that has torch, and easyfsl.
-        easyfsl_python: of another one, for easyfsl.
-        precision: of the activations.
-        turns: how often each contender runs.
-        seconds: roughly, of one contender's turn.
-        json: where the figures are written.
+        data: data set; training is timed on its trainval classes, evaluation on its
+            test classes.
+        dir: data directory; default: $JAXFER_DATA (see the README).
+        against: peers to compare with, torch and easyfsl; default: none.
+        torch_python: path of a Python that can import torch; default: this Python.
+        easyfsl_python: path of a Python that can import easyfsl; default: torch_python.
+        precision: precisions of the activations, one or more.
+        turns: number of turns of each contender.
+        seconds: approximate length of a contender's turn.
+        json: path of a JSON file to write the results to; default: none.
     """
 
     work: Literal["episodes", "transfer", "imprint", "compile"] = "episodes"
@@ -79,7 +81,7 @@ class Options:
 def race(
     work: str, contenders: Mapping[str, Contender], options: Options
 ) -> dict[str, list[float]]:
-    """Seconds an episode, for each contender and turn; they take turns."""
+    """Return seconds per episode, for each contender and turn."""
     counts = {}
     for name, (run, unit, _) in tqdm(
         contenders.items(), f"{work}: warming up", leave=False
@@ -94,14 +96,14 @@ def race(
     return times
 
 
-# What peers do too: float32, and every test episode embedded for itself.
+# Contenders that do the work of peers: float32, each test episode embedded anew.
 _SAME_WORK = ("jaxfer resident float32", "jaxfer streamed float32")
 
 
 def rows_of(
     work: str, contenders: Mapping[str, Contender], times: Mapping[str, list[float]]
 ) -> Iterator[dict[str, Any]]:
-    """A row a contender: median, spread, and how much faster than each peer."""
+    """Yield one row per contender: median, spread, and speed relative to each peer."""
     for name, ours in times.items():
         row: dict[str, Any] = {
             "work": work,
@@ -123,7 +125,7 @@ def rows_of(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as text."""
+    """Return the rows as text."""
     peers = list(dict.fromkeys(p for row in rows for p in row["faster_than"]))
     head = ["work", "contender", "episodes/s", "ms", "compile s", "MB"]
     lines = [head + [f"x {peer}" for peer in peers]]
@@ -146,7 +148,7 @@ def _cell(value: float | None, digits: int) -> str:
 def episodes_a_second(
     images: Mapping[str, Images], peers: list[Peer], options: Options
 ) -> list[dict[str, Any]]:
-    """Training and evaluation of both tasks, in every way, and the peers."""
+    """Time training and evaluation of both tasks, with every path and every peer."""
     rows = []
     layouts = [(p, x) for p in peers for x in ("nchw", "channels_last")]
     layouts = [(p, x) for p, x in layouts if p.name == "torch" or x == "nchw"]
@@ -174,9 +176,9 @@ def episodes_a_second(
 
 
 def whole_test(images: Images, options: Options) -> dict[str, Any]:
-    """All four test settings of 1000 episodes: embedded once, or each episode anew.
+    """Time four test settings of 1000 episodes: embedded once, or each episode anew.
 
-    Anew is timed on fewer episodes of each setting, in proportion to the whole.
+    Embedding anew is timed on a share of the episodes of each setting, and scaled up.
     """
     share, block = 20, 10
     shapes = [EpisodeShape(way, shot, TEST_QUERY) for way, shot in TESTS]
@@ -209,7 +211,7 @@ def whole_test(images: Images, options: Options) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command line; the exit code."""
+    """Run the command line, and return the exit code."""
     options = tyro.cli(Options, description=__doc__)
     with clean_errors(), contextlib.ExitStack() as stack:
         if options.work == "transfer":
@@ -229,7 +231,7 @@ def main() -> int:
 
 
 def transfer(options: Options) -> dict[str, Any]:
-    """Measure and print the steps of layer transfer, against that of all layers."""
+    """Measure and print the time of layer-transfer steps, relative to a full step."""
     config = bench_transfer.preset()
     content = {}
     for name, contenders, against in (
@@ -273,7 +275,7 @@ def imprint(options: Options) -> dict[str, Any]:
 
 
 def compile_steps(options: Options) -> dict[str, Any]:
-    """Measure and print how a step that is compiled in other ways compares to ours."""
+    """Measure and print the time of a step that is compiled in other ways than ours."""
     content: dict[str, Any] = {}
     for name, setting in bench_compile.SETTINGS.items():
         contenders = bench_compile.contenders(*setting)
@@ -292,7 +294,7 @@ def compile_steps(options: Options) -> dict[str, Any]:
 
 
 def measure(options: Options, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Measure and print episodes a second; peers are ended with the stack."""
+    """Measure and print episodes per second; the stack ends the peers on exit."""
     splits = {"train": "trainval", "eval": "test"}
     loaded = load(options.data, [*splits.values()], options.dir)
     images = {what: loaded[split] for what, split in splits.items()}

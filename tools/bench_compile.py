@@ -1,8 +1,8 @@
-"""What compiler options and the gradient of the pool save, for tools/bench.py.
+"""The compilation part of tools/bench.py: compiler options and the pool's gradient.
 
-Each contender makes one training step of a prototypical network, compiled in its own
-way: with jaxfer's compiler options (`jaxfer.compilation`), with those of XLA, and with
-the gradient of `jaxfer.nets.pool` left to JAX's differentiation of the same formula.
+Each contender runs the training step of a prototypical network, compiled in a different
+way: with jaxfer's compiler options (`jaxfer.compilation`), with XLA's default options,
+and with JAX's automatic gradient in place of that of `jaxfer.nets.pool`.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from jaxfer.models.methods import (
 from jaxfer.nets import pool
 from tools.bench_contenders import Contender, Ours
 
-# Side and channels of the images, and the task: Omniglot's and miniImageNet's.
+# Side and channels of the images, and the task: those of Omniglot and miniImageNet.
 SETTINGS = {
     "28 px, 60-way 1-shot 5-query": (28, 1, EpisodeShape(60, 1, 5)),
     "84 px, 20-way 5-shot 15-query": (84, 3, EpisodeShape(20, 5, 15)),
@@ -32,7 +32,7 @@ OURS, XLA, AUTODIFF = "jaxfer", "XLA's options", "JAX's gradient"
 
 
 def contenders(side: int, channels: int, shape: EpisodeShape) -> dict[str, Contender]:
-    """Return the contenders by name; each runs so many steps."""
+    """Return the contenders by name; each runs a given number of steps."""
     images, made = _noise(side, channels, shape), {}
     for name in (OURS, XLA, AUTODIFF):
         formula = plain_pool if name == AUTODIFF else pool.batch_norm_pool
@@ -43,7 +43,7 @@ def contenders(side: int, channels: int, shape: EpisodeShape) -> dict[str, Conte
 
 
 def plain_pool(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Any:
-    """Return what `pool.batch_norm_pool` does, without a gradient of its own."""
+    """Return the value of `pool.batch_norm_pool`, without its custom gradient."""
     wide = x.astype(jnp.float32)
     mean = wide.mean((0, 1, 2))
     var = jnp.maximum((wide * wide).mean((0, 1, 2)) - mean * mean, 0)
@@ -52,7 +52,7 @@ def plain_pool(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Any:
 
 
 def _step(program: EpisodeProgram) -> Any:
-    """A step of its own, since the one in training is compiled once per program."""
+    """Return a new step, since the one in training is compiled once per program."""
     step = steps.make_train_step(
         make_episode_loss(program), make_episode_optimizer(program)
     )

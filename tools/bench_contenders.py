@@ -1,4 +1,4 @@
-"""Who takes part in tools/bench.py: jaxfer in its ways, and peers in processes."""
+"""The contenders of tools/bench.py: jaxfer in several ways, and peers in processes."""
 
 import contextlib
 import json
@@ -36,9 +36,9 @@ class Contender(NamedTuple):
     """One way to do a piece of work.
 
     Attributes:
-        run: gives the seconds that so many episodes take.
-        per_call: episodes run in multiples of this.
-        about: what it took to compile it, and the memory it holds.
+        run: returns the seconds that a given number of episodes takes.
+        per_call: the number of episodes has to be a multiple of this.
+        about: the seconds to compile it, and the memory it uses.
     """
 
     run: Callable[[int], float]
@@ -47,10 +47,10 @@ class Contender(NamedTuple):
 
 
 class Peer:
-    """A worker process, and what it is asked to do."""
+    """A worker process that runs the work of a peer on request."""
 
     def __init__(self, name: str, python: str) -> None:
-        """Start the process; raises ValueError where its Python cannot."""
+        """Start the process; raise ValueError if its Python cannot import the peer."""
         self.name = name
         command = [python, str(Path(__file__).with_name("bench_torch.py")), name]
         try:
@@ -72,7 +72,7 @@ class Peer:
     def contender(
         self, what: str, shape: EpisodeShape, classes: int, layout: str
     ) -> Contender:
-        """A kind of work there, as a contender here."""
+        """Return a contender whose work runs in the process."""
         request = {"what": what, "layout": layout, "classes": classes}
         request |= {"way": shape.way, "shot": shape.shot, "query": shape.n_query}
         request |= {"device": "cpu" if jax.default_backend() == "cpu" else "cuda"}
@@ -92,7 +92,7 @@ class Peer:
         return json.loads(answer)
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -101,18 +101,18 @@ class Peer:
 
 
 class Ours:
-    """A model, its data, and the kinds of work with them."""
+    """A model and its data, with one method per kind of work."""
 
     def __init__(
         self, images: Images, shape: EpisodeShape, precision: Any, step: Any = None
     ) -> None:
-        """Initialise, and put the data on the device.
+        """Initialise the model, and put the data on the device.
 
         Args:
-            images: the classes.
-            shape: of the episodes.
-            precision: of the activations.
-            step: makes the compiled step of a program; default: as in training.
+            images: images of all classes.
+            shape: shape of the episodes.
+            precision: precision of the activations.
+            step: returns the compiled step of a program; default: as in training.
         """
         net, image_shape = Conv4(precision=precision), images.images.shape[1:]
         self.model = models.init_model(net, image_shape, jax.random.key(0))
@@ -125,15 +125,15 @@ class Ours:
         self._make_step = step or make_episode_step
 
     def feed(self, path: str, per_step: int) -> Callable[[], Any]:
-        """What gives the next call's data."""
+        """Return a function that returns the data of the next call."""
         if path == "resident":
             return lambda: self.data
         batches = stream(self.images, 0, "train", **self.sizes, per_step=per_step)
         return partial(next, batches(0))
 
     def train(self, path: str) -> Contender:
-        """One episode per step, the state donated, metrics fetched at the end."""
-        # A copy: the state is donated, the parameters serve the evaluation too.
+        """Train on one episode per step; metrics are fetched at the end."""
+        # A copy, since the state is donated and the evaluation needs the parameters.
         params, state = jax.tree.map(jnp.copy, (self.model.params, self.model.state))
         train_state = steps.init_train_state(
             {"net": params}, state, make_episode_optimizer(self.program)
@@ -154,17 +154,17 @@ class Ours:
         return Contender(run, about=about)
 
     def embedded(self) -> Resident:
-        """The embeddings of all images."""
+        """Return the embeddings of all images."""
         return self.data._replace(items=models.embed(self.model, self.data.items))
 
     def measure(self, classify: Callable[[Episode], jax.Array] | None = None) -> Any:
-        """The function that measures episodes; default: of embeddings."""
+        """Return the function that measures episodes; default: of embeddings."""
         logits = classify or partial(self.program.method.logits, {})
         draw = partial(take_episode, seed=0, split="test", **self.sizes)
         return steps.make_episode_eval(lambda data, k: draw(data, number=k), logits)
 
     def classify(self) -> Contender:
-        """Episodes of embeddings that are there already."""
+        """Classify episodes of embeddings that were computed before."""
         embedded, block = self.embedded(), 100
         numbers = np.zeros(block, np.uint32)
         measure, about = _compiled(self.measure(), embedded, numbers)
@@ -177,7 +177,7 @@ class Ours:
         return Contender(run, block, about)
 
     def embed_anew(self, path: str, block: int = 1) -> Contender:
-        """Episodes of images, each embedded for itself, so many per call."""
+        """Classify episodes of images, each embedded anew, `block` per call."""
         net, params, state = self.model.net, self.model.params, self.model.state
 
         def classify(episode: Episode) -> jax.Array:
@@ -191,7 +191,7 @@ class Ours:
         def run(n: int) -> float:
             began = time.perf_counter()
             for first in range(0, n, block):
-                # A streamed batch is drawn from by place.
+                # Episodes of a streamed batch are numbered by position in the batch.
                 at = numbers + np.uint32(first) if path == "resident" else numbers
                 jax.device_get(measure(following(), at))
             return time.perf_counter() - began
@@ -200,7 +200,7 @@ class Ours:
 
 
 def _compiled(call: Any, *args: Any, **static: Any) -> tuple[Any, dict[str, float]]:
-    """A jitted call, compiled; with the time that took, and what it holds at once."""
+    """Compile a jitted call; return it with its compile time and its memory."""
     began = time.perf_counter()
     compiled = call.lower(*args, **static).compile()
     seconds = time.perf_counter() - began

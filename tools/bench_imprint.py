@@ -1,7 +1,7 @@
-"""The imprinting part of tools/bench.py: classes a second, against a plain copy.
+"""The imprinting part of tools/bench.py: its speed relative to a plain copy.
 
-Imprinting reads every embedding once and writes a row a class, so the memory's speed is
-its floor; a copy of the same embeddings shows what that is.
+Imprinting reads every embedding once and writes one row per class, so memory bandwidth
+bounds its speed. A copy of the same embeddings measures that bandwidth.
 """
 
 import time
@@ -21,14 +21,14 @@ CLASSES, SHOT, DIM = 5000, 20, 256
 
 
 class Moving(NamedTuple):
-    """A contender, and the bytes it cannot do without."""
+    """A contender, and the minimal number of bytes that it reads and writes."""
 
     contender: Contender
     nbytes: int
 
 
 def contenders() -> dict[str, Moving]:
-    """A copy, and imprinting from embeddings class by class or in any order."""
+    """Return a copy, and imprinting of embeddings class by class or in any order."""
     rng = np.random.default_rng(0)
     z = jnp.asarray(rng.normal(size=(CLASSES, SHOT, DIM)), jnp.float32)
     labels = jnp.asarray(rng.permutation(np.repeat(np.arange(CLASSES), SHOT)))

@@ -1,10 +1,11 @@
-"""The work of tools/bench.py in PyTorch: a process that stays, asked line by line.
+"""The work of tools/bench.py in PyTorch: a process that answers requests by line.
 
     python tools/bench_torch.py torch|easyfsl
 
-reads requests from its input, one JSON object a line, and answers each with one. It
-needs torch, and easyfsl where that is to do it; it runs in an environment of its own.
-Images are random bytes, `classes` x 20 of 28x28: their content costs no time.
+This reads requests from standard input, one JSON object per line, and answers each with
+one JSON object. It needs torch, and easyfsl for that peer, and may run in a different
+environment than jaxfer. Images are `classes` x 20 random images of 28x28 pixels, since
+the time does not depend on their content.
 """
 
 import json
@@ -20,15 +21,15 @@ PER_CLASS = 20
 
 
 class Flatten(nn.Module):
-    """All axes but the first in one."""
+    """Flattens all axes but the first."""
 
     def forward(self, x):
-        """Flatten."""
+        """Return the flattened batch."""
         return x.reshape(x.size(0), -1)
 
 
 def conv4() -> nn.Sequential:
-    """The embedding of Snell et al. 2017: four blocks of 64 channels."""
+    """Return the embedding network of Snell et al. 2017: four blocks of 64 channels."""
     blocks = []
     for channels in (1, 64, 64, 64):
         blocks += [
@@ -41,15 +42,15 @@ def conv4() -> nn.Sequential:
 
 
 class Snell:
-    """One episode a step: one pass over support and query, distances by broadcast."""
+    """Embeds support and query in one pass; distances are computed by broadcasting."""
 
     def __init__(self, net: nn.Module, layout: torch.memory_format) -> None:
-        """Take the embedding, and how its images lie in memory."""
+        """Store the embedding network and the memory layout of its images."""
         self.net = net
         self.layout = layout
 
     def logits(self, support, query):
-        """Minus squared distances `[way * n_query, way]`."""
+        """Return minus the squared distances, `[way * n_query, way]`."""
         way, shot = support.shape[:2]
         images = torch.cat([support.flatten(0, 1), query.flatten(0, 1)])
         z = self.net(images.contiguous(memory_format=self.layout))
@@ -59,17 +60,17 @@ class Snell:
 
 
 class EasyFsl:
-    """The same through easyfsl, whose distances are not squared."""
+    """The same method in easyfsl, whose distances are not squared."""
 
     def __init__(self, net: nn.Module, layout: torch.memory_format) -> None:
-        """Take the embedding, and how its images lie in memory."""
+        """Store the embedding network and the memory layout of its images."""
         from easyfsl.methods import PrototypicalNetworks
 
         self.net = PrototypicalNetworks(net)
         self.layout = layout
 
     def logits(self, support, query):
-        """Minus distances `[way * n_query, way]`."""
+        """Return minus the distances, `[way * n_query, way]`."""
         labels = torch.arange(support.shape[0], device=support.device)
         labels = labels.repeat_interleave(support.shape[1])
         flat = [
@@ -81,10 +82,10 @@ class EasyFsl:
 
 
 class Work:
-    """One kind of work, ready to be timed."""
+    """One kind of work, prepared for timing."""
 
     def __init__(self, name: str, request: dict) -> None:
-        """Make images, network and optimizer."""
+        """Create images, network and optimizer."""
         torch.manual_seed(0)
         self.device = torch.device(request["device"])
         self.way, self.shot, self.query = (request[k] for k in ("way", "shot", "query"))
@@ -101,7 +102,7 @@ class Work:
         self.optimizer = torch.optim.Adam(self.model.net.parameters(), lr=1e-3)
 
     def episode(self):
-        """Classes and examples without replacement, gathered, floats from 0 to 1."""
+        """Return support and query of random classes, as floats in [0, 1]."""
         n = self.shot + self.query
         chosen = torch.randperm(len(self.images))[: self.way]
         rows = torch.stack([torch.randperm(PER_CLASS)[:n] for _ in range(self.way)])
@@ -109,7 +110,7 @@ class Work:
         return images[:, : self.shot], images[:, self.shot :]
 
     def __call__(self, episodes: int) -> float:
-        """Seconds for so many episodes."""
+        """Return the seconds that a number of episodes takes."""
         labels = torch.arange(self.way).repeat_interleave(self.query).to(self.device)
         began = time.perf_counter()
         for _ in range(episodes):
@@ -131,7 +132,7 @@ def main() -> None:
     """Answer requests until there are no more."""
     name = sys.argv[1]
     if name == "easyfsl":
-        import easyfsl  # noqa: F401  # Missing, it is missed at once.
+        import easyfsl  # noqa: F401  # Fail at once if missing.
     works: dict[str, Work] = {}
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,7 +1,7 @@
-"""The layer-transfer half of tools/bench.py: a step with its first n layers frozen.
+"""The layer-transfer part of tools/bench.py: steps with the first n layers frozen.
 
-Steps are those of configs/cifar100_layer_transfer.py, on made-up pixels of the same
-shape, which take as long as others.
+The steps are those of configs/cifar100_layer_transfer.py, on random pixels of the same
+shape. The time does not depend on the pixel values.
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ N, OUTPUTS, TOGETHER = 25_000, 50, 4
 
 
 def preset() -> Config:
-    """The study's own config."""
+    """Return the config of the study."""
     argv = ["--config", str(CONFIG), "--workdir", "unused"]
     return configs.parse("experiments.layer_transfer", Config, argv).config
 
 
 class _Work(NamedTuple):
-    """A program, the parameters of net and head, and what they train on."""
+    """A program, the parameters of net and head, and the data they train on."""
 
     program: Program
     params: Params
@@ -82,7 +82,7 @@ def _work(config: Config) -> _Work:
 def contenders(
     config: Config, layers: Sequence[int] = range(1, 8)
 ) -> dict[str, Contender]:
-    """A step of the whole network, and of every n: frozen, cached, masked."""
+    """Return steps of the whole network, and at every n: frozen, cached, masked."""
     work = _work(config)
     net, shape = work.program.net, work.images.shape[1:]
     found = {"full": _contender(work)}
@@ -105,7 +105,7 @@ def contenders(
 
 
 def populations(config: Config) -> dict[str, Contender]:
-    """Some networks at once: in turn within a step, or vmapped; by step and network."""
+    """Return steps of several networks, in turn or vmapped, timed per network."""
     work = _work(config)
     program = work.program
     plain = steps.make_train_step(make_loss(program), make_optimizer(program))
@@ -129,7 +129,7 @@ def _contender(work: _Work) -> Contender:
 
 
 def _masked(work: _Work, frozen: Sequence[str]) -> Contender:
-    """What is usual: every gradient is taken, and frozen updates are set to zero."""
+    """The usual way: every gradient is computed, and frozen updates are set to zero."""
     net = {name: "still" if name in frozen else "moves" for name in work.params["net"]}
     optimizer = optax.multi_transform(
         {"moves": make_optimizer(work.program), "still": optax.set_to_zero()},
@@ -152,8 +152,8 @@ def _stacked(work: _Work, size: int) -> TrainState:
 def _timed(
     step: Callable[..., Any], begun: TrainState, data: Any, networks: int = 1
 ) -> Contender:
-    """Seconds that so many steps take, per network."""
-    # The state is donated, and contenders begin with the same arrays.
+    """Return a contender that measures the seconds of steps, per network."""
+    # A copy, since the state is donated and all contenders start from the same arrays.
     holder = [jax.tree.map(jnp.copy, begun)]
 
     def run(count: int) -> float:

@@ -1,10 +1,10 @@
-"""Compare a finished run with what was published: ours, published, verdict.
+"""Compare the result of a finished run with published values.
 
     python tools/check_result.py DIR [DIR ...]
 
-exits with 1 where a value is outside its tolerance or nothing is published, and with 2
-where there is no result, or a damaged one. The tolerance is one-sided: better than
-published is within.
+The exit code is 1 if a value is outside its tolerance or nothing is published, and 2 if
+the result is missing or damaged. The tolerance is one-sided: a value better than the
+published one is within it.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from jaxfer.runlog import read_result
 
 
 def check(workdir: Path) -> bool:
-    """Print a run's comparison; whether every value is within its tolerance."""
+    """Print the comparison; return whether every value is within its tolerance."""
     result = read_result(workdir, ("metrics", "reference", "seed"))
     rows, metrics = result["reference"], result["metrics"]
     print(f"{workdir} ({result['experiment']}, seed {result['seed']})")
     if not rows:
-        print("  nothing is published beside this result")
+        print("  no published values to compare this result with")
     for row in rows:
         if row["ours"] is None:
             print(f"  {row['name']}: NOT MEASURED ({row['source']})")

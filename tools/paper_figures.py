@@ -2,10 +2,10 @@
 
     python tools/paper_figures.py DIR [DIR ...]
 
-writes to DIR/figures: for a layer-transfer study Figures 2 and 3, Table 1 and the
+This writes to DIR/figures: for a layer-transfer study Figures 2 and 3, Table 1 and the
 first-layer filters of Yosinski et al. 2014; for an imprinting study Tables 1 to 4 and
-Figures 3 to 8 of Qi et al. 2018. Prints which of the paper's findings are seen. Exits
-with 2 where there is no result, or a damaged one.
+Figures 3 to 8 of Qi et al. 2018. It prints which findings of the paper are seen. The
+exit code is 2 if the result is missing or damaged.
 """
 
 import argparse
@@ -23,7 +23,7 @@ _NEEDED = ("config", "findings", "rows")
 
 
 def draw(workdir: Path) -> None:
-    """Draw the figures of one run, and print its findings."""
+    """Draw the figures of one run, and print their paths and its findings."""
     result = read_result(workdir)
     if result["experiment"] not in FIGURES:
         raise ValueError(
@@ -37,7 +37,7 @@ def draw(workdir: Path) -> None:
         print(findings_table(result["findings"]))
     except KeyError as e:
         raise ValueError(
-            f"{workdir / 'result.json'} is damaged: expected an entry {e}"
+            f"{workdir / 'result.json'} is damaged: expected an entry {e}, got none"
         ) from e
 
 

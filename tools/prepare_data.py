@@ -1,10 +1,10 @@
-"""Prepare a data set: from its originals by TFDS, and as an array cache.
+"""Prepare a data set with TFDS, and write it as an array cache.
 
     python tools/prepare_data.py omniglot --to DIR [--source TFDS_DIR]
 
-writes DIR/omniglot.cache, which `--data.dir DIR` then starts from at once, with neither
-tensorflow-datasets nor a decoder. What TFDS has not prepared yet under TFDS_DIR
-(default: DIR) it downloads and prepares first, for which it needs TensorFlow.
+This writes DIR/omniglot.cache. Runs with `--data.dir DIR` load it directly, without
+tensorflow-datasets and without an image decoder. If TFDS_DIR (default: DIR) does not
+hold the prepared data set, TFDS downloads and prepares it, which needs TensorFlow.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from jaxfer.data.tfds import import_tfds
 
 
 def prepare_tfds(name: str, directory: Path) -> None:
-    """Download and prepare a data set as ArrayRecord, unless it is there."""
+    """Download and prepare a data set as ArrayRecord, unless this is already done."""
     tfds = import_tfds(f"prepare {name}")
     builder = tfds.builder(name, data_dir=str(directory), file_format="array_record")
     if builder.info.splits:
@@ -27,9 +27,9 @@ def prepare_tfds(name: str, directory: Path) -> None:
         import tensorflow  # noqa: F401
     except ImportError as e:
         raise ValueError(
-            f"{name} is not prepared in {directory}, and to prepare it TFDS needs "
-            "TensorFlow: pip install tensorflow-cpu, or name a folder that has it with "
-            "--source"
+            f"expected a prepared {name} in {directory}, got none, and preparing it "
+            "needs TensorFlow: pip install tensorflow-cpu, or pass --source with a "
+            "folder that holds it"
         ) from e
     builder.download_and_prepare()
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("name", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--to", type=Path, required=True, help="data directory")
     parser.add_argument("--source", type=Path, help="TFDS data directory, or folder")
-    parser.add_argument("--side", type=int, help="pixels per side of photographs")
+    parser.add_argument("--side", type=int, help="side of photographs in pixels")
     parser.add_argument("--exclude", type=Path, help="list of photographs to leave out")
     args = parser.parse_args()
     with clean_errors():

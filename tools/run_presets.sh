@@ -3,9 +3,9 @@
 #
 #   tools/run_presets.sh DATA_DIR RUNS_DIR PRESET ... [-- OPTION ...]
 #
-# as in `tools/run_presets.sh data runs omniglot_1shot omniglot_5shot omniglot_modern`.
-# A preset's run is RUNS_DIR/PRESET; begun again, it goes on where it stopped, so a limit
-# of time on a machine does no harm. Options go to every run. Exits with 1 where a run
+# Example: tools/run_presets.sh data runs omniglot_1shot omniglot_5shot omniglot_modern
+# The run of a preset is in RUNS_DIR/PRESET. Run the same command again to resume runs
+# that were stopped. The options are passed to every run. The exit code is 1 if a run
 # failed or a value is outside its tolerance.
 set -uo pipefail
 
@@ -29,17 +29,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 python=${PYTHON:-python3}
 failed=0
 for preset in "${presets[@]}"; do
-    # As the preset itself says how it is run.
+    # The docstring of the preset names its experiment.
     experiment=$(grep -om1 'experiments\.[a-z_]*' "configs/$preset.py") || {
         failed=1
         continue
     }
-    # Many steps per call: a step of so small a network is shorter than its launch.
+    # Many steps per call: a step of a small network is shorter than its launch.
     "$python" -m "$experiment" --config "configs/$preset.py" \
         --workdir "$runs/$preset" --data.dir "$data" --run.steps-per-call 50 \
         --run.save-every 2000 --run.log-every 100 "$@"
     code=$?
-    # Stopped by Ctrl-C: it saved, and what comes after it is not wanted either.
+    # Stopped by Ctrl-C: the run has saved its state, and later presets are not run.
     [ "$code" -ne 130 ] || exit 130
     [ "$code" -eq 0 ] && "$python" tools/check_result.py "$runs/$preset" || failed=1
 done

@@ -1,4 +1,4 @@
-"""What Qi et al. 2018 say of their rows, as differences paired by seed."""
+"""The findings of Qi et al. 2018, as differences between rows paired by seed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 from experiments.imprinting.config import Config
 from jaxfer.claims import Claim
 
-# Points within which accuracies are about equal: the paper's own are within 1.4.
+# Accuracies are about equal within this many percentage points: the paper's own
+# differ by at most 1.4.
 EQUAL = 2.0
 
 
 def claims(config: Config, shots: Sequence[int]) -> list[Claim]:
-    """The paper's findings at every n.
+    """Return the findings of the paper at every n.
 
     Args:
-        config: of the study.
+        config: the config of the study.
         shots: the values of n that were measured.
     """
     found: list[Claim] = []
@@ -42,7 +43,7 @@ def claims(config: Config, shots: Sequence[int]) -> list[Claim]:
         say("5/all", what, tuned, imprinting, "all")
         for loss in ("softmax", *config.losses):
             what = f"the mean - nearest neighbour, embedding by {loss}, novel alone"
-            # With one example they are the same.
+            # With one example per class, both classifiers are the same.
             if n > 1:
                 average, nearest = at(f"{loss}_average", n), at(f"{loss}_nearest", n)
                 say(f"6/{loss}", what, average, nearest)

@@ -1,4 +1,4 @@
-"""What a seed of an imprinting study makes of a data set: classes and examples."""
+"""Classes and examples of an imprinting study, by seed."""
 
 from typing import NamedTuple
 
@@ -12,16 +12,16 @@ from jaxfer.models import Pixels
 
 
 class ClassSplit(NamedTuple):
-    """Base and novel classes of a seed.
+    """Base and novel classes of one seed.
 
     Attributes:
-        names: base classes, then novel ones; a label is a position among them.
+        names: base classes, then novel ones; a label is an index into them.
         base: number of base classes.
         train: labels of the training images.
         test: labels of the test images.
-        few: `[novel, most]`, rows of the novel examples, nested: those of a smaller n
-            come first.
-        counts: `[novel]`, how many of them a class really has.
+        few: `[novel, most]`, indices of the novel examples, nested: those of a smaller
+            n come first.
+        counts: `[novel]`, number of examples that each class really has.
         pixels: preprocessing.
     """
 
@@ -34,13 +34,13 @@ class ClassSplit(NamedTuple):
     pixels: Pixels
 
     def owners(self, n: int, first: int) -> np.ndarray:
-        """`[novel, most]`, the class of each example; -1 for those past the first n.
+        """Return `[novel, most]`, the class of each example; -1 after the first n.
 
-        As many at every n, so that what is compiled for one n serves all.
+        The shape is the same at every n, so one compiled program serves every n.
 
         Args:
             n: examples per class.
-            first: the number of the first novel class.
+            first: the label of the first novel class.
         """
         novel = np.arange(len(self.few), dtype=np.int32)[:, None]
         real = np.arange(self.few.shape[1]) < np.minimum(self.counts, n)[:, None]
@@ -48,13 +48,13 @@ class ClassSplit(NamedTuple):
 
 
 class TrainSet(NamedTuple):
-    """What a network trains on.
+    """The examples that a network trains on.
 
     Attributes:
-        rows: positions among the training images.
-        labels: classes, from 0.
-        names: of the classes.
-        counts: examples of each class that count, of those among the rows.
+        rows: indices of training images.
+        labels: class labels, from 0.
+        names: names of the classes.
+        counts: number of examples used per class, among those in rows.
     """
 
     rows: np.ndarray
@@ -64,7 +64,7 @@ class TrainSet(NamedTuple):
 
 
 def split_classes(config: Config, train: Images, test: Images, seed: int) -> ClassSplit:
-    """The base and novel classes of a seed, and the novel examples.
+    """Return the base and novel classes of a seed, and the novel examples.
 
     Raises:
         ValueError: no base class or no novel one, or a novel class with fewer examples
@@ -100,7 +100,7 @@ def split_classes(config: Config, train: Images, test: Images, seed: int) -> Cla
 
 
 def most_shots(config: Config) -> int:
-    """The largest n of a study."""
+    """Return the largest n of a study."""
     shots = [config.shots, config.side_shots]
     for rows in (config.tuned, config.transfer, config.joint):
         shots += [rows.shots] * bool(rows.seeds)
@@ -108,10 +108,10 @@ def most_shots(config: Config) -> int:
 
 
 def train_set(split: ClassSplit, network: Imprinted) -> TrainSet:
-    """The examples of a network.
+    """Return the examples of a network.
 
-    All novel examples are among the rows whatever n, and the counts say how many of
-    each class are used: so one compiled step serves every n.
+    The rows hold all novel examples at every n, and the counts say how many of each
+    class are used. One compiled step therefore serves every n.
     """
     novel, most = split.few.shape
     rows, labels = split.few.reshape(-1), np.repeat(np.arange(novel), most)

@@ -1,4 +1,4 @@
-"""The options of `experiments.imprinting`, and what it refuses."""
+"""Options of `experiments.imprinting`, and their checks."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,43 +9,43 @@ from jaxfer.config import to_json, which
 from jaxfer.data import Crop
 from jaxfer.optim import Optim, check_optim
 
-# Losses that train an embedding: with a head of trained rows, or without.
+# Losses that train an embedding, with or without a trained head.
 Loss = Literal["softmax", "proxy_nca", "nca", "lifted"]
-# Those without: they compare the examples of a batch.
+# The losses without a head: they compare the examples of a batch.
 PAIRS = ("nca", "lifted")
 
 
 @dataclass(frozen=True)
 class Data(inputs.Data):
-    """Images with their classes, some of which are novel.
+    """A data set whose classes are divided into base and novel classes.
 
-    Base classes train on all images of the training part, novel ones on a few. To
-    choose options, train on `train` and test on `val`.
+    Base classes train on all their images in the training part, novel classes on a few.
+    To choose options, train on `train` and test on `val`.
     """
 
     base: int = 80
-    """Number of base classes; the others are novel."""
+    """Number of base classes, at least 1; the others are novel."""
     shuffled: bool = True
-    """Draw the base classes by seed; else the first ones are base classes."""
+    """Choose the base classes at random by seed; otherwise the first ones are taken."""
     base_min_images: int | None = None
-    """In place of these two: base classes are those with at least so many training
-    images."""
+    """Use classes with at least this many training images as base classes, in place of
+    base and shuffled; default: not used."""
     allow_fewer: bool = False
-    """Let novel classes with fewer than n images use all they have, as iNaturalist's do
-    in Table 4 of the paper; default: refuse them."""
+    """Let novel classes with fewer than n images use all of them, as in Table 4 of the
+    paper; default: refuse such classes."""
     pixels: Literal["moments", "range"] = "moments"
     """Preprocessing: moments subtracts the mean image of base classes and divides by
-    their standard deviation; range scales to [-1, 1]."""
+    their standard deviation; range scales pixels to [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """For which n and which seeds a kind of network is trained."""
+    """The n and the seeds at which one kind of network is trained."""
 
     shots: tuple[int, ...] = which((1, 5, 20))
-    """The values of n, novel examples per class."""
+    """Values of n, the novel examples per class, each at least 1; empty to skip."""
     seeds: tuple[int, ...] = which((0, 1, 2))
-    """Seeds, each one of the study's."""
+    """Seeds, a subset of the seeds of the study; empty to skip."""
 
 
 @dataclass(frozen=True)
@@ -56,65 +56,66 @@ class Config(StudyOptions):
     net: Network = field(default_factory=Network)
     augment: Crop = field(default_factory=Crop)
     copies: int = 5
-    """Augmented copies of each example in the row Imprinting + Aug."""
+    """Augmented copies of each example in the row Imprinting + Aug, at least 1."""
     dim: int = 64
-    """Dimensions of the embedding, a linear layer on top of the network."""
+    """Dimensions of the embedding, a linear layer on the backbone; at least 1."""
     scale: float = 10.0
-    """Initial scale s of the cosine head."""
+    """Initial scale s of the cosine head, above 0."""
     scale_per_class: bool = False
-    """Give each class a scale of its own; novel ones start with the mean of the base
-    classes'."""
+    """Give each class its own scale; novel classes start with the mean scale of the
+    base classes."""
     batch: int = 128
+    """Examples per step, at least 1."""
     accumulate: int = 1
-    """Micro-batches per step: their gradients are averaged, which needs less memory."""
+    """Micro-batches per step, a divisor of batch; a larger number needs less memory."""
     optim: Optim = field(
         default_factory=lambda: Optim(
             "sgd", 0.05, schedule="cosine", warmup=0.1, weight_decay=5e-4
         )
     )
-    """Training of base networks and joint ones."""
+    """Optimizer of base and joint networks."""
     epochs: int = 12
-    """Epochs of base networks."""
+    """Epochs of base networks, at least 1."""
     finetune: Optim = field(
         default_factory=lambda: Optim(
             "sgd", 0.05, schedule="cosine", warmup=0.1, weight_decay=5e-4
         )
     )
-    """Fine-tuning."""
+    """Optimizer of fine-tuning."""
     finetune_epochs: int = 8
-    """Epochs of fine-tuning, each as long as one on base classes; joint networks train
-    for the epochs of a base network and these."""
+    """Epochs of fine-tuning, each as long as an epoch of a base network; joint networks
+    train for epochs + finetune_epochs."""
     transfer_steps: int = 300
-    """Steps of fine-tuning on novel classes alone."""
+    """Steps of fine-tuning on novel classes alone, at least 1."""
     shots: tuple[int, ...] = which((1, 2, 5, 10, 20))
-    """The values of n, novel examples per class, for rows without training."""
+    """Values of n, the novel examples per class, for rows without training."""
     seeds: tuple[int, ...] = which((0, 1, 2, 3, 4))
-    """Each seed draws its examples and networks, and the base classes if shuffled."""
+    """Seeds of novel examples, networks and shuffled base classes, one or more."""
     tuned: Rows = field(default_factory=Rows)
-    """Rand + FT and Imprinting + FT."""
+    """Values of n and seeds of Rand + FT and Imprinting + FT."""
     transfer: Rows = field(default_factory=Rows)
-    """The same on novel classes alone (Table 3)."""
+    """Values of n and seeds of both on novel classes alone (Table 3)."""
     joint: Rows = field(default_factory=Rows)
-    """AllClassJoint, as in the paper and with the cosine head."""
+    """Values of n and seeds of AllClassJoint, with a linear and a cosine head."""
     dims: tuple[int, ...] = which(())
-    """More dimensions of the embedding, each with a base network (Figure 7)."""
+    """Further embedding dimensions besides dim, each with base networks (Figure 7)."""
     losses: tuple[Loss, ...] = which(())
-    """More losses, each with a base network (Figure 6): proxy_nca, nca, lifted."""
+    """Further losses of base networks (Figure 6): proxy_nca, nca, lifted."""
     side_seeds: tuple[int, ...] = which((0,))
-    """The seeds of these dimensions and losses."""
+    """Seeds of dims and losses, a subset of seeds."""
     side_shots: tuple[int, ...] = which(())
-    """The n for which AllClassJoint is trained at these dimensions."""
+    """Values of n at which AllClassJoint is trained with dims, each at least 1."""
     group: int = 4
-    """Examples per class in the batches of nca and lifted."""
+    """Examples per class in the batches of nca and lifted, a divisor of batch."""
     margin: float = 1.0
     """Margin of the lifted structured loss."""
 
 
 def check(config: Config) -> None:
-    """Refuse numbers and names that make no study.
+    """Check the options of a study.
 
     Raises:
-        ValueError: an option with its value and what is allowed.
+        ValueError: an invalid option; the message states what is allowed.
     """
     values = to_json(config)
     own = ("copies", "data.base_min_images", "dim", "finetune_epochs", "group")
@@ -144,7 +145,8 @@ def check(config: Config) -> None:
         )
     if "softmax" in config.losses:
         raise ValueError(
-            "expected losses other than 'softmax', which base networks have anyway"
+            "expected losses other than 'softmax', which base networks use anyway, got "
+            f"{list(config.losses)}"
         )
     pairs = [loss for loss in config.losses if loss in PAIRS]
     if pairs and config.accumulate > 1:

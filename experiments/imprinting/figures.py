@@ -1,4 +1,4 @@
-"""Figures 3 to 8 of Qi et al. 2018, of a study. Needs matplotlib, the `plot` extra."""
+"""Draw Figures 3 to 8 of Qi et al. 2018. Needs matplotlib, the `plot` extra."""
 
 import itertools
 from collections import defaultdict
@@ -30,7 +30,7 @@ ROW_STYLES = {
 
 
 def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
-    """Every figure that a study has the networks for, and its tables."""
+    """Draw every figure that the networks of a study allow, and write the tables."""
     folder, rows, config = workdir / "figures", result["rows"], result["config"]
     folder.mkdir(exist_ok=True)
     drawn = [folder / "tables.md"]
@@ -48,7 +48,7 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
 
 
 def by_shots(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
-    """Tables 1 to 3: accuracy against n, by row."""
+    """Draw Tables 1 to 3 as accuracy against n, by row."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = (
         ("", "novel", "novel classes, among all"),
@@ -74,7 +74,7 @@ def by_shots(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
 
 
 def averages(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
-    """Figure 6: means against nearest neighbours, by the loss of the embedding."""
+    """Draw Figure 6: means and nearest neighbours, by the loss of the embedding."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     seeds = tuple(config["side_seeds"] if config["losses"] else config["seeds"])
@@ -95,7 +95,7 @@ def averages(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
 
 
 def dimensions(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
-    """Figure 7: accuracy against the dimensions of the embedding, one colour per n."""
+    """Draw Figure 7: accuracy against embedding dimensions, one colour per n."""
     figure = Figure(figsize=(10.5, 4), layout="constrained")
     dims, seeds = sorted([config["dim"], *config["dims"]]), tuple(config["side_seeds"])
     panels = figure.subplots(1, 2, sharex=True)
@@ -133,7 +133,7 @@ def epochs(
     curves: Mapping[tuple[int, str], Sequence[Sequence[Any]]],
     prefix: str,
 ) -> Path:
-    """Figures 3, 4 and 8: accuracy after every epoch, one panel per n and metric."""
+    """Draw Figures 3, 4 and 8: accuracy by epoch, one panel per n and metric."""
     shots = sorted({n for n, _ in curves})
     metrics = ["novel"] if prefix else ["novel", "all"]
     figure = Figure(figsize=(3.2 * len(shots) + 1, 2.7 * len(metrics)))
@@ -165,14 +165,14 @@ def epochs(
 def gallery(
     folder: Path, shown: Mapping[str, np.ndarray], recall: Sequence[float]
 ) -> Path:
-    """Figure 5: exemplars by recall; test images, each above the one it was given to.
+    """Draw Figure 5: exemplars by recall, and test images above predicted exemplars.
 
-    Right ones are framed in green, wrong ones in red.
+    Correctly predicted images are framed in green, the others in red.
 
     Args:
-        folder: for the picture.
+        folder: folder of the PNG.
         shown: see `measure.gallery_images`.
-        recall: of each exemplar's class.
+        recall: recall of each exemplar's class, in percent.
     """
     exemplars, images = shown["exemplars"], shown["images"]
     order = np.argsort(recall)[::-1]
@@ -202,7 +202,7 @@ def gallery(
             show((above + 2 * row + 1, column), given)
     figure.suptitle(
         "exemplars of novel classes by recall; test images above the exemplar of the "
-        "class they were given",
+        "predicted class",
         fontsize=9,
     )
     return save(figure, folder, "gallery.png")
@@ -211,7 +211,7 @@ def gallery(
 def _curves(
     result: Mapping[str, Any], prefix: str
 ) -> dict[tuple[int, str], list[Sequence[Any]]]:
-    """The epochs of every network of the study's dimension, by n and row."""
+    """Return the epochs of every network of the study's dimension, by n and row."""
     found = defaultdict(list)
     for m in result["members"]:
         row = m["row"].removeprefix(prefix)

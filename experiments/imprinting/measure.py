@@ -1,4 +1,4 @@
-"""What a classifier knows of base and novel classes, and a gallery of examples."""
+"""Accuracy of classifiers on base and novel classes, and a gallery of examples."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from jaxfer.keys import HEAD, key_of
 from jaxfer.models import predict_labels
 from jaxfer.types import Head
 
-# Of the gallery, at most: right images, as many wrong ones, and other exemplars.
+# Limits of the gallery: right images, as many wrong ones, and random exemplars.
 _SHOWN = 10
 _EXEMPLARS = 60
 
@@ -25,13 +25,13 @@ Scores = dict[str, float]
 
 
 class Embedded(NamedTuple):
-    """Images as a base network embeds them.
+    """Embeddings of images by a base network.
 
     Attributes:
         test: `[n, dim]`, all test images.
         few: `[novel, most, dim]`, the novel examples.
-        copies: `[novel, most, copies, dim]`, augmented copies of them; None for a
-            network without a classifier.
+        copies: `[novel, most, copies, dim]`, augmented copies of the novel examples;
+            None for a network without a softmax classifier.
     """
 
     test: Array
@@ -42,19 +42,18 @@ class Embedded(NamedTuple):
 def score(
     predicted: np.ndarray, labels: np.ndarray, base: int, num_classes: int
 ) -> tuple[Scores, list[float]]:
-    """Accuracies on test images of base, novel and all classes; recalls.
+    """Return accuracies on base, novel and all classes, and the recall of each class.
 
     Args:
-        predicted: class of each image, among all of those the classifier has.
+        predicted: predicted class of each image, among all classes of the classifier.
         labels: true classes; base classes come first.
         base: number of base classes.
         num_classes: number of all classes.
 
     Returns:
-        "base" and "novel", where there are images of both also "all" and "harmonic",
-        the mean 2bn / (b + n), as means over images in percent; the same with
-        "_balanced" as means over classes; and the share of each class's images that are
-        recognised.
+        Accuracies in percent as means over images: "base" and "novel", and if there are
+        images of both also "all" and "harmonic", the mean 2bn / (b + n). Names that end
+        with "_balanced" are means over classes. The recalls are in percent too.
     """
     hits = predicted == labels
     counts = np.bincount(labels, minlength=num_classes)
@@ -76,18 +75,18 @@ def score(
 def measure(
     network: Imprinted, split: ClassSplit, known: Head | None, embedded: Embedded
 ) -> tuple[dict[str, Any], np.ndarray | None]:
-    """The scores of every row without training, at the n of a measurement.
+    """Measure every row that needs no training, at the n of a measurement.
 
     Args:
         network: the measurement.
         split: the classes of its seed.
-        known: the base network's classifier; None for a loss that leaves none for new
-            classes to join.
-        embedded: images, by the base network.
+        known: the base network's classifier; None for a loss that trains no classifier
+            to which novel classes can be added.
+        embedded: embeddings of images by the base network.
 
     Returns:
-        The record; and, with a classifier, the classes that it finds in the test images
-        once novel ones are imprinted.
+        The record; and, with a classifier, the classes that it predicts for the test
+        images after novel classes are imprinted.
     """
     labels, n = split.test, network.n
     unknown = labels >= split.base
@@ -130,18 +129,19 @@ def measure(
 def gallery_images(
     split: ClassSplit, seed: int, predicted: np.ndarray, train: Images, test: Images
 ) -> dict[str, np.ndarray]:
-    """Exemplars of novel classes, and some images taken for one of them (Figure 5).
+    """Return exemplars of novel classes, and images predicted as novel (Figure 5).
 
     Args:
         split: the classes of the seed.
-        seed: of the choice.
-        predicted: class of each test image.
-        train: where exemplars are, the first examples of their classes.
-        test: the images.
+        seed: seed of the choice of images.
+        predicted: predicted class of each test image.
+        train: training images; an exemplar is the first novel example of its class.
+        test: test images.
 
     Returns:
-        "classes", numbers of novel classes, with their "exemplars"; "images", whether
-        they are "right", and the place of each one's "predicted" class among these.
+        "classes", the numbers of novel classes, and their "exemplars"; test "images",
+        whether each is predicted "right", and the index of its "predicted" class among
+        "classes".
     """
     labels, rng = split.test, np.random.default_rng(seed)
     met = (labels >= split.base) & (predicted >= split.base)

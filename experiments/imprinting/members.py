@@ -1,7 +1,7 @@
 """The networks of an imprinting study, and the measurements that need no training.
 
-Everything that a network draws depends on its name alone, so it comes out the same in
-any study, in any order and after any stop.
+All random numbers of a network depend on its name alone, so it is the same in any
+study, in any order and after any interruption.
 """
 
 import itertools
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from experiments.imprinting.config import Config
 
-# Fine-tuned networks by where the novel rows start from, and joint ones by their head.
+# Fine-tuned networks by their initial novel rows, and joint networks by their head.
 STARTS = ("rand_ft", "imprinting_ft")
 JOINTS = ("joint", "joint_cosine")
-# What a base network makes of n novel examples without training.
+# A measurement of a base network with n novel examples, without training.
 MEASURE = "measure"
-# Before the names of rows of classifiers of novel classes alone (Table 3).
+# Prefix of the rows whose classifiers have novel classes alone (Table 3).
 ALONE = "transfer_"
 
 
@@ -22,12 +22,12 @@ class Imprinted(NamedTuple):
     """One network of a study, or one measurement of a base network.
 
     Attributes:
-        seed: of the classes, the examples and the network.
+        seed: seed of the classes, the examples and the network.
         row: 'base', 'measure', 'rand_ft', 'imprinting_ft', 'joint' or 'joint_cosine';
-            the fine-tuned ones also after 'transfer_', for novel classes alone.
+            fine-tuned ones also with the prefix 'transfer_', for novel classes alone.
         n: novel examples per class; 0 for base networks.
         dim: dimensions of the embedding.
-        loss: that trains it; 'linear' is the cross-entropy of a linear head.
+        loss: loss that trains it; 'linear' is the cross-entropy of a linear head.
     """
 
     seed: int
@@ -44,19 +44,19 @@ class Imprinted(NamedTuple):
 
     @property
     def novel_only(self) -> bool:
-        """Whether it is for novel classes alone."""
+        """Whether its classifier has novel classes alone."""
         return self.row.startswith(ALONE)
 
     @property
     def source(self) -> "Imprinted | None":
-        """The base network it starts from; None for a network that starts afresh."""
+        """The base network it starts from; None for a network trained from scratch."""
         if self.row in ("base", *JOINTS):
             return None
         return self._replace(row="base", n=0)
 
 
 def networks(config: Config) -> list[Imprinted]:
-    """All networks and measurements of a study, each after the one it starts from."""
+    """Return all networks and measurements of a study, base networks first."""
     bases = [Imprinted(s, "base", 0, config.dim, "softmax") for s in config.seeds]
     for seed in config.side_seeds:
         bases += [Imprinted(seed, "base", 0, dim, "softmax") for dim in config.dims]

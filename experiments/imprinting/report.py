@@ -1,4 +1,4 @@
-"""What an imprinting study finds: tidy rows, tables over seeds, the paper's claims."""
+"""Results of an imprinting study: tidy rows, tables over seeds, findings."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from jaxfer.data import Images
 from jaxfer.stats import Summary
 from jaxfer.study import Record
 
-# The rows of the paper's tables, as it calls them, and more.
+# The rows of the paper's tables under their names there, and further rows.
 ROWS = {
     "base_classifier": "base classifier, base classes alone",
     "rand_noft": "Rand-noFT",
@@ -40,7 +40,7 @@ def make_result(
     splits: Mapping[int, ClassSplit],
     published: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The content of result.json, of the networks that are done."""
+    """Return the content of result.json for the networks that are done."""
     lacking = [network.name for network in queue if network.name not in records]
     queue = [network for network in queue if network.name in records]
     rows = tidy_rows(queue, records)
@@ -77,7 +77,7 @@ def make_result(
 def tidy_rows(
     queue: Sequence[Imprinted], records: Mapping[str, Record]
 ) -> list[dict[str, Any]]:
-    """One row per network or measurement, row of the tables, and score."""
+    """Return one row per network or measurement, table row and score."""
     rows = []
     for network in queue:
         for name, scores in records[network.name]["rows"].items():
@@ -97,9 +97,9 @@ def tidy_rows(
 def summaries(
     rows: Sequence[Mapping[str, Any]], split: str, dim: int
 ) -> dict[str, dict[str, Any]]:
-    """Means over seeds with 95% intervals, by n, row and metric.
+    """Return means over seeds with 95% intervals, by n, row and metric.
 
-    Rows of another dimension than the study's are named by it, as `imprinting_d128`.
+    Rows of a dimension other than the study's end with it, such as `imprinting_d128`.
     """
     grouped = defaultdict(list)
     for row in rows:
@@ -114,7 +114,7 @@ def summaries(
 def means(
     rows: Sequence[Mapping[str, Any]], **wanted: Any
 ) -> dict[int, dict[str, Any]]:
-    """Means over seeds with 95% intervals, by n."""
+    """Return means over seeds with 95% intervals, by n."""
     found = select(rows, **wanted)
     return {
         n: stats.summarize([r["value"] for r in select(found, n=n)])._asdict()
@@ -123,10 +123,10 @@ def means(
 
 
 def tables(rows: Sequence[Mapping[str, Any]], dim: int) -> str:
-    """The paper's tables as Markdown: one line per row, one column per n.
+    """Return the paper's tables as Markdown: one line per row, one column per n.
 
-    One table per metric of classifiers of all classes (Tables 1, 2 and 4), and one of
-    those of novel classes alone (Table 3, and the numbers of Figure 6).
+    There is one table per metric for classifiers of all classes (Tables 1, 2 and 4),
+    and one for classifiers of novel classes alone (Table 3 and Figure 6).
     """
     alone = [r for r in rows if r["row"].startswith(ALONE) or _is_metric_row(r["row"])]
     apart = {id(row) for row in alone}
@@ -137,7 +137,7 @@ def tables(rows: Sequence[Mapping[str, Any]], dim: int) -> str:
 
 
 def label(row: str, dim: int | None = None) -> str:
-    """The name of a row in tables and figures."""
+    """Return the name of a row in tables and figures."""
     name = row.removeprefix(ALONE)
     shown = ROWS.get(name, name.replace("_", ", "))
     return shown + (f", {dim} dimensions" if dim else "")

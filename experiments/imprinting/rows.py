@@ -15,14 +15,14 @@ _imprint = jit(heads.imprint)
 
 
 def metric_heads(z: Array, owners: np.ndarray) -> Iterator[tuple[str, Head]]:
-    """Classifiers of novel classes alone: their means, or all their examples.
+    """Yield classifiers of novel classes alone, by class means or by all examples.
 
     Args:
         z: `[novel, n, dim]`, embeddings of the examples.
-        owners: `[novel, n]`, the class of each, from 0; -1 for no example.
+        owners: `[novel, n]`, the class of each example, from 0; -1 for no example.
 
     Yields:
-        The row and its head.
+        The name of the row, and its head.
     """
     flat, own = z.reshape(-1, z.shape[-1]), jnp.asarray(owners.reshape(-1))
     sums = heads.class_sums(heads.normalize(flat), own, num_classes=len(z))
@@ -42,18 +42,18 @@ def heads_with_novel(
     *,
     alone: bool,
 ) -> Iterator[tuple[str, Head]]:
-    """Classifiers of all classes, those of the base ones as they are, or of novel ones.
+    """Yield classifiers of all classes, with base rows unchanged, or of novel ones.
 
     Args:
-        known: trained on base classes.
+        known: head trained on base classes.
         drawn: `[novel, dim]`, random rows for novel classes.
         z: `[novel, n, dim]`, embeddings of the examples.
-        moved: `[novel, n, copies, dim]`, of augmented copies of them.
+        moved: `[novel, n, copies, dim]`, embeddings of augmented copies of them.
         owners: `[novel, n]`, the class of each example; -1 for no example.
         alone: whether the head has novel classes only (Table 3).
 
     Yields:
-        The row and its head.
+        The name of the row, and its head.
     """
     random = with_novel(known, drawn, alone=alone)
     yield "rand_noft", random
@@ -70,12 +70,12 @@ def heads_with_novel(
 
 
 def with_novel(known: Head, rows: Array, *, alone: bool) -> Head:
-    """A trained head with rows for novel classes, or these rows alone.
+    """Return a trained head with rows added for novel classes, or these rows alone.
 
     Args:
-        known: trained on base classes.
-        rows: `[novel, dim]`.
-        alone: whether base classes are left out.
+        known: head trained on base classes.
+        rows: `[novel, dim]`, rows of the novel classes.
+        alone: whether to leave out base classes.
     """
     novel, base = len(rows), known.num_classes
     both = heads.append_rows(known, rows, base + np.arange(novel))
@@ -92,12 +92,12 @@ def with_novel(known: Head, rows: Array, *, alone: bool) -> Head:
 
 
 def imprinted(head: Head, z: Array, owners: np.ndarray) -> Head:
-    """A head with the rows of some classes imprinted, in place of those they had.
+    """Return a head in which the rows of some classes are replaced by imprinted ones.
 
     Args:
-        head: one row per class.
-        z: `[..., dim]`, embeddings.
-        owners: `[...]`, their classes; -1 for no example.
+        head: head with one row per class.
+        z: `[..., dim]`, embeddings of examples.
+        owners: `[...]`, the class of each example; -1 for no example.
     """
     rows = jnp.zeros_like(head.weight)
     sums = ClassSums(rows, rows[:, 0])

@@ -1,4 +1,4 @@
-"""How the networks of an imprinting study train and are measured."""
+"""Training and measurement of the networks of an imprinting study."""
 
 import dataclasses
 import hashlib
@@ -36,12 +36,12 @@ from jaxfer.models import Examples, Model, Pixels, Recipe
 from jaxfer.types import EVAL, Head, Net, Params, State
 
 GALLERY = "gallery.npz"
-# Of a network's parameters, kernels decay; rows of a head are as long as they like.
+# Weight decay applies to the kernels of the network and not to the rows of a head.
 _DECAY = (("net/**/kernel", True), ("**", False))
 
 
 class Trainer:
-    """The images of a study on the devices, and the networks to train on them."""
+    """Keeps the images of a study on the devices, and trains its networks on them."""
 
     def __init__(
         self, config: Config, workdir: Path, train: Images, test: Images
@@ -60,15 +60,15 @@ class Trainer:
         self.embedded = memoised(1)(self._embedded)
 
     def net(self, dim: int) -> Net:
-        """The network with an embedding of some dimensions."""
+        """Return the network with an embedding of `dim` dimensions."""
         return nets.as_net(self.config.net.build(dim=dim), self.image_shape)
 
     def items(self, config: Config) -> list[Imprinted]:
-        """The networks of a config, each after the one it starts from."""
+        """Return the networks of a config, each after the one it starts from."""
         return networks(config)
 
     def member(self, network: Imprinted) -> study.Member:
-        """A network as a member of the study's queue.
+        """Return a network as a member of the study's queue.
 
         Raises:
             ValueError: too few examples.
@@ -89,18 +89,18 @@ class Trainer:
         return study.Member(network.name, spec, needs, work)
 
     def _program(self, network: Imprinted) -> Any:
-        # Networks with an equal value share a compiled program. The queue asks for
-        # each pair of networks, so the answers are kept.
+        # Networks with equal keys share a compiled program. The queue asks for each
+        # pair of networks, so the keys are cached.
         if network.row == MEASURE:
             return network
         examples = train_set(self.split(network.seed), network)
         return network.row, network.dim, network.loss, network.n, len(examples.rows)
 
     def recipe(self, network: Imprinted) -> Recipe:
-        """How a network trains.
+        """Return the training recipe of a network.
 
         Raises:
-            ValueError: fewer examples of base classes than a batch or groups need.
+            ValueError: fewer examples of base classes than a batch or its groups need.
         """
         config, split = self.config, self.split(network.seed)
         base = int((split.train < split.base).sum())
@@ -142,7 +142,7 @@ class Trainer:
         )
 
     def train(self, group: Sequence[Imprinted], folder: Path) -> list[study.Record]:
-        """Train or measure networks that share a program; one record each."""
+        """Train or measure networks that share a program; return one record each."""
         if group[0].row == MEASURE:
             return [self._measured(network, folder) for network in group]
         recipe = self.recipe(group[0])
@@ -151,7 +151,7 @@ class Trainer:
         begun = [*map(self._head, group, examples, sources)]
         every = 0
         if group[0].n:
-            # On novel classes alone there are no epochs to speak of.
+            # Training on novel classes alone counts steps and not epochs.
             steps, per_epoch = models.steps_of(recipe, 1)
             every = max(1, steps // 10) if group[0].novel_only else per_epoch
         trained = models.train_population(
@@ -184,7 +184,7 @@ class Trainer:
     def _head(
         self, network: Imprinted, examples: TrainSet, source: Model | None
     ) -> Head | None:
-        """The classifier that a network starts with."""
+        """Return the initial classifier of a network; None for a loss without one."""
         config, split = self.config, self.split(network.seed)
         if network.loss in PAIRS:
             return None
@@ -211,7 +211,7 @@ class Trainer:
         model, training = keep(self.workdir, network.name, trained)
         scores: dict[str, float] = {}
         row = network.row
-        # Base networks of other losses are measured by their embeddings alone.
+        # Base networks of other losses are measured only by their embeddings.
         if row != "base" or network.loss == "softmax":
             scores, _ = self._tested(network, model)
             row = "base_classifier" if row == "base" else row
@@ -228,7 +228,7 @@ class Trainer:
     def _tested(
         self, network: Imprinted, model: Model
     ) -> tuple[dict[str, float], list[float]]:
-        """The scores of a trained head on the test images of its classes."""
+        """Return scores and recalls of a trained head on test images of its classes."""
         split = self.split(network.seed)
         labels, base = split.test, split.base
         rows = np.arange(len(labels), dtype=np.int32)
@@ -247,7 +247,7 @@ class Trainer:
         return models.load_model(folder, self.net(network.dim))
 
     def _embedded(self, base: Imprinted) -> Embedded:
-        """Test images and novel examples, as a base network embeds them."""
+        """Return a base network's embeddings of test images and novel examples."""
         model, split = self.base(base), self.split(base.seed)
         few = split.few.reshape(-1)
         size, copies = (*split.few.shape, -1), None
@@ -267,10 +267,10 @@ class Trainer:
         )
 
     def _embed(self, model: Model, rows: np.ndarray, key: Any = None) -> Array:
-        """The embeddings of training images, moved at random where a key is given.
+        """Return embeddings of training images, augmented at random if a key is given.
 
-        The images lie on all devices of the study, the test images on one: what comes
-        of both has to meet, so this is bound to none.
+        Training images are on all devices of the study and test images on one device.
+        The result is committed to no device, so that it can be combined with both.
         """
         if key is None:
             z = models.embed(model, self.images.items, rows=rows)
@@ -280,7 +280,7 @@ class Trainer:
         return jnp.asarray(jax.device_get(z))
 
     def _measured(self, network: Imprinted, folder: Path) -> study.Record:
-        """What a base network makes of novel classes without training; a gallery."""
+        """Measure a base network on novel classes without training; save a gallery."""
         config, base = self.config, network.source
         assert base is not None  # noqa: S101
         split = self.split(network.seed)
@@ -296,7 +296,7 @@ class Trainer:
 def embed_moved(
     model: Model, items: Any, rows: np.ndarray, crop: Crop, key: Array
 ) -> Array:
-    """The embeddings of images moved at random, each by a key of its own row."""
+    """Return embeddings of randomly augmented images, each with a key by its row."""
     run = _moved(model.net, crop)
     params, state, pixels = model.params, model.state, model.pixels
     blocks = in_blocks(

@@ -2,8 +2,8 @@
 
     python -m experiments.layer_transfer --config configs/glyphs_layer_transfer.py
 
-trains base networks on halves of the classes, copies the first n layers of each to
-networks for its own half (selffer) and for the other (transfer), frozen and fine-tuned,
-and measures on test images what that costs, paired by target task. The same line goes
-on after any stop, and adds what a finished study lacks.
+This trains base networks on halves of the classes. It copies the first n layers of each
+to networks for its own half (selffer) and for the other half (transfer), frozen or
+fine-tuned, and measures the change in test accuracy, paired by target task. The same
+command resumes a stopped study, and adds missing networks to a finished one.
 """

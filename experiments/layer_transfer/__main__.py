@@ -15,7 +15,7 @@ from jaxfer import config as configs
 def run(
     config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Train what the study lacks, and write its result; see `run_study`."""
+    """Train the missing networks and write the result; see `run_study`."""
 
     def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
         parts = trainer.train_set, trainer.test_set
@@ -25,7 +25,7 @@ def run(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     return configs.main("experiments.layer_transfer", Config, run, argv)
 
 

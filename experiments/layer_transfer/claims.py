@@ -1,16 +1,16 @@
-"""What Yosinski et al. 2014 find, as differences between treatments."""
+"""The findings of Yosinski et al. 2014, as differences between treatments."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from jaxfer.claims import Claim
 
-# Both halves of a split share base networks, so a repetition is a split and a seed.
+# Both halves of a split share base networks: a repetition is one split and one seed.
 OVER, WITHIN = ("split", "seed"), ("half",)
 
 
 def claims(layers: Sequence[int]) -> list[Claim]:
-    """The five findings of the paper, and what the base networks are compared with.
+    """Return the five findings of the paper, and comparisons with the base networks.
 
     Args:
         layers: the values of n, in ascending order.
@@ -39,7 +39,7 @@ def claims(layers: Sequence[int]) -> list[Claim]:
         say(f"1/n{n}", what, at("BnB", n), base, expects="below")
         what = f"BnB+ - BnB at n = {n}: fine-tuning recovers"
         say(f"2/n{n}", what, at("BnB+", n), at("BnB", n))
-        say(f"2/n{n}/base", f"BnB+ - base at n = {n}: all of it", at("BnB+", n), base)
+        say(f"2/n{n}/base", f"BnB+ - base at n = {n}: recovered", at("BnB+", n), base)
     if first < last:
         what = f"AnB at n = {last} - at n = {first}: transfer falls with n"
         say("3/falls", what, at("AnB", last), at("AnB", first), expects="below")
@@ -59,6 +59,6 @@ def claims(layers: Sequence[int]) -> list[Claim]:
         how = {"metric": "minus_base", "match": "unpaired"}
         what = f"AnB - base, dissimilar - similar halves, n = {n}: falls faster"
         say(f"5/falls/n{n}", what, far, at("AnB", n), expects="below", **how)
-        what = f"AnB of dissimilar halves - base above random - base, n = {n}"
+        what = f"(AnB, dissimilar halves - base) - (random - base), n = {n}"
         say(f"5/random/n{n}", what, far, at("random", n, "untrained"), **how)
     return found

@@ -1,4 +1,4 @@
-"""The options of `experiments.layer_transfer`, and what it refuses."""
+"""Options of `experiments.layer_transfer`, and their checks."""
 
 from dataclasses import dataclass, field
 
@@ -11,19 +11,20 @@ from jaxfer.transfer import treatments
 
 @dataclass(frozen=True)
 class Grid:
-    """Halves of the classes, and what is trained for each of them."""
+    """A rule that halves the classes, and the networks trained for each half."""
 
     by: str = "random"
-    """How classes are halved: random, made, animals, family, the path of two class
-    lists up to A.txt and B.txt, or whole for all classes as one task."""
+    """How classes are halved: random, made, animals, family, the common path of two
+    class lists without A.txt and B.txt, or whole for all classes as one task."""
     splits: tuple[int, ...] = which(())
-    """Numbers of random splits; one number, such as 0, for the other rules. Leave empty
-    to skip this grid."""
+    """Numbers of random splits, or one number, such as 0, for the other rules. Leave
+    empty to skip this grid."""
     seeds: tuple[int, ...] = which((0,))
-    """Seeds of the networks."""
+    """Seeds of the networks, one or more."""
     treatments: tuple[str, ...] = which(("base", "BnB", "BnB+", "AnB", "AnB+"))
-    """base, base3, base+, BnB, BnB+, AnB, AnB+, random, and variants such as BnB-keep2
-    and AnB-thaw (see `jaxfer.Treatment`); pixels is logistic regression."""
+    """base, and any of base3, base+, BnB, BnB+, AnB, AnB+, random, variants such as
+    BnB-keep2 and AnB-thaw (see `jaxfer.Treatment`), and pixels for logistic
+    regression."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +40,34 @@ class Config(StudyOptions):
     )
     augment: Crop = field(default_factory=Crop)
     similar: Grid = field(default_factory=lambda: Grid(splits=(0, 1)))
-    """Halves that are alike: Figure 2 of the paper."""
+    """Grid of similar halves (Figure 2 of the paper)."""
     dissimilar: Grid = field(
         default_factory=lambda: Grid("animals", treatments=("base", "AnB"))
     )
-    """Halves that are not alike: Figure 3, left and middle."""
+    """Grid of dissimilar halves (Figure 3, left and middle)."""
     untrained: Grid = field(
         default_factory=lambda: Grid("whole", treatments=("base", "random"))
     )
-    """Layers that no task has trained: Figure 3, right."""
+    """Grid of untrained frozen layers (Figure 3, right)."""
     layers: tuple[int, ...] = which((1, 2, 3, 4, 5, 6, 7))
-    """The values of n."""
+    """Values of n, the number of copied or frozen layers, each at least 1."""
     frozen_dropout: bool = True
-    """Keep dropout on in frozen layers, as in the paper."""
+    """Apply dropout in frozen layers too, as in the paper."""
     outputs: int | None = None
-    """Outputs of the classifier; default: as many as the task has classes. The paper
-    has 1000 for every task."""
+    """Outputs of the classifier, at least the number of classes of a task; default:
+    that number. The paper uses 1000 for every task."""
     epochs: int = 12
+    """Training epochs, at least 1."""
     batch: int = 128
+    """Examples per step, at least 1."""
     accumulate: int = 1
-    """Micro-batches per step: their gradients are averaged, which needs less memory."""
+    """Micro-batches per step, a divisor of batch; a larger number needs less memory."""
     cache: bool = True
-    """Train frozen networks on the activations of their frozen layers, computed once,
-    where that is exact; elsewhere the log says why not."""
+    """Train networks with frozen layers on cached activations of these layers where
+    that is exact; otherwise the log states the reason."""
 
     def grids(self) -> dict[str, Grid]:
-        """The grids that have networks, by the name of their results."""
+        """Return the grids that have networks, by the name used in results."""
         named = {
             "similar": self.similar,
             "dissimilar": self.dissimilar,
@@ -74,16 +77,16 @@ class Config(StudyOptions):
 
 
 def check(config: Config) -> None:
-    """Refuse numbers and names that make no study.
+    """Check the options of a study.
 
     Raises:
-        ValueError: an option with its value and what is allowed.
+        ValueError: an invalid option; the message states what is allowed.
     """
     check_study(config, ["outputs"])
     if config.augment.side is not None:
         raise ValueError(
-            f"expected no augment.side, got {config.augment.side}: networks of layer "
-            "transfer see whole images"
+            f"expected no augment.side, got {config.augment.side}: layer transfer "
+            "uses whole images"
         )
     if not config.grids():
         raise ValueError("expected splits in at least one grid, such as 0, got none")
@@ -98,7 +101,8 @@ def check(config: Config) -> None:
 def _check_grid(name: str, grid: Grid, layers: tuple[int, ...]) -> None:
     if "base" not in grid.treatments:
         raise ValueError(
-            f"expected 'base' among {name}.treatments: every other is compared with it"
+            f"expected 'base' among {name}.treatments, got {list(grid.treatments)}: "
+            "all others are compared with it"
         )
     if grid.by != "random" and len(grid.splits) > 1:
         raise ValueError(

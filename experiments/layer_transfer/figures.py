@@ -1,4 +1,4 @@
-"""Figures 2 and 3, Table 1 and the first filters of Yosinski et al. 2014, of a study.
+"""Draw Figures 2 and 3, Table 1 and the first filters of Yosinski et al. 2014.
 
 Needs matplotlib, the `plot` extra.
 """
@@ -30,7 +30,7 @@ TREATMENT_STYLES = {
 
 
 def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
-    """Every figure that a study has the networks for, and its table."""
+    """Draw every figure that the networks of a study allow, and write the table."""
     folder, rows = workdir / "figures", result["rows"]
     folder.mkdir(exist_ok=True)
     grids = {row["grid"] for row in rows}
@@ -48,7 +48,7 @@ def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
 
 
 def treatments(folder: Path, rows: TidyRows) -> Path:
-    """Figure 2: every network above; below, means minus the base with intervals."""
+    """Draw Figure 2: every network above, means minus base with intervals below."""
     figure = Figure(figsize=(8, 7), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     shown = select(rows, metric="accuracy")
@@ -71,7 +71,7 @@ def treatments(folder: Path, rows: TidyRows) -> Path:
     above.set(ylabel="test accuracy (%)", title="every network, by treatment")
     below.set(
         xlabel="n, the layer at which the network is cut (0: the whole network)",
-        ylabel="minus its own base network (points)",
+        ylabel="minus its own base network (percentage points)",
         title="means over splits and seeds with 95% intervals",
     )
     ticks(below, sorted({row["n"] for row in shown}))
@@ -81,7 +81,7 @@ def treatments(folder: Path, rows: TidyRows) -> Path:
 
 
 def distance(folder: Path, rows: TidyRows) -> Path:
-    """Figure 3: dissimilar halves, untrained layers, and all beside similar halves."""
+    """Draw Figure 3: dissimilar halves, untrained layers, both with similar halves."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     _by_half(left, select(rows, grid="dissimilar"), "AnB")
@@ -98,7 +98,7 @@ def distance(folder: Path, rows: TidyRows) -> Path:
         if own:
             band(right, _by_n(own), label, color=colour, marker="o")
     right.axhline(0, color="black", lw=0.8)
-    right.set(title="minus the base network", xlabel="n", ylabel="points")
+    right.set(title="minus the base network", xlabel="n", ylabel="percentage points")
     right.legend(fontsize=8)
     return save(figure, folder, "distance.png")
 
@@ -119,9 +119,9 @@ def _by_half(axes: Any, rows: TidyRows, kind: str) -> None:
 
 
 def boosts(rows: TidyRows) -> str:
-    """Table 1: what fine-tuned transfer adds, averaged over spans of n, as Markdown.
+    """Return Table 1 as Markdown: the gain by fine-tuned transfer over spans of n.
 
-    Paired by target, with the 95% interval over splits and seeds.
+    Differences are paired by target, with 95% intervals over splits and seeds.
     """
     shown = select(rows, metric="accuracy")
     layers = sorted({row["n"] for row in select(shown, treatment="AnB+")})
@@ -134,7 +134,7 @@ def boosts(rows: TidyRows) -> str:
         "| n | " + " | ".join(f"AnB+ - {name}" for name in against) + " |",
         "| --- |" + " --- |" * len(against),
     ]
-    # The spans of the paper: all n, from 3 and from 5.
+    # The spans of the paper: all n, n from 3, and n from 5.
     for lowest in sorted({layers[0], *(n for n in (3, 5) if n in layers)}):
         span = tuple(n for n in layers if n >= lowest)
         over = repetitions(select(shown, treatment="AnB+", n=span))
@@ -150,7 +150,7 @@ def boosts(rows: TidyRows) -> str:
 
 
 def filters(folder: Path, kernels: Mapping[str, np.ndarray]) -> Path:
-    """The filters of the first layer, scaled to their common range."""
+    """Draw the filters of the first layer, scaled to their common range."""
     figure = Figure(figsize=(4 * len(kernels), 4.2), layout="constrained")
     axes = np.ravel(figure.subplots(1, len(kernels), squeeze=False))
     for ax, (name, kernel) in zip(axes, kernels.items(), strict=True):
@@ -160,9 +160,9 @@ def filters(folder: Path, kernels: Mapping[str, np.ndarray]) -> Path:
 
 
 def _mosaic(kernel: np.ndarray) -> np.ndarray:
-    """Filters `[h, w, channels, count]` side by side, a white line between."""
+    """Tile filters `[h, w, channels, count]` with white lines between them."""
     h, w, channels, count = kernel.shape
-    # More channels than colours are shown by their mean.
+    # Filters with other than 1 or 3 channels are shown by their mean over channels.
     shown = kernel if channels in (1, 3) else kernel.mean(axis=2, keepdims=True)
     low, high = shown.min((0, 1, 2)), shown.max((0, 1, 2))
     shown = (shown - low) / np.maximum(high - low, 1e-12)
@@ -176,7 +176,7 @@ def _mosaic(kernel: np.ndarray) -> np.ndarray:
 
 
 def _first_kernels(workdir: Path, result: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The first kernels of a base network of each half, and of an untrained one."""
+    """Return the first kernels of a base network per half, and of an untrained one."""
     rows, found = result["rows"], {}
     options = {
         name.removeprefix("net."): value
@@ -205,7 +205,7 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _by_n(rows: TidyRows) -> dict[int, dict[str, Any]]:
-    """Means with intervals over splits and seeds, by n."""
+    """Return means with intervals over splits and seeds, by n."""
     return {
         n: stats.summarize([*repetitions(select(rows, n=n)).values()])._asdict()
         for n in sorted({row["n"] for row in rows})

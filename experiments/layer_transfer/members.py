@@ -1,7 +1,7 @@
 """The networks of a layer-transfer study: one treatment at one n for one target task.
 
-Everything that a network draws depends on its name alone, so it comes out the same in
-any study, in any order and after any stop.
+All random numbers of a network depend on its name alone, so it is the same in any
+study, in any order and after any interruption.
 """
 
 import itertools
@@ -35,9 +35,9 @@ class Transfer(NamedTuple):
     """One network of a study.
 
     Attributes:
-        target: its task.
-        other: the other half of the same split, where there is one.
-        treatment: how it starts and what trains; None for logistic regression.
+        target: the target task.
+        other: the other half of the same split; None if there is none.
+        treatment: how it starts and which layers train; None for logistic regression.
     """
 
     target: Target
@@ -51,7 +51,7 @@ class Transfer(NamedTuple):
 
     @property
     def n(self) -> int:
-        """Layers copied or frozen; 0 where the treatment has no n."""
+        """The number of layers copied or frozen; 0 if the treatment has no n."""
         return self.treatment.n if self.treatment else 0
 
     @property
@@ -62,7 +62,7 @@ class Transfer(NamedTuple):
 
     @property
     def source(self) -> str | None:
-        """The name of the base network that it copies from."""
+        """The name of the base network that it copies from; None if there is none."""
         if self.treatment is None or self.treatment.source == "none":
             return None
         task = self.target if self.treatment.source == "self" else self.other
@@ -72,17 +72,17 @@ class Transfer(NamedTuple):
 def transfers(
     config: Config, class_names: Sequence[str], num_layers: int
 ) -> list[Transfer]:
-    """All networks of a study, each after the one it copies from.
+    """Return all networks of a study, each after the one it copies from.
 
     Args:
-        config: the study.
-        class_names: of the data set.
-        num_layers: of the net. Treatments that copy more layers than there are at some
-            n are left out there.
+        config: the config of the study.
+        class_names: names of the classes of the data set.
+        num_layers: number of layers of the net. A treatment is left out at each n where
+            it would copy more layers.
 
     Raises:
         ValueError: a rule that does not halve the classes, or an n or a treatment that
-            no layer of the net fits.
+            needs more layers than the net has.
     """
     if most := [n for n in config.layers if n > num_layers]:
         raise ValueError(
@@ -98,8 +98,8 @@ def transfers(
         ]
         if lost := sorted(set(kinds) - {t.name for t in fits}):
             raise ValueError(
-                f"{grid_name}.treatments: {lost} copy more than the {num_layers} "
-                f"layers of the net at every n of {list(config.layers)}"
+                f"expected {grid_name}.treatments to copy at most the {num_layers} "
+                f"layers of the net at some n of {list(config.layers)}, got {lost}"
             )
         asked: list[Treatment | None] = [*fits]
         asked += [None] * (PIXELS in grid.treatments)
@@ -119,5 +119,5 @@ def transfers(
                 for target, other in zip(targets, others, strict=True)
                 for treatment in asked
             ]
-    # Base networks first and what they are compared with, then all treatments of an n.
+    # Base networks come first, then treatments without n, then the others by n.
     return sorted(found, key=lambda m: (m.kind != "base", m.n))

@@ -1,4 +1,4 @@
-"""What a layer-transfer study finds: tidy rows, means with intervals, findings."""
+"""Results of a layer-transfer study: tidy rows, means with intervals, findings."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ def make_result(
     test: Images,
     published: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The content of result.json, of the networks that are done.
+    """Return the content of result.json for the networks that are done.
 
-    A network counts once there is the base network that it is compared with.
+    A network is included once the base network that it is compared with is done too.
     """
     lacking = [m.name for m in queue if m.name not in records]
     queue = [m for m in queue if not {m.name, f"{m.target.name}-base"} & {*lacking}]
@@ -55,11 +55,11 @@ def make_result(
 def tidy_rows(
     queue: Sequence[Transfer], records: Mapping[str, Record]
 ) -> list[dict[str, Any]]:
-    """One row per network and score, and what follows from several networks.
+    """Return one row per network and score, and rows computed from several networks.
 
-    Beside accuracies there is, for each network, its difference from the base network
-    of the same task ("minus_base"); and at each n the two losses of frozen transfer,
-    rows of the treatments "co_adaptation" (base - BnB) and "specificity" (BnB - AnB).
+    For each network, "minus_base" is its accuracy minus that of the base network of the
+    same task. At each n, rows of the treatments "co_adaptation" (base - BnB) and
+    "specificity" (BnB - AnB) hold the two losses of frozen transfer.
     """
     rows = []
     for m in queue:
@@ -98,7 +98,7 @@ def tidy_rows(
 
 
 def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Means over splits and seeds with 95% intervals, by grid, n and treatment.
+    """Return means over splits and seeds with 95% intervals, by grid, n, treatment.
 
     The two halves of a split share base networks, so they are averaged first.
     """
@@ -137,7 +137,7 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def repetitions(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, float]:
-    """The mean of each repetition, a split and a seed, over its halves."""
+    """Return the mean over halves of each repetition, one split with one seed."""
     grouped = defaultdict(list)
     for row in rows:
         grouped[tuple(row[name] for name in OVER)].append(row["value"])

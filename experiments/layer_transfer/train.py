@@ -1,4 +1,4 @@
-"""How the networks of a layer-transfer study train and are tested."""
+"""Training and test of the networks of a layer-transfer study."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from jaxfer.types import Net
 
 
 class Trainer:
-    """The images of a study on the devices, and the networks to train on them."""
+    """Keeps the images of a study on the devices, and trains its networks on them."""
 
     def __init__(
         self, config: Config, workdir: Path, train: Images, test: Images
@@ -44,11 +44,11 @@ class Trainer:
         self.source = cache(self._source)
 
     def items(self, config: Config) -> list[Transfer]:
-        """The networks of a config, each after the one it copies from."""
+        """Return the networks of a config, each after the one it copies from."""
         return transfers(config, self.train_set.class_names, len(self.net.layers))
 
     def member(self, transfer: Transfer) -> study.Member:
-        """A network as a member of the study's queue.
+        """Return a network as a member of the study's queue.
 
         Raises:
             ValueError: too few examples, or too few outputs for the task.
@@ -76,16 +76,16 @@ class Trainer:
         return study.Member(transfer.name, spec, needs, work)
 
     def program(self, transfer: Transfer) -> Any:
-        """Networks with an equal value share a compiled program."""
+        """Return a key; networks with equal keys share a compiled program."""
         n = len(self.rows(transfer.target)[0])
         return transfer.kind, transfer.n, n, self.outputs(transfer.target)
 
     def outputs(self, target: Target) -> int:
-        """Outputs of the classifier of a task."""
+        """Return the number of outputs of the classifier of a task."""
         return self.config.outputs or len(target.classes)
 
     def recipe(self, transfer: Transfer) -> Recipe:
-        """How a network trains."""
+        """Return the training recipe of a network."""
         config = self.config
         length = transfer.treatment.length if transfer.treatment else 1
         return Recipe(
@@ -98,7 +98,7 @@ class Trainer:
         )
 
     def train(self, transfers: Sequence[Transfer], folder: Path) -> list[study.Record]:
-        """Train networks that share a program, save them, and say what they came to."""
+        """Train and save networks that share a program, and return their records."""
         config, first = self.config, transfers[0]
         net = self.net if first.treatment else self.pixels
         recipe = self.recipe(first)
@@ -136,7 +136,7 @@ class Trainer:
         ]
 
     def _start(self, transfer: Transfer, net: Net) -> tuple[Model, tuple[str, ...]]:
-        """The model that a network starts from, and the paths that were copied."""
+        """Return the initial model of a network, and the paths that were copied."""
         key, target = key_of(transfer.name), transfer.target
         source = self.source(transfer.source) if transfer.source else None
         pixels = source.pixels if source else self.moments(target)
@@ -185,7 +185,7 @@ class Trainer:
 
 
 def class_rows(images: Images, target: Target) -> tuple[np.ndarray, np.ndarray]:
-    """Which images are of a target's classes, and their labels within the task."""
+    """Return the indices of images of a target's classes, and their task labels."""
     new = np.full(images.num_classes, -1, np.int32)
     chosen = set(target.classes)
     numbers = [i for i, name in enumerate(images.class_names) if name in chosen]
@@ -196,7 +196,7 @@ def class_rows(images: Images, target: Target) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _share(net: Net, treatment: Treatment | None) -> float:
-    """Roughly what a step of a treatment costs, as a share of a whole step."""
+    """Estimate the cost of a step of a treatment, as a share of a full step."""
     if treatment is None or not treatment.frozen or treatment.gradual_unfreezing:
         return 1.0
     return 1 - 0.9 * treatment.n / max(len(net.layers), 1)

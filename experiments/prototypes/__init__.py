@@ -2,7 +2,7 @@
 
     python -m experiments.prototypes --config configs/quickstart.py --workdir DIR
 
-trains an embedding on episodes of the training classes, embeds the test classes once,
-and classifies numbered episodes of them for every way and shot, beside a nearest
-neighbour on raw pixels on the same episodes. The same line resumes.
+This trains an embedding on episodes of the training classes and embeds the test classes
+once. It then classifies test episodes for every way and shot, and compares with nearest
+neighbours on raw pixels on the same episodes. The same command resumes a stopped run.
 """

@@ -22,7 +22,7 @@ from jaxfer.data.feed import place_episodes
 def run(
     config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Train, test, and write the result, the model and figures.
+    """Train, test, and write the result, the model and the figures.
 
     Raises:
         KeyboardInterrupt: stopped on request, after saving.
@@ -32,7 +32,7 @@ def run(
     if (earlier := workdirs.earlier_result(workdir, config)) is not None:
         return earlier
     check(config)
-    # By default all the devices that the episodes of a step can be dealt out to.
+    # By default, as many devices as divide the episodes of a step evenly.
     share = math.gcd(config.episodes_per_step, jax.device_count())
     mesh = sharding.make_mesh(share if config.devices is None else config.devices)
     loaded = train.load_splits(config)
@@ -85,13 +85,13 @@ def _run(
         classify = train.method(config).logits
         names = test.class_names
         module.draw(config, workdir, names, images, embedded, classify)
-    # Last: a run is finished once this is written.
+    # Written last: a run counts as finished once this file exists.
     runlog.write_json(workdir / "result.json", result)
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     return configs.main("experiments.prototypes", Config, run, argv)
 
 

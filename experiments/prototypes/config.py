@@ -1,4 +1,4 @@
-"""The options of `experiments.prototypes`, and what it refuses."""
+"""Options of `experiments.prototypes`, and their checks."""
 
 from dataclasses import dataclass, field
 
@@ -12,24 +12,26 @@ from jaxfer.optim import Optim, check_optim
 
 @dataclass(frozen=True)
 class Data:
-    """Which classes train, which say when to stop, and which test."""
+    """The data set, and its parts for training, validation and test."""
 
     name: str = "omniglot"
-    """Data set whose parts have different classes: folder, glyphs, omniglot."""
+    """Data set whose parts have different classes: folder, glyphs or omniglot."""
     train: str = "trainval"
     """Part to train on: train, or trainval for train and val together."""
     val: str | None = None
-    """Part to validate on: validation stops training, and the best state is tested."""
+    """Part to validate on, such as val; default: none. Validation decides when training
+    stops, and the state with the lowest loss is tested."""
     retrain: str | None = None
-    """Part for a fresh run after that, as long as the best one and the patience, which
-    is tested in its place: what the released code of Snell et al. 2017 does."""
+    """Part for a second training from scratch, such as trainval; default: none. It
+    lasts as long as the best state took plus the patience, and its model is tested, as
+    in the released code of Snell et al. 2017."""
     test: str = "test"
-    """Part to test on."""
+    """Part to test on, such as test or val."""
     side: int | None = None
-    """Pixels per side to shrink images to, or to resize photographs to; default:
-    unchanged; 256 for photographs."""
+    """Image side in pixels: images are shrunk and photographs are resized to it;
+    default: unchanged, and 256 for photographs."""
     dir: str | None = how(None)
-    """Data directory; default: $JAXFER_DATA, else the TFDS default."""
+    """Path of the data directory; default: $JAXFER_DATA, or else that of TFDS."""
 
 
 @dataclass(frozen=True)
@@ -37,43 +39,47 @@ class Task:
     """The shape of a training episode."""
 
     way: int = 60
-    """Classes."""
+    """Classes per episode, at least 2."""
     shot: int = 1
-    """Support examples per class."""
+    """Support examples per class, at least 1."""
     query: int = 5
-    """Queries per class."""
+    """Queries per class, at least 1."""
     cyclic: bool = False
-    """Shift the support and queries of a class in a circle, so that every example is
-    support in turn: shot + query episodes for one embedding. The paper has one."""
+    """Rotate support and queries, so that every example of a class is support in turn.
+    This gives shot + query episodes per embedding; the paper uses one."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Test episodes: every way with every shot."""
+    """Test episodes, for every combination of way and shot."""
 
     ways: tuple[int, ...] = (5, 20)
+    """Classes per episode: one or more numbers, each at least 2."""
     shots: tuple[int, ...] = (1, 5)
+    """Support examples per class: one or more numbers, each at least 1."""
     query: int = 15
-    """Queries per class."""
+    """Queries per class, at least 1."""
     episodes: int = 1000
-    """Episodes of each way and shot."""
+    """Episodes per combination of way and shot, at least 1."""
     transductive: bool = False
     """Also test with the BatchNorm statistics of each test episode, queries included.
-    Predictions then depend on the other queries, and the method is named so."""
+    Results are named prototypes_transductive, since they depend on other queries."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Validation episodes: shots as in training, new episodes each time."""
+    """Validation episodes: shots as in training, new episodes at each validation."""
 
     every: int = 100
-    """Training episodes between validations."""
+    """Training episodes between validations, at least 1."""
     episodes: int = 100
-    """Episodes of a validation."""
+    """Episodes per validation, at least 1."""
     way: int = 5
+    """Classes per episode, at least 2."""
     query: int = 15
+    """Queries per class, at least 1."""
     patience: int = 200
-    """Validations without improvement before training stops."""
+    """Validations without improvement before training stops, at least 1."""
 
 
 @dataclass(frozen=True)
@@ -90,30 +96,30 @@ class Config:
             "adam", 1e-3, schedule="staircase", decay=0.5, decay_every=2000
         )
     )
-    """A unit of its schedule is an episode."""
+    """Optimizer; its schedule counts episodes."""
     augment: Affine = field(default_factory=Affine)
-    """Random affine maps of training images, one per image; the paper has none."""
+    """Random affine maps of training images, one per image; the paper uses none."""
     distance: heads.Distance = "sqeuclidean"
-    """sqeuclidean or cosine."""
+    """Distance of an embedding from a prototype: sqeuclidean or cosine."""
     episodes: int = 2000
-    """Training episodes; with validation, at most."""
+    """Training episodes, at least 1; with validation, the maximum."""
     episodes_per_step: int = 1
-    """Episodes whose gradients are averaged in one update; the paper has 1."""
+    """Episodes per update, whose gradients are averaged; the paper uses 1."""
     seed: int = 0
-    """Seed of the first weights and of the episodes, in training and test."""
+    """Seed of the initial weights and of all episodes, in [0, 2^32)."""
     devices: int | None = how(None)
-    """Devices to spread the episodes of a step over; default: as many as divide them
-    evenly."""
+    """Number of devices that share the episodes of a step, a divisor of
+    episodes_per_step; default: as many as divide it evenly."""
     run: Options = how(Options(save_every=500, log_every=50))
     figures: bool = how(True)
-    """Draw figures, if matplotlib is installed."""
+    """Draw figures if matplotlib is installed."""
 
 
 def check(config: Config) -> None:
-    """Refuse numbers that make no run.
+    """Check the options of a run.
 
     Raises:
-        ValueError: an option with its value and what is allowed.
+        ValueError: an invalid option; the message states what is allowed.
     """
     values, val = to_json(config), config.val
     positive = ("episodes", "episodes_per_step", "test.episodes", "devices")
@@ -152,11 +158,11 @@ def check(config: Config) -> None:
         )
     if config.data.val and config.optim.schedule == "cosine":
         raise ValueError(
-            "expected no data.val with optim.schedule = 'cosine', which ends at a "
-            f"known step, got {config.data.val!r}"
+            "expected no data.val with optim.schedule = 'cosine', which needs a fixed "
+            f"number of steps, got {config.data.val!r}"
         )
     if config.data.retrain and not config.data.val:
         raise ValueError(
             f"expected data.val with data.retrain = {config.data.retrain!r}, got none: "
-            "validation says how long to train again"
+            "validation determines how long the second training lasts"
         )

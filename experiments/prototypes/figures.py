@@ -23,15 +23,15 @@ def draw(
     embedded: Resident,
     classify: Callable[[Params, Episode], Array],
 ) -> None:
-    """The learning curve, one test episode, and the embeddings of its classes.
+    """Draw the learning curve, one test episode, and the embeddings of its classes.
 
     Args:
-        config: of the run.
-        workdir: its folder.
-        names: of the test classes.
-        images: of the test classes.
-        embedded: their embeddings.
-        classify: the logits of an embedded episode.
+        config: the config of the run.
+        workdir: the folder of the run.
+        names: names of the test classes.
+        images: images of the test classes.
+        embedded: embeddings of these images.
+        classify: returns the logits of an embedded episode.
     """
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def draw(
 
 
 def learning_curve(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
-    """Loss and accuracy of every phase against steps, of the lines of metrics.jsonl."""
+    """Plot loss and accuracy of every phase against steps, from metrics.jsonl."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     for axes, name, scale in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
@@ -71,13 +71,13 @@ def learning_curve(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
 def episode(
     path: Path, images: Episode, predicted: np.ndarray, names: Sequence[str]
 ) -> None:
-    """An episode as drawn: support on the left, queries framed by their prediction.
+    """Show an episode: support on the left, queries framed by predicted class.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         images: support and query as floats from 0 to 1.
-        predicted: `[way, n_query]`, the row each query was given to.
-        names: one a row.
+        predicted: `[way, n_query]`, the predicted class of each query.
+        names: names of the classes, one per row.
     """
     support, query = np.asarray(images.support), np.asarray(images.query)
     way, shot = support.shape[:2]
@@ -110,12 +110,12 @@ def episode(
 
 
 def embeddings(path: Path, embedded: Episode, names: Sequence[str]) -> None:
-    """An episode's embeddings and prototypes on their two principal axes.
+    """Plot the embeddings and prototypes of an episode on two principal axes.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         embedded: support and query embeddings.
-        names: one a class.
+        names: names of the classes.
     """
     support, query = (
         np.asarray(z, np.float32) for z in (embedded.support, embedded.query)

@@ -8,18 +8,18 @@ from jaxfer.optim import Optim
 
 
 def snell2017(learning_rate: float, halve_every: int) -> Optim:
-    """Adam with a rate that is halved every so many episodes."""
+    """Return Adam with a rate that is halved every `halve_every` episodes."""
     return Optim("adam", learning_rate, "staircase", decay=0.5, decay_every=halve_every)
 
 
 def published_accuracies(
     source: str, cells: Mapping[tuple[int, int], tuple[float, float]]
 ) -> list[dict[str, Any]]:
-    """Published test accuracies, for a config file to set beside its result.
+    """Return published test accuracies, which a result is compared with.
 
     Args:
         source: the paper and its table.
-        cells: accuracy in percent and tolerance below it, by (way, shot).
+        cells: accuracy in percent and tolerance below it, keyed by (way, shot).
     """
     return [
         {
@@ -35,20 +35,21 @@ def published_accuracies(
 def omniglot_snell2017(
     *, way: int, shot: int, query: int, test_shots: tuple[int, ...] = (1, 5)
 ) -> Config:
-    """Omniglot by the protocol of Snell et al. 2017, as their released code has it.
+    """Return the Omniglot protocol of Snell et al. 2017, as in their released code.
 
-    One episode per update; Adam at 1e-3, halved every 2000 episodes; after every 100
-    episodes 100 of 5-way validation, new ones each time, on five alphabets; training
-    stops after more than 200 of those in a row without a lower loss; then a fresh run
-    on train + val for as many episodes as the best took, counted from 0, and 20,000
-    more. Its last weights are tested on 1000 episodes. Convolutions have no bias, which
-    BatchNorm would subtract again (see `Conv4`).
+    Each update uses one episode. Adam starts at 1e-3 and is halved every 2000 episodes.
+    Every 100 episodes, 100 new 5-way validation episodes are measured on five
+    alphabets. Training stops after more than 200 validations in a row without a lower
+    loss. A second training then starts from scratch on train + val, for as many
+    episodes as the best state took, counted from 0, plus 20,000. Its last weights are
+    tested on 1000 episodes. Convolutions have no bias, since BatchNorm would subtract
+    it (see `Conv4`).
 
     Args:
-        way: classes of a training episode.
+        way: classes per training episode.
         shot: support examples per class.
         query: queries per class.
-        test_shots: of the test episodes.
+        test_shots: shots of the test episodes.
     """
     return Config(
         data=Data("omniglot", "train", val="val", retrain="trainval", test="test"),
@@ -63,14 +64,14 @@ def omniglot_snell2017(
 def omniglot_published(
     table: int, accuracies: Mapping[tuple[int, int], float]
 ) -> list[dict[str, Any]]:
-    """Accuracies of Snell et al. 2017 on Omniglot, with the tolerance below them.
+    """Return accuracies of Snell et al. 2017 on Omniglot, with tolerances below them.
 
-    The tolerance is how far re-implementations fall short of Table 1; Table 4 borrows
-    it.
+    The tolerance is how far re-implementations fall short of Table 1. It is used for
+    Table 4 too.
 
     Args:
-        table: 1 or 4.
-        accuracies: in percent, by (way, shot).
+        table: number of the table, 1 or 4.
+        accuracies: accuracies in percent, keyed by (way, shot).
     """
     tolerance = {(5, 1): 0.6, (5, 5): 0.35, (20, 1): 1.1, (20, 5): 0.4}
     return published_accuracies(

@@ -1,4 +1,4 @@
-"""How prototypical networks train and are tested."""
+"""Training and test of prototypical networks."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -21,18 +21,18 @@ from jaxfer.models import EpisodeShape, Method, Model, Recipe, Trained
 from jaxfer.stopping import Best
 from jaxfer.types import Episode, Mode
 
-# The method whose BatchNorm statistics are those of the test episode.
+# The method that uses the BatchNorm statistics of each test episode.
 TRANSDUCTIVE = "prototypes_transductive"
 
 
 class Run(NamedTuple):
-    """What training ends with.
+    """The outcome of training.
 
     Attributes:
         model: the trained embedding.
         phases: steps of each phase.
-        trained: of the last phase, for rate and time.
-        compilations: of all phases.
+        trained: the last phase, for its rate and time.
+        compilations: number of compilations in all phases.
     """
 
     model: Model
@@ -42,13 +42,13 @@ class Run(NamedTuple):
 
 
 def load_splits(config: Config) -> dict[str, Images]:
-    """Load the parts by split, and refuse what the config cannot have of them.
+    """Load the parts of a data set, and check that they can give the episodes.
 
     Raises:
-        ValueError: data that are not there, or that cannot give such episodes.
+        ValueError: missing data, or too few classes or images for the episodes.
     """
     data, task, val, test = config.data, config.task, config.val, config.test
-    # Pairs, since one split may serve twice.
+    # A list of pairs, since one split may be used twice.
     asked = [
         (data.train, EpisodeShape(task.way, task.shot, task.query)),
         (data.val, EpisodeShape(val.way, task.shot, val.query)),
@@ -72,7 +72,7 @@ def load_splits(config: Config) -> dict[str, Images]:
 def train(
     config: Config, workdir: Path, mesh: Any, loaded: Mapping[str, Images]
 ) -> Run:
-    """Train from the newest checkpoint, or from the start; then retrain if asked."""
+    """Train from the newest checkpoint or from the start, then retrain if requested."""
     data, task, per_step = config.data, config.task, config.episodes_per_step
     images = loaded[data.train]
     net = nets.as_net(config.net.build(), images.images.shape[1:])
@@ -109,7 +109,7 @@ def train(
         phases = {"train": {"steps": first.steps, "best_step": first.best_step}}
         last = first
         if best is not None and data.retrain is not None:
-            # As the released code: the best validation, counted from 0, plus patience.
+            # As in the released code: the best validation, from 0, plus the patience.
             best_number = first.best_step // best.every - 1
             last = one(
                 loaded[data.retrain],
@@ -122,17 +122,17 @@ def train(
 
 
 def method(config: Config) -> Method:
-    """The classifier of episodes."""
+    """Return the classifier of episodes."""
     return models.prototypes(config.distance)
 
 
 def make_validate(
     config: Config, images: Images
 ) -> Callable[[Model], dict[str, float]]:
-    """What gives the validation loss and accuracy of a model.
+    """Return a function that computes the validation loss and accuracy of a model.
 
-    The classes are embedded once, on running statistics, and new episodes are drawn of
-    the embeddings each time.
+    Each call embeds the classes once, with running statistics, and samples new episodes
+    of the embeddings.
     """
     val = config.val
     shape = EpisodeShape(val.way, config.task.shot, val.query)
@@ -157,7 +157,7 @@ def make_validate(
 def evaluate(
     config: Config, model: Model, embedded: Resident, images: Resident | Images
 ) -> dict[str, np.ndarray]:
-    """Per-episode accuracies in percent, for every way, shot and method."""
+    """Return per-episode accuracies in percent, for every way, shot and method."""
     split, test, accuracies = config.data.test, config.test, {}
     classify = method(config)
 
@@ -198,9 +198,9 @@ def _on_images(
     shape: EpisodeShape,
     logits: Callable[[Episode], Array],
 ) -> dict[str, np.ndarray]:
-    """What a classifier of images, not of embeddings, makes of the test episodes."""
+    """Measure a classifier of images, not of embeddings, on the test episodes."""
     seed, split, sizes = config.seed, config.data.test, shape.sizes()
-    # Few at once: whole episodes of pixels or activations take memory.
+    # A small block: whole episodes of pixels or activations take much memory.
     block = 10
     feed = episode_feed(
         images, seed, split, **sizes, per_step=block, workers=config.run.workers
@@ -217,7 +217,7 @@ def _on_images(
 
 
 def pixel_logits(episode: Episode) -> Array:
-    """Logits of the nearest support image, pixel by pixel: the plainest baseline."""
+    """Return logits by the nearest support image in pixels, the simplest baseline."""
     way, shot = episode.support.shape[:2]
     flat = jnp.asarray(episode.support).reshape(way * shot, -1)
     owner = jnp.repeat(jnp.arange(way, dtype=jnp.int32), shot)

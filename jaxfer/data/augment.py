@@ -1,4 +1,4 @@
-"""Augmentation inside the compiled step: each image moved a little, by its own key."""
+"""Random augmentation inside the compiled step, with one key per image."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from jaxfer.types import AnyArray
 
 @dataclass(frozen=True)
 class Affine:
-    """How far a random affine map goes, at most and to either side.
+    """Limits of a random affine map: parameters are uniform in [-limit, limit].
 
     Attributes:
-        rotate: degrees.
-        scale: of the logarithm of the size, in height and width apart: 0.1 for about a
-            tenth smaller or larger.
-        shear: columns moved a row.
-        shift: pixels, in height and width apart.
+        rotate: angle in degrees.
+        scale: natural logarithm of the scale factor, sampled separately for height and
+            width; 0.1 is about a tenth smaller or larger.
+        shear: vertical offset in pixels per column.
+        shift: offset in pixels, sampled separately for height and width.
     """
 
     rotate: float = 0.0
@@ -30,19 +30,21 @@ class Affine:
     shift: float = 0.0
 
     def __bool__(self) -> bool:
-        """Whether it moves anything."""
+        """Whether any limit is nonzero."""
         return any((self.rotate, self.scale, self.shear, self.shift))
 
 
 @dataclass(frozen=True)
 class Crop:
-    """How images are shifted, cut and mirrored at random.
+    """How images are shifted, cropped and mirrored at random.
 
     Attributes:
-        shift: whole pixels, at most and to either side, in height and width apart.
-        mirror: whether every other one, on average, is flipped from left to right.
-        side: pixels a side of the window that is cut out of an image, anywhere in it or
-            from its middle (see `centre_crop`); the whole image, unless given.
+        shift: largest shift in pixels, in either direction; whole shifts are sampled
+            separately for height and width.
+        mirror: whether to flip each image from left to right with probability 1/2.
+        side: side in pixels of the square window cropped from each image, at a random
+            position (`random_crop`) or at the centre (`centre_crop`); default: the
+            whole image.
     """
 
     shift: int = 0
@@ -50,21 +52,21 @@ class Crop:
     side: int | None = None
 
     def __bool__(self) -> bool:
-        """Whether it changes anything."""
+        """Whether any option changes the images."""
         return bool(self.shift or self.mirror or self.side)
 
     def window(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what is cut out of an image.
+        """Height and width of the window cropped from an image.
 
         Raises:
-            ValueError: a window larger than the image.
+            ValueError: the window is larger than the image.
         """
         if self.side is None:
             return height, width
         if not 0 < self.side <= min(height, width):
             raise ValueError(
-                f"found a window of {self.side} pixels a side and images of "
-                f"{height}x{width}, needed one that fits into them"
+                f"expected a crop side from 1 to {min(height, width)} for images of "
+                f"{height}x{width}, got {self.side}"
             )
         return self.side, self.side
 
@@ -74,15 +76,15 @@ def random_crop(
     images: Float[Array, "n height width channels"],
     limits: Crop,
 ) -> Float[Array, "n h w channels"]:
-    """Each image shifted, cut and mirrored by its own key, 0 where it was not.
+    """Shift, crop and mirror each image with its own key, and pad with 0.
 
     Args:
-        keys: `[n]` typed keys, one an image.
-        images: of which 0 is the background (or the mean).
+        keys: `[n]` typed keys, one per image.
+        images: images whose background (or mean) is 0.
         limits: see `Crop`.
 
     Raises:
-        ValueError: a window larger than the images.
+        ValueError: the window is larger than the images.
 
     Example:
         >>> keys = jax.random.split(jax.random.key(0), 1)
@@ -107,7 +109,7 @@ def random_crop(
 def draw_crop(
     key: PRNGKeyArray, limits: Crop, height: int, width: int
 ) -> tuple[Int[Array, "2"], Bool[Array, ""]]:
-    """Where in a (widened) image its window begins, and whether it is mirrored."""
+    """Corner of the window in the padded image, and whether to mirror the image."""
     h, w = limits.window(height, width)
     free = np.array([height - h, width - w], np.int32) + 2 * limits.shift
     with stable_draws():
@@ -120,10 +122,10 @@ def draw_crop(
 def centre_crop(
     images: Shaped[AnyArray, "n height width channels"], limits: Crop
 ) -> Shaped[AnyArray, "n h w channels"]:
-    """The middle window of each image, where a crop has one; else the whole images.
+    """The centre window of each image, or the whole image if the side is None.
 
     Raises:
-        ValueError: a window larger than the images.
+        ValueError: the window is larger than the images.
 
     Example:
         >>> centre_crop(np.arange(9).reshape(1, 3, 3, 1), Crop(side=1)).ravel()
@@ -140,14 +142,15 @@ def random_affine(
     images: Float[Array, "*batch height width channels"],
     limits: Affine,
 ) -> Float[Array, "*batch height width channels"]:
-    """Each image under its own affine map about its centre, drawn uniformly.
+    """Apply a random affine map about the centre to each image.
 
-    Pixel x of the result is that of `A (x - c) + c + t` in the image, interpolated
-    linearly, and 0 outside of it, where `A = R(angle) [[s1, shear], [0, s2]]`.
+    Pixel x of the result is the input at `A (x - c) + c + t`, interpolated linearly, or
+    0 outside the image. Here `A = R(angle) [[s1, shear], [0, s2]]`, c is the centre and
+    t is the shift. Parameters are sampled uniformly within the limits.
 
     Args:
-        key: of all draws.
-        images: background 0.
+        key: key for the parameters of all images.
+        images: images with background 0.
         limits: see `Affine`.
 
     Example:
@@ -170,11 +173,11 @@ def affine(
     draw: Float[Array, "6"],
     limits: Affine,
 ) -> Float[Array, "height width channels"]:
-    """One image under the map of six numbers from -1 to 1, times the limits.
+    """Apply one affine map, given as six numbers in [-1, 1] times the limits.
 
     Args:
-        image: background 0.
-        draw: angle, two of size, shear, two of shift.
+        image: image with background 0.
+        draw: angle, two scales, shear, two shifts.
         limits: see `Affine`.
     """
     angle = draw[0] * np.float32(np.deg2rad(limits.rotate))

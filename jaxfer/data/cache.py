@@ -1,7 +1,7 @@
 """The array cache: a data set as memory-mapped .npy files with a fingerprint.
 
-Starting from it takes no decoding and neither tensorflow-datasets nor Grain, so it is
-also how data travel to a machine that has neither.
+Loading a cache decodes nothing and needs neither tensorflow-datasets nor Grain, so a
+cache is also the way to copy data to a machine that has neither.
 """
 
 import json
@@ -16,32 +16,32 @@ import numpy as np
 from jaxfer.data.images import Images
 
 FORMAT = 3
-# Bytes of pixels above which a cache is not read through to see whether it is whole.
+# Above this many bytes of pixels, the fingerprint of a cache is not verified.
 _TRUSTED = 8e9
 _FILES = {"images.npy", "labels.npy", "meta.json"}
 
 
 def write_cache(data: Images, directory: str | Path) -> Path:
-    """Write a data set's arrays; an older cache at the same place is replaced.
+    """Write a data set as a cache, and replace an older cache in the same directory.
 
     Args:
-        data: the images.
-        directory: the cache's own folder, made where it is missing.
+        data: data set to write.
+        directory: directory of the cache; created if missing.
 
     Returns:
-        The folder.
+        The directory of the cache.
 
     Raises:
-        ValueError: a folder that is there and holds something else.
+        ValueError: the directory exists and contains other files.
     """
     directory = Path(directory)
     there = {path.name for path in directory.glob("*")} if directory.exists() else set()
     if not there <= _FILES:
         raise ValueError(
-            f"{directory} is there and is not a cache (found {sorted(there)[:3]}): "
-            "not replaced"
+            f"expected a new directory or a cache to replace at {directory}, got a "
+            f"directory with {sorted(there)[:3]}: choose another directory"
         )
-    # Made whole beside its place and moved there: a reader never meets half a cache.
+    # Write beside the target, then rename: a reader never sees an incomplete cache.
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
     aside = directory.with_name(f"{directory.name}.{os.getpid()}.old")
     partial.mkdir(parents=True)
@@ -62,7 +62,7 @@ def _write(data: Images, folder: Path) -> None:
     file = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
     data.read_into(file)
     file.flush()
-    # Of what was written, which is read again faster than decoded again.
+    # Hash the written file: reading it again is faster than decoding again.
     fingerprint = replace(data, images=file).fingerprint
     np.save(folder / "labels.npy", data.labels)
     meta = {
@@ -78,23 +78,22 @@ def _write(data: Images, folder: Path) -> None:
 
 
 def read_cache(directory: str | Path) -> Images:
-    """The data set of a cache, images memory-mapped, its fingerprint checked.
+    """Read a cache: memory-map its images and verify its fingerprint.
 
-    The fingerprint of one above 8 GB is taken as it was written: to check it takes
-    minutes.
+    Above 8 GB the stored fingerprint is trusted, because verifying it takes minutes.
 
     Args:
-        directory: the folder `write_cache` wrote.
+        directory: directory written by `write_cache`.
 
     Raises:
-        ValueError: a file that is missing, truncated or not what was written.
+        ValueError: a file is missing, truncated or changed since it was written.
     """
     directory = Path(directory)
-    remedy = "write it anew with tools/prepare_data.py"
+    remedy = "write it again with tools/prepare_data.py"
     try:
         meta = json.loads((directory / "meta.json").read_text())
         if meta["format"] != FORMAT:
-            raise ValueError(f"found format {meta['format']}, needed {FORMAT}")
+            raise ValueError(f"expected format {FORMAT}, got {meta['format']}")
         data = Images(
             name=meta["name"],
             images=np.load(directory / "images.npy", mmap_mode="r"),
@@ -109,7 +108,7 @@ def read_cache(directory: str | Path) -> Images:
         raise ValueError(f"the cache {directory} is damaged ({e}): {remedy}") from e
     if data.fingerprint != meta["fingerprint"]:
         raise ValueError(
-            f"the cache {directory} is damaged (found fingerprint {data.fingerprint}, "
-            f"needed {meta['fingerprint']}): {remedy}"
+            f"the cache {directory} is damaged (expected fingerprint "
+            f"{meta['fingerprint']}, got {data.fingerprint}): {remedy}"
         )
     return data

@@ -13,20 +13,20 @@ SIZES = {"train": 50_000, "test": 10_000}
 
 
 def cifar100(directory: str | Path) -> Images:
-    """All 60,000 images of CIFAR-100 (Krizhevsky 2009), those of its train part first.
+    """All 60,000 images of CIFAR-100 (Krizhevsky 2009), training images first.
 
-    Classes are named "superclass/class" and keep the numbers they have in the data set,
-    which are those of the alphabet.
+    Classes are named "superclass/class" and keep the numbers of the data set, which
+    follow the alphabetical order.
 
     Args:
-        directory: a TFDS data directory that holds `cifar100`.
+        directory: TFDS data directory that contains `cifar100`.
 
     Returns:
-        uint8 images `[60000, 32, 32, 3]`, decoded.
+        Decoded uint8 images `[60000, 32, 32, 3]`.
 
     Raises:
-        ValueError: no tensorflow-datasets, files of another format, damaged ones, or
-            another number of images.
+        ValueError: tensorflow-datasets is missing, the files have another format or are
+            damaged, or the number of images is wrong.
     """
     n = sum(SIZES.values())
     images = np.empty((n, 32, 32, 3), np.uint8)
@@ -35,7 +35,8 @@ def cifar100(directory: str | Path) -> Images:
     found = [len(part.source) for part in parts]
     if found != [*SIZES.values()]:
         raise ValueError(
-            f"found {found} images of cifar100 in {directory}, needed {SIZES}"
+            f"expected {SIZES} images of cifar100 in {directory}, got {found}: prepare "
+            "it with `python tools/prepare_data.py cifar100 --to DIR`"
         )
     places = [(part, row) for part in parts for row in range(len(part.source))]
     part, row = places[0]
@@ -46,7 +47,7 @@ def cifar100(directory: str | Path) -> Images:
             labels[i], above[i] = record["label"], record["coarse_label"]
     features = parts[0].features
     fine, coarse = features["label"].names, features["coarse_label"].names
-    # One example of a class says which superclass it is of.
+    # The first example of each class gives its superclass.
     present, first, labels = np.unique(labels, return_index=True, return_inverse=True)
     superclasses = above[first]
     names = tuple(

@@ -1,7 +1,7 @@
-"""One feed for resident and streamed data: training code does not ask which one it has.
+"""One interface for resident and streamed data; training code is the same for both.
 
-Data up to a limit lie on the devices as uint8 and are gathered inside the compiled
-step. Larger data stay on the host or the disk; the same sampler numbers their rows on
+Data up to a limit are kept on the devices as uint8 and gathered inside the compiled
+step. Larger data stay on the host or on disk: the same sampler selects their rows on
 the CPU, and Grain's threads read them ahead of the step.
 """
 
@@ -22,16 +22,16 @@ from jaxfer.data.view import View
 from jaxfer.episodes import numbered_episode
 from jaxfer.types import AnyArray, Episode
 
-# Gigabytes of pixels that are kept on a device, if nothing else is said.
+# Default limit of pixels kept on a device, in gigabytes.
 LIMIT = 4.0
 
 
 class Source(NamedTuple):
-    """Images or features that training draws from.
+    """Images or features to train on.
 
     Attributes:
-        items: `[n, ...]` on the devices, or a view of data that are streamed.
-        fingerprint: of the data.
+        items: `[n, ...]` on the devices, or a view of streamed data.
+        fingerprint: hash of the data.
     """
 
     items: Array | View
@@ -49,13 +49,13 @@ def place(
     *,
     limit: float = LIMIT,
 ) -> Source:
-    """The source of some images: whole on every device of a mesh, or to be streamed.
+    """Place images on every device of a mesh, or stream them above the limit.
 
     Args:
         images: a data set, an array of images or features, or a source, which is placed
             on the mesh again.
-        mesh: of `sharding.make_mesh`; default: one device.
-        limit: gigabytes up to which images are kept on a device.
+        mesh: mesh from `sharding.make_mesh`; default: one device.
+        limit: largest size of images kept on a device, in gigabytes.
 
     Example:
         >>> place(np.zeros((2, 8, 8, 1), np.uint8)).streamed
@@ -93,21 +93,23 @@ def stream_rows(
     workers: int = 2,
     put: Callable[[Any], Any] = jax.device_put,
 ) -> Callable[[int], Iterator[Any]]:
-    """The items of each step, read ahead of it.
+    """The items of each step, read ahead of the step.
 
     Args:
-        draw_rows: the rows that a step needs, from `given` and the number of the step.
-        given: whatever all steps draw from.
-        read: reads items by row numbers, in Grain's threads.
-        num_steps: how many steps there are.
-        workers: threads that read.
-        put: brings what is read to the devices.
+        draw_rows: function of `given` and the step number that returns the rows of the
+            step.
+        given: data shared by all steps.
+        read: function from row numbers to items; runs in Grain's threads.
+        num_steps: number of steps.
+        workers: number of threads that read.
+        put: function that moves items to the devices.
 
     Returns:
-        A function from a step to the items of that step and of those after it.
+        A function from a step to an iterator over the items of that step and later
+        ones.
 
     Raises:
-        ValueError: Grain is not installed; on reading, what the reader says.
+        ValueError: Grain is not installed; during iteration, any error of `read`.
     """
     drawn = Drawn(draw_rows, given, num_steps)
     return lambda step: read_ahead(drawn, read, first=step, workers=workers, put=put)
@@ -116,12 +118,12 @@ def stream_rows(
 def place_episodes(
     images: Images, mesh: Any, *, limit: float = LIMIT
 ) -> Resident | Images:
-    """A part whole on the devices; above the limit as it is, to be streamed.
+    """Place a split on the devices, or return it unchanged above the limit.
 
     Args:
-        images: the part.
-        mesh: of the devices.
-        limit: gigabytes of pixels.
+        images: the split.
+        mesh: mesh of devices.
+        limit: largest size of pixels kept on a device, in gigabytes.
     """
     if _is_streamed(images, limit):
         return images
@@ -129,7 +131,7 @@ def place_episodes(
 
 
 def _is_streamed(images: Images, limit: float) -> bool:
-    # Prints why where it is.
+    # Prints the reason if the images are streamed.
     size = images.images.nbytes / 1e9
     if size > limit:
         print(
@@ -142,12 +144,12 @@ def _is_streamed(images: Images, limit: float) -> bool:
 def episode_feed(
     data: Resident | Images, seed: int, split: str, **shape: Any
 ) -> Resident | Callable[[int], Iterator[Episode]]:
-    """The data of compiled steps on episodes: a resident part itself, or its stream.
+    """The data of compiled episode steps: a resident split itself, or a stream of it.
 
     Args:
-        data: of `place_episodes`.
-        seed: of the run.
-        split: its name.
+        data: result of `place_episodes`.
+        seed: seed of the run.
+        split: name of the split.
         shape: the other arguments of `stream`.
     """
     return data if isinstance(data, Resident) else stream(data, seed, split, **shape)
@@ -160,7 +162,7 @@ def take_episode(
     number: Integer[Array, ""],
     **shape: int,
 ) -> Episode:
-    """Within jit: a numbered episode of a resident part, or of a batch by its place."""
+    """One episode, inside jit: by number from resident data, or by index of a batch."""
     if isinstance(data, Resident):
         return draw(data, seed, split, number, **shape)
     return floats(jax.tree.map(lambda x: x[number], data))
@@ -169,7 +171,7 @@ def take_episode(
 def one_episode(
     data: Resident | Images, seed: int, split: str, number: int, **shape: int
 ) -> Episode:
-    """One numbered episode, outside of jit, wherever the data lie."""
+    """One numbered episode, outside jit, of resident or streamed data."""
     if isinstance(data, Resident):
         return draw(data, seed, split, number, **shape)
     rows = numbered_episode(table_of(data), seed, split, number, **shape)
@@ -185,20 +187,21 @@ def in_blocks(
     block: int = 1000,
     workers: int = 2,
 ) -> Iterator[Array]:
-    """What a compiled function gives for some rows, one block after another.
+    """Apply a compiled function to rows block by block, and yield each result.
 
-    All blocks have one shape, so the function compiles once. What is not on a device is
-    read while the block before it is computed.
+    All blocks have the same shape, so the function compiles once. Items that are not on
+    a device are read while the previous block is computed.
 
     Args:
-        function: of the items of a block and of their row numbers, one result per row.
-        items: all of them.
-        rows: those wanted; default: all.
-        block: rows per call, at most; blocks hold at most 100 MB of items.
-        workers: threads that read a view.
+        function: function of the items and the row numbers of a block that returns one
+            result per row.
+        items: all items.
+        rows: row numbers; default: all.
+        block: largest number of rows per call; a block has at most 100 MB of items.
+        workers: number of threads that read a view.
 
     Raises:
-        ValueError: no rows.
+        ValueError: there are no rows.
 
     Example:
         >>> parts = in_blocks(lambda x, rows: x + rows, np.arange(5), block=2)
@@ -211,9 +214,9 @@ def in_blocks(
         raise ValueError("expected at least one row, got none")
     size = max(1, int(np.prod(items.shape[1:])))
     block = max(1, min(block, len(rows), 10**8 // size))
-    # The last block is filled up, so that there is one shape to compile.
+    # Pad the last block, so that there is one shape to compile.
     filled = np.resize(rows, (-(-len(rows) // block), block))
-    # What is in memory already is not worth a reader of its own, which needs Grain.
+    # Data in memory need no reader threads, which would require Grain.
     if isinstance(items, View) and not isinstance(items.store, np.ndarray):
         read = read_ahead([*filled], items.__getitem__, workers=workers)
     elif isinstance(items, Array):

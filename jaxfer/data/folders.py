@@ -1,4 +1,4 @@
-"""Photographs in a folder a class, with parts or without."""
+"""Photographs in one folder per class, with or without train and test parts."""
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -10,32 +10,33 @@ from jaxfer.data.images import Images
 from jaxfer.data.photos import SIDE, Photos, kept_images
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-# Of a folder without parts, the share of each class that is tested on.
+# Share of each class used for testing if a folder has no parts.
 _TESTED = 0.2
 
 
 def image_folder(
     directory: str | Path, side: int = SIDE, exclude: Collection[str] = ()
 ) -> Images:
-    """A folder of images a class, or parts with such folders each.
+    """Images in one folder per class, optionally in train, val and test parts.
 
-    Parts are `train/` and `test/`; `val/` counts to the former where there are all
-    three, and tests where there is no `test/`. Where there are no parts, a fifth of
-    each class is to test on, at least one image, drawn by the name of the class. A
-    class has all images below its folder; names that begin with a dot are passed over.
+    Parts are `train/`, `test/` and `val/`. With all three, `val/` is added to the
+    training images; without `test/`, `val/` is used for testing. Without parts, a fifth
+    of each class is used for testing, at least one image; the class name seeds the
+    selection. A class has all images below its folder. Names that begin with a dot are
+    ignored.
 
     Args:
-        directory: holds the folders; classes are named as these and ordered by name.
-        side: pixels a side to resize images to, whatever their shape.
-        exclude: names of files to leave out, with their folder or without.
+        directory: directory of the folders; their names, sorted, are the class names.
+        side: side in pixels to which images are resized, whatever their shape.
+        exclude: names of files to leave out, with or without their folder.
 
     Returns:
-        uint8 images `[n, side, side, 3]`, those to train on first, a view that decodes
-        them when asked for.
+        uint8 images `[n, side, side, 3]`, training images first, as a view that decodes
+        images when it is indexed.
 
     Raises:
-        ValueError: no folder, folders without images, a class with a single one,
-            classes of one part alone, or files to leave out that are not there.
+        ValueError: there are no folders, a folder has no images, a class has a single
+            image, a class is in one part only, or a file to leave out does not exist.
     """
     directory = Path(directory).resolve()
     parts = _parts(directory)
@@ -44,8 +45,8 @@ def image_folder(
         for name, paths in _classes(directory).items():
             if len(paths) < 2:
                 raise ValueError(
-                    f"found one image in {directory / name}, needed two, one of them "
-                    "to test on"
+                    f"expected at least two images in {directory / name}, one of them "
+                    "to test on, got one"
                 )
             seed = zlib.crc32(name.encode())
             order = np.random.RandomState(seed).permutation(len(paths))  # noqa: NPY002
@@ -57,8 +58,8 @@ def image_folder(
     if train.keys() != test.keys():
         alone = sorted(train.keys() ^ test.keys())
         raise ValueError(
-            f"found classes {alone[:3]} in one of the parts of {directory} to train "
-            "and to test on, needed the same classes in both"
+            f"expected the same classes in the training and test parts of {directory}, "
+            f"got {alone[:3]} in one part only"
         )
     if "test" in parts:
         more = parts.get("val", {})
@@ -72,19 +73,20 @@ def folder_of_classes(
     side: int = SIDE,
     exclude: Collection[str] = (),
 ) -> dict[str, Images]:
-    """Parts of a folder whose parts have other classes, as few-shot data are kept.
+    """Splits of a few-shot folder, whose parts have different classes.
 
     Args:
-        directory: holds `train/` and `test/`, perhaps `val/`, with a folder a class.
-        splits: of 'train', 'val', 'trainval' and 'test'.
-        side: pixels a side to resize images to.
+        directory: contains `train/` and `test/`, optionally `val/`, with one folder per
+            class.
+        splits: any of 'train', 'val', 'trainval' and 'test'.
+        side: side in pixels to which images are resized.
         exclude: names of files to leave out.
 
     Returns:
-        All images of each part's classes; nothing where the folder has no parts.
+        All images of each split; empty if the folder has no parts.
 
     Raises:
-        ValueError: a part that is not there, classes of two parts, or as
+        ValueError: a part is missing, a class is in two parts, or any error of
             `image_folder`.
     """
     directory = Path(directory).resolve()
@@ -95,13 +97,14 @@ def folder_of_classes(
     for split, own in wanted.items():
         if lost := [part for part in own if part not in parts]:
             raise ValueError(
-                f"found no {lost[0]}/ in {directory}, needed it for {split}"
+                f"expected a folder {lost[0]}/ in {directory} for split {split!r}, "
+                "got none"
             )
     every = [name for own in parts.values() for name in own]
     if twice := sorted({name for name in every if every.count(name) > 1}):
         raise ValueError(
-            f"found classes {twice[:3]} in two parts of {directory}, needed parts with "
-            "classes of their own"
+            f"expected different classes in the parts of {directory}, got {twice[:3]} "
+            "in two parts"
         )
     found = {}
     for split, own in wanted.items():
@@ -117,7 +120,7 @@ def _files(
     side: int,
     exclude: Collection[str],
 ) -> Images:
-    """Images of the files of two parts; the classes of both are those of the first."""
+    """Images of two parts, which share the classes of the first part."""
     paths, labels = [], []
     for part in parts:
         for number, own in enumerate(part.values()):
@@ -139,7 +142,7 @@ def _files(
 
 
 def _parts(directory: Path) -> dict[str, dict[str, list[Path]]]:
-    """Its parts, none where it lacks one to train and one to test on."""
+    """The files of each part; empty without `train` and one of `val` and `test`."""
     there = [part for part in ("train", "val", "test") if (directory / part).is_dir()]
     if "train" not in there or len(there) < 2:
         return {}
@@ -150,7 +153,7 @@ def _classes(directory: Path) -> dict[str, list[Path]]:
     """The image files of each class folder, by name."""
     found = {}
     for own in sorted(directory.glob("*")):
-        # A cache may lie beside the folders it was made of.
+        # A cache may be next to the folders from which it was made.
         if not own.is_dir() or own.name.startswith(".") or own.suffix == ".cache":
             continue
         found[own.name] = sorted(
@@ -162,11 +165,11 @@ def _classes(directory: Path) -> dict[str, list[Path]]:
         )
         if not found[own.name]:
             raise ValueError(
-                f"found no image in {own}, needed files that end in one of "
-                f"{sorted(_SUFFIXES)}"
+                f"expected images in {own}, files that end in one of "
+                f"{sorted(_SUFFIXES)}, got none"
             )
     if not found:
         raise ValueError(
-            f"found no folders in {directory}, needed one a class with images in it"
+            f"expected one folder of images per class in {directory}, got no folders"
         )
     return found

@@ -1,17 +1,17 @@
-"""Made-up handwriting: alphabets without end, no download, the same pixels everywhere.
+"""Synthetic handwriting: any number of alphabets, the same pixels on every platform.
 
-* An **alphabet** is a style: a small lattice of joints and a handful of moves across
-  it, straight strokes in the *angular* family, quadratic Bezier arcs in the *curved*
-  one. Its characters share moves and proportions, and so look alike.
-* A **character** is a stroke program: three or four moves, each going on from where the
-  last one ended or branching off at an earlier joint. Programs that retrace themselves
-  or come too near an earlier character of the alphabet give way to the next candidate.
-* A **drawer** writes the character down once: every stroke wobbles, and the whole is
-  stretched, slanted, turned, placed on the page, and inked with a pen of some width.
+* An **alphabet** is a style: a small lattice of joints and a few moves between joints,
+  which are straight strokes in the *angular* family and quadratic Bezier arcs in the
+  *curved* family. Its characters share moves and proportions, so they look alike.
+* A **character** is a stroke program: three or four moves, each of which starts where
+  the last one ended or at an earlier joint. A program that retraces itself or is too
+  close to an earlier character of the alphabet is replaced by the next candidate.
+* A **drawer** writes the character once: every stroke wobbles, and the whole is
+  stretched, slanted, turned, shifted on the page, and inked with a pen of some width.
 
-There are no floats, so that no platform rounds a pixel differently, and no stream of
-random numbers: each is a hash of what it is for, so that an image does not depend on
-which others are made with it, and a small set is part of every larger one.
+All arithmetic is on integers, so no platform rounds a pixel differently. There is no
+stream of random numbers: each number is a hash of its purpose. An image therefore does
+not depend on which others are generated, and a small data set is part of a larger one.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -21,35 +21,35 @@ from jaxtyping import Bool, Int, Int64, UInt8, UInt64
 
 from jaxfer.data.images import Images
 
-VERSION = 1  # counts up with any change of a pixel, and changes all of them
+VERSION = 1  # increased when any pixel changes; it changes all pixels
 FAMILIES = ("angular", "curved")
-SIDE = 28  # of the page, in pixels
-PIXEL = 16  # length units in a pixel: geometry is in these, x to the right, y down
-MARGIN = 2 * PIXEL  # no pen centre comes nearer the edge; more than the widest pen
+SIDE = 28  # side of the page, in pixels
+PIXEL = 16  # length units per pixel; lengths are in units, x to the right, y down
+MARGIN = 2 * PIXEL  # least distance of a pen centre to the edge; more than any radius
 
-# An alphabet: (lowest, highest) of what it rolls.
+# An alphabet: (lowest, highest) value of each random number.
 LATTICE = np.array([3, 4])  # columns and rows of joints
-GAP = (2, 4)  # between one line and the next, in proportion
+GAP = (2, 4)  # distance between lines, relative to the others
 WIDTH, HEIGHT = (10 * PIXEL, 16 * PIXEL), (14 * PIXEL, 18 * PIXEL)
 REACHES = [(0, 1), (0, 2), (0, 3), *((x, y) for x in (1, 2) for y in range(-2, 3))]
-MOVES = 5  # of these an alphabet has, each drawn in either sense
+MOVES = 5  # number of moves per alphabet, each used in either direction
 STROKES = (3, 4)
-BEND = (6, 13)  # how far a control point is off the chord, in 16ths of its length
-CHAINING = (4, 14)  # how often the pen goes on without lifting, in 16ths
+BEND = (6, 13)  # distance of a control point from the chord, in 16ths of its length
+CHAINING = (4, 14)  # probability that the pen continues without lifting, in 16ths
 
-# A character, and how it is told from others.
+# A character, and how it differs from others.
 CANDIDATES = 8
 APART = 32  # least mean squared distance of outlines, in squared quarter pixels
 INKED = 13  # least number of two-pixel cells visited; fewer means a retraced stroke
 
 # A drawer.
-WOBBLE, SHIFT = 22, 40  # of every control point, and of the whole
+WOBBLE, SHIFT = 22, 40  # largest offset of each control point, and of the whole
 STRETCH, SLANT, TURN = (208, 308), (-80, 80), (-64, 64)  # in 256ths
-PEN = (12, 20)  # its radius
+PEN = (12, 20)  # pen radius
 
-SKETCH, STEPS = 6, 24  # of a stroke when compared with others, and when inked
-BLOCK = 64  # images inked together, few enough to stay in a CPU's cache
-PROGRAM, HAND = 0, 1  # keep the keys of candidates and of drawers apart
+SKETCH, STEPS = 6, 24  # segments per stroke for comparison, and for ink
+BLOCK = 64  # images inked at once, few enough to fit a CPU cache
+PROGRAM, HAND = 0, 1  # separate the keys of candidates and of drawers
 Key = UInt64[np.ndarray, "..."]
 Program = Int[np.ndarray, "... strokes 3 2"]  # control points of each stroke
 Rolled = Int64[np.ndarray, "..."]
@@ -59,21 +59,21 @@ Points = Int[np.ndarray, "... points 2"]
 def glyphs(
     *, alphabets: int = 60, characters: int = 20, drawers: int = 20, seed: int = 0
 ) -> Images:
-    """Made-up handwriting: a class for every character, an image for every drawer.
+    """Synthetic handwriting, with one class per character and one image per drawer.
 
     Args:
-        alphabets: how many; angular and curved ones take turns.
-        characters: in each alphabet.
-        drawers: of each character.
-        seed: another seed, other alphabets.
+        alphabets: number of alphabets; angular and curved ones alternate.
+        characters: number of characters per alphabet.
+        drawers: number of drawers per character.
+        seed: seed of the alphabets.
 
     Returns:
         uint8 images [alphabets * characters * drawers, 28, 28, 1], ink 255 on paper 0,
-        by alphabet, then character, then drawer. Classes are named like
-        "curved03/character07", alphabets counted within their family.
+        ordered by alphabet, then character, then drawer. Classes are named like
+        "curved03/character07"; alphabets are numbered within their family.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size is below 1.
 
     Example:
         >>> data = glyphs(alphabets=2, characters=3, drawers=4)
@@ -83,7 +83,7 @@ def glyphs(
     sizes = {"alphabets": alphabets, "characters": characters, "drawers": drawers}
     for what, size in sizes.items():
         if size < 1:
-            raise ValueError(f"expected at least 1 of {what}, got {size}")
+            raise ValueError(f"expected {what} of at least 1, got {size}")
     root = _fold(np.zeros((), np.uint64), VERSION, seed % 2**64)
     character, drawer = np.indices((characters, drawers)).reshape(2, -1)
 
@@ -96,7 +96,7 @@ def glyphs(
             blocks.append(_write(programs[c], _fold(style, c, HAND, d)))
         return np.concatenate(blocks)
 
-    # NumPy lets other threads run while it works on arrays.
+    # NumPy releases the GIL during array operations.
     with ThreadPoolExecutor() as pool:
         written = [*pool.map(write, range(alphabets))]
     return Images(
@@ -114,12 +114,12 @@ def glyphs(
 def _programs(style: Key, family: int, characters: int) -> Program:
     """A program for each character, chosen to differ from all earlier ones."""
     candidates = _candidates(style, family, characters)
-    # Quarter pixels, because squared distances between them fit 16 bits.
+    # In quarter pixels, squared distances fit 16 bits.
     outlines = (_curve(candidates, SKETCH) >> 2).astype(np.int16)
     kept = np.zeros(characters, int)
     for c, outline in enumerate(outlines):
         earlier = outlines[np.arange(c), kept[:c]]
-        # Separation is capped: the first good candidate wins or, lacking one, the best.
+        # Separation is capped, so argmax takes the first good candidate, or the best.
         kept[c] = np.argmax(_separation(outline, earlier) * (1 + _well_inked(outline)))
     return candidates[np.arange(characters), kept]
 
@@ -155,7 +155,7 @@ def _walk(letter: Key, step: Rolled, lifts: Bool[np.ndarray, "..."]) -> Rolled:
         origin = np.where(lifts[..., s], branch[..., s] % (s + 1), s)
         here = np.take_along_axis(joints, origin[..., None, None], axis=-2)
         ahead, behind = here + step[..., s, None, :], here - step[..., s, None, :]
-        # A stroke that would leave the lattice is drawn the other way.
+        # A stroke that would leave the lattice goes the opposite way.
         inside = (ahead >= 0) & (ahead < LATTICE)
         there = np.clip(np.where(inside, ahead, behind), 0, LATTICE - 1)
         walked.append(np.concatenate([here, there], axis=-2))
@@ -164,24 +164,24 @@ def _walk(letter: Key, step: Rolled, lifts: Bool[np.ndarray, "..."]) -> Rolled:
 
 
 def _separation(outlines: Points, earlier: Points) -> Int[np.ndarray, " outlines"]:
-    """How far each outline is from the nearest earlier one, APART at most."""
+    """Distance of each outline to the nearest earlier one, at most APART."""
     points = outlines.shape[1]
     offset = outlines[:, None, :, None] - earlier[:, None]
     square = offset[..., 0] * offset[..., 0] + offset[..., 1] * offset[..., 1]
-    # Both ways: a character with a stroke to spare covers one without it.
+    # In both directions: a character with an extra stroke covers one without it.
     there, back = square.min(axis=-1).sum(-1), square.min(axis=-2).sum(-1)
     return np.maximum(there, back).min(axis=1, initial=APART * points) // points
 
 
 def _well_inked(outlines: Points) -> Bool[np.ndarray, " outlines"]:
-    """Whether outlines visit enough of the page to be told apart."""
+    """Whether outlines visit enough of the page to be distinguishable."""
     x, y = np.moveaxis(outlines >> 3, -1, 0)
     cells = np.sort(64 * x + y, axis=-1)
     return np.count_nonzero(np.diff(cells), axis=-1) + 1 >= INKED
 
 
 def _write(program: Program, hand: Key) -> UInt8[np.ndarray, "n side side"]:
-    """Each program on a page of its own, as its hand draws it."""
+    """Write each program on its own page, with the hand of its drawer."""
     wobble = _roll(hand, "wobble", (-WOBBLE, WOBBLE), *program.shape[1:])
     x, y = np.moveaxis(program + wobble, -1, 0)
     wide, tall = _roll(hand, "stretch", STRETCH, 2).T[..., None, None]
@@ -191,7 +191,7 @@ def _write(program: Program, hand: Key) -> UInt8[np.ndarray, "n side side"]:
 
 
 def _place(points: Points, hand: Key) -> Points:
-    """Centre what was written and shift it a little, without leaving the page."""
+    """Centre the points and shift them randomly within the page."""
     room = SIDE * PIXEL // 2 - MARGIN
     points = points - _centre(points)[:, None]
     extent = np.abs(points).max(axis=1)
@@ -202,10 +202,10 @@ def _place(points: Points, hand: Key) -> Points:
 
 
 def _ink(points: Points, pen: Rolled) -> UInt8[np.ndarray, "n side side"]:
-    """The ink of a round pen set down at all points, its edge a pixel soft."""
+    """The ink of a round pen at all points, with a soft edge one pixel wide."""
     half = PIXEL // 2
     pixel = np.arange(SIDE)[:, None] * PIXEL + half
-    # Images last, for speed. No pen reaches 127 units, and 16 bits hold their square.
+    # Images are last, for speed. Pen radii are below 127, whose square fits 16 bits.
     offset = np.clip(points.T[:, :, None] - pixel, -127, 127).astype(np.int16)
     nearest = np.full((SIDE, SIDE, len(pen)), 2**15 - 1, np.int16)
     for x_square, y_square in zip(*(offset * offset), strict=True):
@@ -236,7 +236,7 @@ def _shuffle(key: Key, purpose: str, size: int) -> Rolled:
 
 
 def _roll(key: Key, purpose: str, span: tuple[int, int], *shape: int) -> Rolled:
-    """Whole numbers from the lowest to the highest of a span, a shape for every key."""
+    """Random integers in a span, both ends included; one array of `shape` per key."""
     low, high = span
     key = _fold(key, int.from_bytes(purpose.encode(), "big"))
     key = key.reshape(key.shape + (1,) * len(shape))
@@ -246,10 +246,10 @@ def _roll(key: Key, purpose: str, span: tuple[int, int], *shape: int) -> Rolled:
 
 
 def _fold(key: Key, *numbers: int | Int[np.ndarray, "..."]) -> Key:
-    """A key for each number under a key: splitmix64, the number being its counter."""
+    """Derive one key per number from a key: splitmix64 with the number as counter."""
     for number in numbers:
         count = np.asarray(number).astype(np.uint64)
-        # Never without an axis: NumPy warns of scalars that wrap around, as they must.
+        # Arrays have at least one axis: NumPy warns when scalars overflow, as here.
         z = np.atleast_1d(key) + np.atleast_1d(count) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> 27)) * np.uint64(0x94D049BB133111EB)

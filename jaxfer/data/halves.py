@@ -1,4 +1,4 @@
-"""Two halves of the classes of a data set: at random, by what they show, by file."""
+"""Two halves of the classes of a data set: at random, by a rule, or from files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Superclasses of CIFAR-100: what people make, and the animals (people among them).
+# Superclasses of CIFAR-100: man-made things, and animals (including people).
 _MADE = (
     "food_containers",
     "household_electrical_devices",
@@ -27,7 +27,7 @@ _ANIMALS = (
     "reptiles",
     "small_mammals",
 )
-# A rule: the data set it is for, and what the names of half A's classes begin with.
+# Each rule: its data set, and the prefixes of the class names of half A.
 RULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "made": ("cifar100", _MADE),
     "animals": ("cifar100", _ANIMALS),
@@ -36,26 +36,25 @@ RULES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Halves(NamedTuple):
-    """The class names of two halves, each in the order of the whole."""
+    """The class names of two halves, each in the order of the data set."""
 
     a: tuple[str, ...]
     b: tuple[str, ...]
 
 
 def halve(class_names: Sequence[str], by: str, split: int = 0) -> Halves:
-    """Two halves of some classes.
+    """Split classes into two halves.
 
     Args:
-        class_names: of the whole.
+        class_names: all class names.
         by: 'random'; 'made' (30 man-made classes of CIFAR-100 against 70 natural ones),
             'animals' (50 of animals and people against 50 of plants, scenes and
-            things), 'family' (angular against curved glyphs); or the path before
-            "A.txt" and "B.txt" of two lists (see `read_halves`).
-        split: number of a random split; without meaning for the others.
+            things), 'family' (angular against curved glyphs); or the path of two lists
+            without their endings "A.txt" and "B.txt" (see `read_halves`).
+        split: number of a random split; other rules ignore it.
 
     Raises:
-        ValueError: a rule that does not part these classes in two, or a list that does
-            not.
+        ValueError: the rule or the lists do not split these classes into two halves.
 
     Example:
         >>> halve(["a", "b", "c", "d"], "random", 0)
@@ -70,25 +69,25 @@ def halve(class_names: Sequence[str], by: str, split: int = 0) -> Halves:
     b = tuple(c for c in class_names if not c.startswith(parts))
     if not a or not b:
         raise ValueError(
-            f"found {len(a)} of {len(class_names)} classes (such as "
-            f"{list(class_names[:2])}) in half A by {by!r}, needed some and not all: "
-            f"it is a rule for {data}"
+            f"expected some but not all classes in half A by {by!r}, got {len(a)} of "
+            f"{len(class_names)} (such as {list(class_names[:2])}): it is a rule for "
+            f"{data}"
         )
     return Halves(a, b)
 
 
 def random_halves(class_names: Sequence[str], split: int) -> Halves:
-    """Half of the classes at random, and the others (Yosinski et al. 2014, section 3).
+    """Two random halves of the classes (Yosinski et al. 2014, section 3).
 
-    Split s of 1000 classes is that of the paper's released lists: NumPy's legacy
-    generator, seeded with the list [s], which is another stream than that of s.
+    For 1000 classes, split s equals the paper's released lists. It comes from NumPy's
+    legacy generator, seeded with the list [s], whose stream differs from that of s.
 
     Args:
-        class_names: of the whole; half A has the smaller half of an odd number.
-        split: its number.
+        class_names: all class names; half A is the smaller one of an odd number.
+        split: number of the split, from 0.
 
     Raises:
-        ValueError: fewer than 2 classes, or a negative number.
+        ValueError: there are fewer than 2 classes, or `split` is negative.
 
     Example:
         >>> names = [str(i) for i in range(1000)]
@@ -98,9 +97,10 @@ def random_halves(class_names: Sequence[str], split: int) -> Halves:
     n = len(class_names)
     if n < 2 or split < 0:
         raise ValueError(
-            f"found {n} classes and split {split}, needed at least 2 and a split from 0"
+            "expected at least 2 classes and a split of at least 0, got "
+            f"{n} classes and split {split}"
         )
-    # The legacy generator is the point: its lists are published.
+    # The published lists come from the legacy generator.
     legacy = np.random.RandomState([split])  # noqa: NPY002
     chosen = set(legacy.choice(np.arange(n), n // 2, replace=False).tolist())
     return Halves(
@@ -110,19 +110,19 @@ def random_halves(class_names: Sequence[str], split: int) -> Halves:
 
 
 def read_halves(class_names: Sequence[str], prefix: str | Path) -> Halves:
-    """Halves from two lists, `<prefix>A.txt` and `<prefix>B.txt`.
+    """Read halves from two lists, `<prefix>A.txt` and `<prefix>B.txt`.
 
-    A line's first word is the name or the number of a class; what follows it is not
-    read, nor are lines that begin with "#". The released lists of Yosinski et al. 2014
-    are such.
+    The first word of a line is the name or the number of a class. The rest of the line
+    is ignored, and so are lines that begin with "#". The released lists of Yosinski et
+    al. 2014 have this format.
 
     Args:
-        class_names: of the whole.
-        prefix: of both paths.
+        class_names: all class names.
+        prefix: common prefix of both paths.
 
     Raises:
-        ValueError: a list that is not there, an unknown class, one that is in both or
-            twice in one, or classes that are in neither.
+        ValueError: a list is missing, or a class is unknown, in both lists, twice in
+            one, or in neither.
     """
     number = {str(i): c for i, c in enumerate(class_names)}
     known = {**number, **{c: c for c in class_names}}
@@ -131,16 +131,16 @@ def read_halves(class_names: Sequence[str], prefix: str | Path) -> Halves:
         path = Path(f"{prefix}{letter}.txt")
         if not path.is_file():
             raise ValueError(
-                f"found no {path}, needed 'random', one of {[*RULES]}, or the path of "
-                "two class lists up to A.txt and B.txt"
+                f"expected 'random', one of {[*RULES]}, or the path of two class lists "
+                f"without A.txt and B.txt, got {prefix}: there is no {path}"
             )
         lines = [line.split() for line in path.read_text().splitlines()]
         words = [line[0] for line in lines if line and not line[0].startswith("#")]
         if unknown := [word for word in words if word not in known]:
             raise ValueError(
-                f"{path} names {len(unknown)} unknown classes, such as {unknown[:3]}; "
-                f"needed names such as {list(class_names[:2])} or numbers below "
-                f"{len(class_names)}"
+                f"expected class names, such as {list(class_names[:2])}, or numbers "
+                f"below {len(class_names)} in {path}, got {len(unknown)} unknown "
+                f"classes, such as {unknown[:3]}"
             )
         halves.append([known[word] for word in words])
     a, b = map(set, halves)

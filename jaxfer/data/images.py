@@ -1,4 +1,4 @@
-"""A labelled image data set: what every source gives and every split takes."""
+"""A labelled image data set, which sources return and splits accept."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from jaxfer.data.view import View
 
-# Images, and bytes of pixels, that are read at a time.
+# Largest number of images, and of bytes of pixels, in a block.
 _BLOCK = 4096
 _BYTES = 10**8
 
@@ -21,19 +21,19 @@ class Images:
     """Images with their classes, on the host.
 
     Attributes:
-        name: of the data set, and of the split once one is taken.
-        images: uint8 `[n, height, width, channels]`, an array or a view of what is
-            read when it is asked for.
-        labels: int32 `[n]`, 0 to the number of classes - 1.
-        class_names: one a class.
-        simulated: whether the data are made up by a program.
-        num_train: how many of the images, the first ones, their source has for
-            training, the others for testing; None where it says nothing, or for a part.
-        origin: fingerprint of the whole, where it is too large to be read through for
-            that of a part.
+        name: name of the data set or of the split.
+        images: uint8 `[n, height, width, channels]`, an array or a view that reads
+            images when it is indexed.
+        labels: int32 `[n]`, from 0 to the number of classes minus 1.
+        class_names: one name per class.
+        simulated: whether a program generated the data.
+        num_train: number of training images in the source, which come first; the others
+            are for testing. None if the source does not say, or for a subset.
+        origin: fingerprint of the whole data set, if it is too large to read again for
+            the fingerprint of a subset.
 
     Raises:
-        ValueError: arrays of another rank, type or length, or labels without a name.
+        ValueError: an array has another rank, type or length, or a label has no name.
 
     Example:
         >>> images = np.zeros((2, 28, 28, 1), np.uint8)
@@ -50,36 +50,36 @@ class Images:
     origin: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is not images with labels."""
+        """Check the arrays."""
         images, labels = self.images, self.labels
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(
-                f"found images of shape {images.shape} and type {images.dtype} in "
-                f"{self.name}, needed uint8 [n, height, width, channels]"
+                f"expected uint8 images [n, height, width, channels] in {self.name}, "
+                f"got type {images.dtype} and shape {images.shape}"
             )
         if labels.shape != images.shape[:1] or labels.dtype != np.int32:
             raise ValueError(
-                f"found labels of shape {labels.shape} and type {labels.dtype} in "
-                f"{self.name}, needed int32 [{images.shape[0]}]"
+                f"expected int32 labels [{images.shape[0]}] in {self.name}, got type "
+                f"{labels.dtype} and shape {labels.shape}"
             )
         top = int(labels.max(initial=-1))
         if labels.min(initial=0) < 0 or top >= self.num_classes:
             raise ValueError(
-                f"found labels from {labels.min()} to {top} in {self.name}, "
-                f"needed 0 to {self.num_classes - 1}"
+                f"expected labels from 0 to {self.num_classes - 1} in {self.name}, got "
+                f"{labels.min()} to {top}"
             )
 
     @property
     def num_classes(self) -> int:
-        """How many classes have a name."""
+        """Number of classes."""
         return len(self.class_names)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of pixels, labels and class names: the same data, the same word.
+        """A hash of pixels, labels and class names: equal data have equal hashes.
 
-        Published sets exist in many versions that differ in a resize or an inversion;
-        results are only comparable where this agrees.
+        Published data sets exist in many versions that differ in a resize or an
+        inversion. Results are only comparable if their fingerprints agree.
         """
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.labels))
@@ -89,26 +89,26 @@ class Images:
             return digest.hexdigest()[:16]
         if not isinstance(self.images, View):
             return self.origin
-        # The same images of the same whole have the same word still.
+        # The same subset of the same data set still has the same fingerprint.
         digest.update(repr((self.origin, self.images.transposed)).encode())
         digest.update(np.ascontiguousarray(self.images.rows))
         digest.update(np.ascontiguousarray(self.images.turns))
         return digest.hexdigest()[:16]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The images, some thousands at a time at most, read as they are asked for."""
+        """The images in blocks of at most 4096 images, each read when needed."""
         block = max(1, min(_BLOCK, _BYTES // math.prod(self.images.shape[1:])))
         for start in range(0, len(self.images), block):
             yield self.images[start : start + block]
 
     def in_memory(self) -> "Images":
-        """The same data set with its images read, once, into one array."""
+        """The same data set, with all images read into one array."""
         images = np.empty(self.images.shape, np.uint8)
         self.read_into(images)
         return replace(self, images=images, origin=None)
 
     def read_into(self, array: np.ndarray) -> None:
-        """All images, read once, into an array of their shape."""
+        """Read all images into an array of the same shape."""
         done = 0
         with tqdm(desc=f"reading {self.name}", total=len(array), leave=False) as bar:
             for block in self.blocks():
@@ -117,20 +117,20 @@ class Images:
                 bar.update(len(block))
 
     def take(self, rows: np.ndarray, *, name: str) -> "Images":
-        """Some of the images, of all classes as they were."""
+        """A subset of the images; all classes keep their numbers and names."""
         images = View.of(self.images).take(rows)
         labels = self.labels[rows]
         return replace(self, name=name, images=images, labels=labels, num_train=None)
 
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
-        """The images of some classes, renumbered in the order they are named.
+        """The images of some classes, renumbered in the order of `chosen`.
 
         Args:
             chosen: class names.
-            name: of the part.
+            name: name of the subset.
 
         Raises:
-            ValueError: a class that is not there, or is named twice.
+            ValueError: a class does not exist, or is named twice.
         """
         chosen = tuple(chosen)
         number = {name: i for i, name in enumerate(self.class_names)}
@@ -157,13 +157,13 @@ class Images:
 
 
 def rotations(data: Images) -> Images:
-    """Every class four times: upright and turned by 90, 180 and 270 degrees.
+    """Every class four times: rotated by 0, 90, 180 and 270 degrees.
 
-    A turned character is another class (Snell et al. 2017, section 3.1), named
-    "…/rot090" and so on; the four of one character stand side by side.
+    A rotated character is another class (Snell et al. 2017, section 3.1), named
+    "…/rot090" and so on. The four classes of one character are adjacent.
 
     Raises:
-        ValueError: images that are not square.
+        ValueError: the images are not square.
     """
     n = len(data.images)
     four = View.of(data.images).take(np.repeat(np.arange(n), 4))
@@ -179,17 +179,17 @@ def rotations(data: Images) -> Images:
 
 
 def shrunk(data: Images, side: int) -> Images:
-    """Every image at another size, each new pixel the mean of those it covers.
+    """Shrink images; each new pixel is the mean of the pixels it covers.
 
     Args:
         data: square images.
-        side: of the new ones, a divisor of the old ones'.
+        side: side of the new images in pixels; must divide the old one.
 
     Returns:
         The data set, read into memory.
 
     Raises:
-        ValueError: a side that does not divide.
+        ValueError: `side` does not divide height and width.
 
     Example:
         >>> image = np.full((1, 4, 4, 1), 8, np.uint8)
@@ -200,8 +200,8 @@ def shrunk(data: Images, side: int) -> Images:
     n, height, width, channels = data.images.shape
     if side < 1 or height % side or width % side:
         raise ValueError(
-            f"found {height}x{width} images in {data.name} and side {side}, needed a "
-            "divisor of both"
+            f"expected a side that divides the {height}x{width} images of {data.name}, "
+            f"got {side}"
         )
     cells = (side, height // side, side, width // side, channels)
     small = [
@@ -212,16 +212,16 @@ def shrunk(data: Images, side: int) -> Images:
 
 
 def greyscale(data: Images) -> Images:
-    """Every image in one channel, its luminance by ITU-R 601.
+    """Convert images to one channel, the luminance of ITU-R 601.
 
     Args:
-        data: images of three channels; those of one are unchanged.
+        data: images with three channels; images with one channel are unchanged.
 
     Returns:
         The data set, read into memory.
 
     Raises:
-        ValueError: images of another number of channels.
+        ValueError: the images have another number of channels.
 
     Example:
         >>> image = np.full((1, 1, 1, 3), 8, np.uint8)

@@ -14,22 +14,22 @@ from jaxfer.data.view import View
 
 SIDE = 28
 # Sampling points of a nearest-neighbour resize from 105 pixels: the middle of each
-# target pixel, rounded down. Symmetric, so it commutes with turning by right angles.
+# target pixel, rounded down. They are symmetric, so the resize commutes with rot90.
 _NEAREST = ((np.arange(SIDE) * 2 + 1) * 105) // (2 * SIDE)
 
 
 class Drawings:
-    """The drawings of the records of TFDS, decoded when they are asked for.
+    """The drawings of the TFDS records, decoded when they are indexed.
 
-    Rows count the records of "train", then those of "test". Safe to read from several
-    threads.
+    Rows number the records of "train", then those of "test". Several threads may read
+    at the same time.
 
     Args:
-        directory: a TFDS data directory that holds `omniglot`.
+        directory: TFDS data directory that contains `omniglot`.
 
     Raises:
-        ValueError: no tensorflow-datasets, files of another format, or, on reading, a
-            record that is damaged.
+        ValueError: tensorflow-datasets is missing, the files have another format, or a
+            record that is read is damaged.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -52,7 +52,7 @@ class Drawings:
         return images
 
     def characters(self) -> list[tuple[int, str, int]]:
-        """Of each row: its half of the alphabets, its alphabet, its character."""
+        """For each row: its half (0 train, 1 test), alphabet and character number."""
         found, row = [], 0
         names = [part.features["alphabet"].names for part in self._parts]
         with naming(lambda: self._place(row)):
@@ -73,22 +73,22 @@ class Drawings:
 
 
 def omniglot(directory: str | Path) -> Images:
-    """All 1623 characters of Omniglot, 20 drawings each, in the order of its splits.
+    """All 1623 characters of Omniglot, 20 drawings each, in the order of the splits.
 
-    Classes are named "Alphabet/characterNN" and ordered: background alphabets, then
-    evaluation alphabets, each alphabetically, characters by number. Within a class the
-    drawings keep the order of the records.
+    Classes are named "Alphabet/characterNN". Background alphabets come first, then
+    evaluation alphabets, each in alphabetical order; characters are ordered by number.
+    Within a class the drawings keep the order of the records.
 
     Args:
-        directory: a TFDS data directory that holds `omniglot`.
+        directory: TFDS data directory that contains `omniglot`.
 
     Returns:
-        uint8 images `[32460, 28, 28, 1]`, ink 255 on 0, a view that decodes them when
-        they are asked for.
+        uint8 images `[32460, 28, 28, 1]`, ink 255 on 0, as a view that decodes images
+        when it is indexed.
 
     Raises:
-        ValueError: no tensorflow-datasets, files of another format, damaged ones, or
-            records that are not 20 drawings each of 1623 characters.
+        ValueError: tensorflow-datasets is missing, the files have another format or are
+            damaged, or there are not 20 drawings of each of 1623 characters.
     """
     drawings = Drawings(directory)
     characters = drawings.characters()
@@ -98,8 +98,8 @@ def omniglot(directory: str | Path) -> Images:
     index = {name: i for i, name in enumerate(class_names)}
     if len(class_names) != 1623 or len(keys) != 1623 * 20:
         raise ValueError(
-            f"found {len(keys)} drawings of {len(class_names)} characters in "
-            f"{directory}, needed 20 each of 1623"
+            f"expected 20 drawings of each of 1623 characters in {directory}, got "
+            f"{len(keys)} drawings of {len(class_names)} characters"
         )
     return Images(
         name="omniglot",
@@ -110,19 +110,19 @@ def omniglot(directory: str | Path) -> Images:
 
 
 def prepare(drawing: UInt8[np.ndarray, "105 105"]) -> UInt8[np.ndarray, "28 28"]:
-    """One drawing, resized to 28x28 by nearest neighbour and inverted.
+    """Resize one drawing to 28x28 by nearest neighbour, and invert it.
 
-    Exactly the pixels of the released code, which turns the drawing before and
-    transposes it after (see `splits.omniglot_split`).
+    The pixels are exactly those of the released code, which rotates the drawing before
+    this step and transposes it afterwards (see `splits.omniglot_split`).
 
     Args:
-        drawing: ink 0 on paper 1, or on paper 255: decoders disagree on 1-bit images.
+        drawing: ink 0 on paper 1 or 255, since decoders disagree on 1-bit images.
 
     Returns:
-        ink 255 on 0.
+        The drawing, with ink 255 on 0.
 
     Raises:
-        ValueError: another shape, or pixels of more than two levels.
+        ValueError: the drawing has another shape, or pixels of more than two levels.
 
     Example:
         >>> prepare(np.zeros((105, 105), np.uint8)).max().item()
@@ -130,12 +130,12 @@ def prepare(drawing: UInt8[np.ndarray, "105 105"]) -> UInt8[np.ndarray, "28 28"]
     """
     if drawing.shape != (105, 105):
         raise ValueError(
-            f"found a drawing of shape {drawing.shape}, needed 105x105 pixels"
+            f"expected a drawing of 105x105 pixels, got shape {drawing.shape}"
         )
     levels = np.unique(drawing).tolist()
     if len(levels) > 2 or not set(levels) <= {0, 1, 255}:
         raise ValueError(
-            f"found pixel levels {levels[:5]}, needed a 1-bit image as 0/1 or 0/255"
+            f"expected a 1-bit image as 0/1 or 0/255, got pixel levels {levels[:5]}"
         )
     ink = drawing[np.ix_(_NEAREST, _NEAREST)] == 0
     return ink * np.uint8(255)

@@ -1,7 +1,7 @@
-"""The order of a shuffled epoch as a function: which example stands at which place.
+"""The order of a shuffled epoch, as a function from positions to examples.
 
-No list of a whole epoch is made, sorted or kept: a step asks for the places of its own
-batch, inside its compiled step, and a resumed run for any other.
+No list of a whole epoch is made, sorted or stored. Each compiled step computes the
+examples of its own batch, so a run can resume at any step.
 """
 
 import jax
@@ -20,17 +20,17 @@ def shuffled(
     *,
     n: int,
 ) -> Integer[Array, " m"]:
-    """The examples at some places of an epoch, every example at one place of it.
+    """The examples at some positions of an epoch, in which each example occurs once.
 
-    A Feistel network over the next power of four permutes more numbers than n; those
-    that fall outside are sent through it again until they are inside (Black & Rogaway
-    2002), which leaves a permutation of n.
+    A Feistel network permutes the numbers below the next power of four, which is at
+    least n. Results outside [0, n) pass through it again until they are inside (Black &
+    Rogaway 2002), which gives a permutation of n.
 
     Args:
-        key: of the training. A threefry key (see `keys.key_of`) gives the same order
-            under all defaults of JAX.
-        epoch: its number; each epoch has an order of its own.
-        places: places in the epoch, in [0, n); may be traced.
+        key: key of the training run. A threefry key (see `keys.key_of`) gives the same
+            order under all defaults of JAX.
+        epoch: number of the epoch; each epoch has its own order.
+        places: positions in the epoch, in [0, n); may be traced.
         n: number of examples, at most 2^30.
 
     Raises:
@@ -65,7 +65,7 @@ def shuffled(
 
 
 def _mix(x: Array, key: Array) -> Array:
-    """A hash of a word under a key, all bits of which depend on all of both."""
+    """Hash a word with a key; each bit of the hash depends on all bits of both."""
     x = (x ^ key) * jnp.uint32(0x9E3779B1)
     x = (x ^ (x >> 15)) * jnp.uint32(0x85EBCA77)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE3D)

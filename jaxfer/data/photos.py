@@ -1,4 +1,4 @@
-"""Photographs of any size, decoded when asked for, and those of TFDS."""
+"""Photographs of any size, decoded when they are indexed, and those of TFDS."""
 
 import io
 import re
@@ -13,32 +13,33 @@ from jaxfer.data.images import Images
 from jaxfer.data.tfds import naming, open_records
 from jaxfer.data.view import View
 
-# Pixels a side, unless told (Qi et al. 2018, section 6.1).
+# Default side in pixels (Qi et al. 2018, section 6.1).
 SIDE = 256
-# Of what TFDS has prepared: the part to train on, and the one to test on.
+# The training and test parts of each TFDS data set.
 RECORDS = {
     "caltech_birds2011": ("train", "test"),
     "i_naturalist2017": ("train", "validation"),
 }
-# Modes with a channel of what is seen through.
+# Modes with an alpha channel.
 _CLEAR = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 class Photos:
-    """Encoded images, decoded and resized to squares when they are asked for.
+    """Encoded images, decoded and resized to squares when they are indexed.
 
-    Turned upright as their EXIF says, what is transparent on white, 16 bits a channel
-    brought to 8, of an animation the first image. Safe to read from several threads.
+    Images are rotated as their EXIF data say, transparency becomes white, channels of
+    16 bits are reduced to 8, and an animation gives its first image. Several threads
+    may read at the same time.
 
     Args:
-        read: gives the bytes of an image by its number.
-        n: how many there are.
-        side: pixels a side of the squares, whatever the shape of an image.
-        place: of an image, for messages.
+        read: function from the number of an image to its bytes.
+        n: number of images.
+        side: side of the squares in pixels, whatever the shape of an image.
+        place: function from the number of an image to its location, for messages.
 
     Raises:
-        ValueError: a side below 1, or no Pillow; on reading, what is no image of at
-            most 16 bits, or a huge one, with its place.
+        ValueError: `side` is below 1, or Pillow is missing. When an image is read: it
+            is too large, or not an image of at most 16 bits per channel.
 
     Example:
         >>> from PIL import Image
@@ -56,9 +57,9 @@ class Photos:
         side: int,
         place: Callable[[int], str],
     ) -> None:
-        """Remember how to read."""
+        """Check and store the arguments."""
         if side < 1:
-            raise ValueError(f"found side = {side}, needed at least 1")
+            raise ValueError(f"expected side of at least 1, got {side}")
         _pillow()
         self._read, self._place = read, place
         self.shape = (n, side, side, 3)
@@ -78,22 +79,23 @@ def tfds_photos(
 ) -> Images:
     """CUB-200-2011 (Wah et al. 2011) or iNaturalist 2017 (Van Horn et al. 2018).
 
-    Images of the training part come first. To say of which class they are, every record
-    is read once, which takes long where there are many: `tools/prepare_data.py` keeps
-    the answer, and the pixels, in an array cache.
+    Training images come first. Every record is read once to get its class, which takes
+    long for a large data set: `tools/prepare_data.py` stores classes and pixels in an
+    array cache.
 
     Args:
         name: 'caltech_birds2011' or 'i_naturalist2017'.
-        directory: a TFDS data directory that holds it.
-        side: pixels a side to resize images to, whatever their shape.
-        exclude: names of files to leave out, where records have them.
+        directory: TFDS data directory that contains the data set.
+        side: side in pixels to which images are resized, whatever their shape.
+        exclude: names of files to leave out, if the records have file names.
 
     Returns:
-        uint8 images `[n, side, side, 3]`, a view that decodes them when asked for.
+        uint8 images `[n, side, side, 3]`, as a view that decodes images when it is
+        indexed.
 
     Raises:
-        ValueError: no tensorflow-datasets, files of another format, damaged ones, or
-            files to leave out that are not there.
+        ValueError: tensorflow-datasets is missing, the files have another format or are
+            damaged, or a file to leave out does not exist.
     """
     parts = [open_records(name, Path(directory), split) for split in RECORDS[name]]
     places = [(part, row) for part in parts for row in range(len(part.source))]
@@ -110,8 +112,8 @@ def tfds_photos(
                 names[int(labels[i])] = _text(record["label_name"])
     if exclude and not files:
         raise ValueError(
-            f"found {len(exclude)} files to leave out of {name}, needed none: its "
-            "records have no names of files"
+            f"expected no files to leave out of {name}, whose records have no file "
+            f"names, got {len(exclude)}"
         )
 
     def read(row: int) -> bytes:
@@ -134,13 +136,13 @@ def tfds_photos(
 
 
 def read_excluded(path: str | Path) -> frozenset[str]:
-    """Names of files to leave out, one a line, after a `#` where there is one.
+    """Read names of files to leave out: one per line, after a `#` if there is one.
 
-    So is the published list of the images of CUB-200-2011 that are in ImageNet, each
-    after its name there. Lines that begin with a `#` are headings.
+    The published list of CUB-200-2011 images that are in ImageNet has this format: each
+    name follows the name in ImageNet. Lines that begin with a `#` are headings.
 
     Raises:
-        ValueError: a file that cannot be read, or names nothing.
+        ValueError: the file cannot be read, or has no names.
     """
     try:
         lines = Path(path).read_text().splitlines()
@@ -152,7 +154,7 @@ def read_excluded(path: str | Path) -> frozenset[str]:
         if not re.match(r"#+\s", line)
     ]
     if not any(found):
-        raise ValueError(f"found no name of a file in {path}, needed one a line")
+        raise ValueError(f"expected one file name per line in {path}, got none")
     return frozenset(found) - {""}
 
 
@@ -166,7 +168,7 @@ def _decoded(encoded: bytes, side: int) -> np.ndarray:
                 image = image_module.fromarray(pixels)
             elif image.mode in ("I", "F"):
                 raise ValueError(
-                    f"found pixels of mode {image.mode!r}, needed at most 16 bits each"
+                    f"expected at most 16 bits per channel, got mode {image.mode!r}"
                 )
             elif image.mode in _CLEAR or "transparency" in image.info:
                 image = image.convert("RGBA")
@@ -182,13 +184,13 @@ def _decoded(encoded: bytes, side: int) -> np.ndarray:
 
 def _pillow() -> tuple[Any, Any]:
     try:
-        # Optional.
+        # An optional dependency.
         from PIL import Image, ImageOps
     except ImportError as e:
         raise ValueError(
-            f"found no Pillow to decode photographs with ({e}): pip install "
-            "'jaxfer[data]', or bring an array cache that tools/prepare_data.py made "
-            "elsewhere"
+            f"expected Pillow to decode photographs, got an import error ({e}): pip "
+            "install 'jaxfer[data]', or copy an array cache that tools/prepare_data.py "
+            "wrote elsewhere"
         ) from e
     return Image, ImageOps
 
@@ -203,27 +205,27 @@ def kept_images(
     *,
     num_train: int,
 ) -> Images:
-    """The images that are not left out.
+    """All images except those that are left out.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         photos: all images.
-        labels: of each.
-        class_names: of the data set.
-        files: names of the images' files, asked for where some are to be left out.
-        exclude: names to leave out.
-        num_train: how many of the first ones are to train on.
+        labels: one label per image.
+        class_names: names of all classes.
+        files: one file name per image; used only if files are left out.
+        exclude: names of files to leave out.
+        num_train: number of training images, which come first.
 
     Raises:
-        ValueError: a name that is not there.
+        ValueError: a name to leave out does not exist.
     """
     keep = np.arange(len(labels))
     if exclude:
         called = [{file, Path(file).name} for file in files]
         if lost := sorted(set(exclude) - set().union(*called)):
             raise ValueError(
-                f"found {lost[:3]} among files to leave out of {name}, needed names of "
-                f"files it has, such as {files[0]!r}"
+                f"expected files of {name} to leave out, such as {files[0]!r}, got "
+                f"{lost[:3]}, which are not among them"
             )
         keep = np.flatnonzero([found.isdisjoint(exclude) for found in called])
     return Images(

@@ -1,4 +1,4 @@
-"""The resident pipeline: a data set on the device, episodes drawn inside the step."""
+"""The resident pipeline: data on the device, episodes sampled inside the step."""
 
 from typing import NamedTuple
 
@@ -18,16 +18,16 @@ from jaxfer.types import AnyArray, Episode
 
 
 class Resident(NamedTuple):
-    """A data set's arrays on the device, or its embeddings in place of its images."""
+    """The images of a data set, or its embeddings, with its class table."""
 
     items: UInt8[AnyArray, "n height width channels"] | Float[AnyArray, "n dim"]
     table: ClassTable
 
 
 def resident(data: Images) -> Resident:
-    """The arrays of a data set with their class table, on the host as yet.
+    """The arrays of a data set with their class table, still on the host.
 
-    A view is read here, whole.
+    A view is read completely into memory.
 
     Example:
         >>> from jaxfer.data import from_arrays
@@ -44,7 +44,7 @@ def table_of(data: Images) -> ClassTable:
 
 
 def to_float(images: UInt8[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
-    """Pixels from 0 to 1, as every net takes them.
+    """Convert pixels to floats from 0 to 1, the input of every network.
 
     Example:
         >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
@@ -65,33 +65,33 @@ def draw(
 ) -> Episode:
     """Episode `number` of a seed and a split, as images or as embeddings.
 
-    Drawing the rows and fetching them, in one.
+    It samples the rows and fetches their items.
 
     Args:
-        data: where the items are taken from; images come out as floats from 0 to 1.
-        seed: of the run.
-        split: its name.
-        number: of the episode; may be traced.
-        way: classes an episode.
-        shot: support examples a class.
-        n_query: queries a class.
+        data: items to take; images become floats from 0 to 1.
+        seed: seed of the run.
+        split: name of the split.
+        number: number of the episode; may be traced.
+        way: classes per episode.
+        shot: support examples per class.
+        n_query: queries per class.
     """
     shape = dict(way=way, shot=shot, n_query=n_query)
     return fetch(data, numbered_episode(data.table, seed, split, number, **shape))
 
 
 def fetch(data: Resident, rows: Episode) -> Episode:
-    """An episode of row numbers as images, floats from 0 to 1, or as embeddings.
+    """Fetch the items of an episode of row numbers; images become floats from 0 to 1.
 
     Args:
-        data: where the items are taken from.
-        rows: of `episodes.sample_episode`.
+        data: items to take, images or embeddings.
+        rows: result of `episodes.sample_episode`.
     """
     return floats(gather(data.items, rows))
 
 
 def floats(episode: Episode) -> Episode:
-    """An episode of images as floats from 0 to 1; one of embeddings as it is."""
+    """Convert the images of an episode to floats from 0 to 1; keep embeddings."""
     if episode.support.dtype != jnp.uint8:
         return episode
     support, query = jax.tree.map(to_float, (episode.support, episode.query))

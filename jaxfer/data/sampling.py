@@ -1,7 +1,7 @@
-"""Which examples a training step on labelled images takes, as pure functions.
+"""Pure functions that select the examples of a training step on labelled images.
 
-A step asks for its own batch by its number, inside the compiled step, so there is no
-list of an epoch to keep and a resumed run takes the same examples.
+Each compiled step computes its own batch from its number, so no list of an epoch is
+stored and a resumed run takes the same examples.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from jaxfer.keys import stable_draws
 
 @dataclass(frozen=True)
 class Sampler:
-    """How the batches of a training are drawn.
+    """How the batches of a training run are sampled.
 
     Attributes:
         kind: 'epoch' takes each example once per epoch, in a new order each time, and
-            leaves out what remains after whole batches. 'class' draws a class uniformly
-            for each place of the batch, then one of its examples: small classes are
-            oversampled to the same frequency as large ones. 'groups' draws classes
+            drops an incomplete last batch. 'class' samples a class uniformly for each
+            position of the batch, then one of its examples: small classes are
+            oversampled to the same frequency as large ones. 'groups' samples classes
             without replacement and `group` examples of each, for losses over pairs.
         group: examples per class in a batch of 'groups'.
 
     Raises:
-        ValueError: fewer than one example per class.
+        ValueError: `group` is below 1.
 
     Example:
         >>> Sampler("groups", group=2).kind
@@ -40,7 +40,7 @@ class Sampler:
     group: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse groups without examples."""
+        """Check `group`."""
         if self.group < 1:
             raise ValueError(f"expected group of at least 1, got {self.group}")
 
@@ -49,9 +49,9 @@ class Drawn(NamedTuple):
     """The examples of one batch.
 
     Attributes:
-        places: their positions among the examples of the task.
-        numbers: a number for each, from which random augmentation is drawn: with
-            'epoch' unique to the example and the epoch, else to the step and the place.
+        places: positions of the examples in the task.
+        numbers: one number per example, which seeds its random augmentation; unique per
+            example and epoch with 'epoch', else per step and position in the batch.
     """
 
     places: Int[Array, " batch"]
@@ -70,15 +70,15 @@ def draw_batch(
     """The batch of one step.
 
     Args:
-        sampler: how it is drawn.
-        key: of the order of a training.
-        step: its number, from 0; may be traced.
+        sampler: how the batch is sampled.
+        key: key of the sampling of a training run.
+        step: number of the step, from 0; may be traced.
         batch: examples per step.
-        n: examples of the task.
-        table: the class table of the task, needed for 'class' and 'groups'.
+        n: number of examples of the task.
+        table: class table of the task, required for 'class' and 'groups'.
 
     Raises:
-        ValueError: a batch larger than the task, or no table where one is needed.
+        ValueError: the batch is larger than the task, or a required table is missing.
 
     Example:
         >>> drawn = draw_batch(Sampler(), jax.random.key(0), 0, batch=4, n=4)
@@ -104,7 +104,7 @@ def draw_batch(
         way = batch // sampler.group
         drawn = sample_episode(key, table, way=way, shot=sampler.group, n_query=0)
         return Drawn(jnp.asarray(drawn.support).reshape(-1), numbers)
-    # The same draws whatever the default of this flag.
+    # The samples do not depend on the default of this flag.
     with stable_draws():
         which, where = jax.random.split(key)
         classes = jax.random.randint(

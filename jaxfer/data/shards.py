@@ -1,4 +1,4 @@
-"""Arrays too large for a device or for memory: rows on disk, in files of some size."""
+"""Arrays too large for a device or for memory, stored on disk in several files."""
 
 import json
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ class Shards:
     """An array on disk, read by rows.
 
     Args:
-        directory: that `write_shards` wrote.
+        directory: directory written by `write_shards`.
 
     Raises:
-        ValueError: a folder that is not whole.
+        ValueError: the directory is incomplete or damaged.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -29,15 +29,15 @@ class Shards:
             self._parts = [np.load(file, mmap_mode="r") for file in files]
         except (OSError, EOFError, KeyError, ValueError) as e:
             raise ValueError(
-                f"the shards in {directory} are damaged ({e}): remove the folder, and "
-                "they are written anew"
+                f"the shards in {directory} are damaged ({e}): remove the folder to "
+                "write them again"
             ) from e
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
         self.shape = (int(self._starts[-1]), *self._parts[0].shape[1:])
         self.dtype = self._parts[0].dtype
 
     def __getitem__(self, rows: Integer[np.ndarray, " m"]) -> np.ndarray:
-        """Some rows, in the order they are asked for."""
+        """The given rows, in the given order."""
         rows = np.asarray(rows)
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         part = np.searchsorted(self._starts, rows, side="right") - 1
@@ -53,9 +53,9 @@ def write_shards(
     """Write blocks of rows one after another, and open them as one array.
 
     Args:
-        directory: made where it is missing; whole once its meta.json is there.
-        blocks: arrays alike in all but their first axis; at least one.
-        limit: bytes of a file, at most, but for a block that is larger.
+        directory: created if missing; complete once it has a meta.json.
+        blocks: arrays that differ in their first axis only; at least one.
+        limit: largest size of a file in bytes; a larger block has its own file.
 
     Example:
         >>> import tempfile

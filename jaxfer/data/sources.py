@@ -29,12 +29,12 @@ NAMES = (
     "omniglot",
 )
 _PHOTOGRAPHS = (*RECORDS, "folder")
-# Classes that are numbered without names: a mistaken label of 2**30 is no class.
+# Largest number of classes without names; a label such as 2**30 is a mistake.
 _MOST_CLASSES = 2**20
 
 
 def data_directory(directory: str | Path | None = None) -> Path:
-    """Where data sets lie: as told, else `$JAXFER_DATA`, else where TFDS keeps them.
+    """The data directory: as given, else `$JAXFER_DATA`, else the TFDS default.
 
     Example:
         >>> data_directory("some/where").name
@@ -45,7 +45,7 @@ def data_directory(directory: str | Path | None = None) -> Path:
 
 
 def cache_directory(name: str, directory: str | Path | None = None) -> Path:
-    """Where the array cache of a data set is looked for.
+    """The directory of the array cache of a data set.
 
     Example:
         >>> cache_directory("omniglot", "some/where").name
@@ -61,30 +61,30 @@ def load_all(
     side: int | None = None,
     exclude: str | Path | None = None,
 ) -> Images:
-    """A whole data set: from its array cache where there is one, else from its source.
+    """Load a whole data set, from its array cache if there is one.
 
     Args:
-        name: 'glyphs', which is drawn on the spot; 'omniglot', 'cifar100',
-            'caltech_birds2011' (CUB-200-2011) or 'i_naturalist2017', which TFDS has
-            prepared; 'folder', a folder of images a class.
-        directory: see `data_directory`; the folder itself.
-        side: pixels a side of the images: photographs are resized to it (256, unless
-            given), others shrunk. A cache has the side it was written with.
-        exclude: a file that names photographs to leave out (see `read_excluded`).
+        name: 'glyphs', which is generated; 'omniglot', 'cifar100', 'caltech_birds2011'
+            (CUB-200-2011) or 'i_naturalist2017', as prepared by TFDS; or 'folder', with
+            one folder of images per class.
+        directory: see `data_directory`; for 'folder', the folder itself.
+        side: side of the images in pixels. Photographs are resized (default: 256),
+            other images are shrunk (default: unchanged). A cache of photographs has the
+            side it was written with.
+        exclude: file that names photographs to leave out (see `read_excluded`).
 
     Raises:
-        ValueError: an unknown name, a data set that is not there, a side that a cache
-            of photographs does not have or others cannot be shrunk to, or something to
-            leave out of what is not photographs, or of a cache, which does not know
-            the names of files.
+        ValueError: the name is unknown, the data set is missing, a cache of photographs
+            has another side, other images cannot be shrunk to `side`, or `exclude` is
+            given for a cache (which has no file names) or without photographs.
     """
     _check_name(name)
     cache = cache_directory(name, directory)
     if cache.exists():
         if exclude is not None:
             raise ValueError(
-                f"found the cache {cache} and {exclude} to leave out, needed a cache "
-                "written without them: tools/prepare_data.py --exclude"
+                f"expected no exclude for the cache {cache}, got {exclude}: write the "
+                "cache without these files with tools/prepare_data.py --exclude"
             )
         data = read_cache(cache)
     else:
@@ -95,7 +95,7 @@ def load_all(
         return data
     if name in _PHOTOGRAPHS:
         raise ValueError(
-            f"found {height}x{width} images in {cache}, needed side = {side}: write it "
+            f"expected side = {side} in {cache}, got {height}x{width} images: write it "
             f"with `python tools/prepare_data.py {name} --to DIR --side {side}`"
         )
     return shrunk(data, side)
@@ -108,23 +108,24 @@ def load_source(
     side: int | None = None,
     exclude: str | Path | None = None,
 ) -> Images:
-    """A whole data set from its source, whether or not there is a cache.
+    """Load a whole data set from its source, even if there is a cache.
 
     Args:
         name: see `load_all`.
-        directory: where TFDS has prepared it; the folder itself.
-        side: to resize photographs to, 256 unless given; others have none.
+        directory: see `load_all`.
+        side: side in pixels to which photographs are resized; default: 256. Only
+            photographs accept a side.
         exclude: see `load_all`.
 
     Raises:
-        ValueError: an unknown name, a data set that is not there, or a side or
-            something to leave out for what is not photographs.
+        ValueError: the name is unknown, the data set is missing, or `side` or `exclude`
+            is given without photographs.
     """
     _check_name(name)
     if name not in _PHOTOGRAPHS and (side, exclude) != (None, None):
         raise ValueError(
-            f"found side = {side} and exclude = {exclude} for {name}, needed "
-            "photographs"
+            "expected side and exclude for photographs only, got "
+            f"side = {side} and exclude = {exclude} for {name}"
         )
     size, out = _photo_options(side, exclude)
     if name == "glyphs":
@@ -134,9 +135,9 @@ def load_source(
         return image_folder(directory, size, out)
     if not (directory / name).is_dir():
         raise ValueError(
-            f"found neither {name}.cache nor {name} as TFDS prepares it in {directory},"
-            " needed one of them: say where it is with --data.dir or $JAXFER_DATA, or "
-            f"prepare it with `python tools/prepare_data.py {name} --to DIR`"
+            f"expected {name}.cache or {name} as TFDS prepares it in {directory}, got "
+            "neither: set --data.dir or $JAXFER_DATA to its directory, or prepare it "
+            f"with `python tools/prepare_data.py {name} --to DIR`"
         )
     if name in RECORDS:
         return tfds_photos(name, directory, size, out)
@@ -153,22 +154,22 @@ def load(
     side: int | None = None,
     exclude: str | Path | None = None,
 ) -> dict[str, Images]:
-    """Parts of a data set.
+    """Load parts of a data set.
 
     Args:
-        name: of the data set (see `load_all`).
+        name: name of the data set (see `load_all`).
         splits: any of 'train', 'val', 'trainval' and 'test'.
         directory: see `data_directory`.
         by: 'class' if the parts have different classes, 'example' if they have
             different examples of the same classes.
-        limit: in bytes of pixels. A data set of encoded images up to this size is
-            decoded once, into memory; a larger one is decoded while it is used.
+        limit: size in bytes of pixels. Encoded images up to this size are decoded into
+            memory once; larger data sets are decoded during use.
         side: see `load_all`.
         exclude: see `load_all`.
 
     Raises:
-        ValueError: what `load_all` refuses, an unknown split or `by`, or a data set
-            without such parts.
+        ValueError: any error of `load_all`, the split or `by` is unknown, or the data
+            set has no such parts.
     """
     _check_name(name)
     if isinstance(splits, str):
@@ -190,7 +191,7 @@ def load(
 
 
 def _held(data: Images, limit: float) -> Images:
-    """The data set in memory, where it is to be decoded and is not above the limit."""
+    """The data set, decoded into memory if it is a view within the limit."""
     if isinstance(data.images, View) and data.images.nbytes <= limit:
         return data.in_memory()
     return data
@@ -199,7 +200,7 @@ def _held(data: Images, limit: float) -> Images:
 def _photo_options(
     side: int | None, exclude: str | Path | None
 ) -> tuple[int, frozenset[str]]:
-    """The side of photographs, and the names of those to leave out."""
+    """The side of photographs, and the names of files to leave out."""
     out = frozenset() if exclude is None else read_excluded(exclude)
     return SIDE if side is None else side, out
 
@@ -216,13 +217,14 @@ def from_arrays(
     Args:
         images: `[n, height, width, channels]`, or `[n, height, width]` for one
             channel; uint8 from 0 to 255, or floating from 0 to 1.
-        labels: `[n]`, integers from 0 to the number of classes - 1.
-        name: of the data set.
+        labels: `[n]`, integers from 0 to the number of classes minus 1.
+        name: name of the data set.
         class_names: one per class; default: the numbers from 0 to the highest label.
 
     Raises:
-        ValueError: another rank, shape or type; a label outside the classes; or pixels
-            that are NaN or out of range. The message names the first such image.
+        ValueError: an array has another rank, shape or type, a label is outside the
+            classes, or pixels are NaN or out of range. The message names the first such
+            image.
 
     Example:
         >>> from_arrays(np.zeros((2, 28, 28)), np.array([0, 1])).images.shape
@@ -279,4 +281,4 @@ def _check_name(name: str) -> None:
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"found data set {name!r}, needed one of {NAMES}{hint}")
+        raise ValueError(f"expected one of the data sets {NAMES}, got {name!r}{hint}")

@@ -1,7 +1,7 @@
-"""Which images train, validate and test, as rules.
+"""Rules that split data sets into training, validation and test parts.
 
 Few-shot splits are by class: no class of one part is in another. Splits by example have
-every class in every part. Model selection sees the validation part only.
+every class in every part. Model selection uses the validation part only.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,50 +29,50 @@ def omniglot_split(data: Images, split: str) -> Images:
     """A part of Omniglot by the "vinyals" rule, with rotations as classes.
 
     The first 1200 of the 1623 characters (background alphabets, then the evaluation
-    alphabets, each in alphabetical order) are trainval, the rest test; validation is
-    five whole alphabets of trainval. With rotations: 4112 + 688 = 4800 and 1692
-    classes (Vinyals et al. 2016 as Snell et al. 2017 released it).
+    alphabets, each in alphabetical order) are trainval, the rest are test. Validation
+    is five whole alphabets of trainval. With rotations there are 4112 + 688 = 4800 and
+    1692 classes (Vinyals et al. 2016 as Snell et al. 2017 released it).
 
     Args:
-        data: all of Omniglot (see `omniglot`), classes in the order above.
+        data: all of Omniglot (see `omniglot`), with classes in the order above.
         split: 'train', 'val', 'trainval' or 'test'.
 
     Raises:
-        ValueError: another split's name, or another number of characters.
+        ValueError: the split is unknown, or the number of characters is not 1623.
     """
     _check_split(split, data.name)
     names = data.class_names
     if len(names) != 1623:
-        raise ValueError(f"found {len(names)} characters in {data.name}, needed 1623")
+        raise ValueError(f"expected 1623 characters in {data.name}, got {len(names)}")
     trainval, test = names[:_OMNIGLOT_TRAINVAL], names[_OMNIGLOT_TRAINVAL:]
     val = [c for c in trainval if c.split("/")[0] in _OMNIGLOT_VAL]
     train = [c for c in trainval if c.split("/")[0] not in _OMNIGLOT_VAL]
     parts = {"train": train, "val": val, "trainval": trainval, "test": test}
     part = rotations(data.take_classes(parts[split], name=f"{data.name} {split}"))
-    # The released code transposes last, and what it calls rot090 hangs on that.
+    # The released code transposes last, which determines what it calls rot090.
     return replace(part, images=View.of(part.images).transpose())
 
 
 def glyphs_split(data: Images, split: str) -> Images:
-    """A part of glyphs by alphabet: of every ten, seven train, one validates, two test.
+    """A part of glyphs by alphabet: 70% train, 10% validation, 20% test.
 
-    Both families are in every part; characters are met upright only.
+    Both families are in every part. Characters are not rotated.
 
     Args:
-        data: glyphs, classes "alphabet/character".
+        data: glyphs, with classes named "alphabet/character".
         split: 'train', 'val', 'trainval' or 'test'.
 
     Raises:
-        ValueError: another split's name, or fewer than 20 alphabets.
+        ValueError: the split is unknown, or there are fewer than 20 alphabets.
     """
     _check_split(split, data.name)
     alphabets = list(dict.fromkeys(c.split("/")[0] for c in data.class_names))
     if len(alphabets) < 20:
         raise ValueError(
-            f"found {len(alphabets)} alphabets in {data.name}, needed at least 20 for "
-            "both families to be in every part"
+            f"expected at least 20 alphabets in {data.name}, so that both families are "
+            f"in every part, got {len(alphabets)}"
         )
-    # Families alternate, so pairs of alphabets are dealt out.
+    # Families alternate, so alphabets are assigned to parts in pairs.
     part = {a: _GLYPHS_PARTS[i // 2 % 10] for i, a in enumerate(alphabets)}
     wanted = ("train", "val") if split == "trainval" else (split,)
     chosen = [c for c in data.class_names if part[c.split("/")[0]] in wanted]
@@ -83,23 +83,24 @@ _GLYPHS_PARTS = ("train",) * 7 + ("val",) + ("test",) * 2
 
 
 def random_class_split(data: Images, split: str) -> Images:
-    """A part by class of a data set that has none: a fifth tests, .16 of it validates.
+    """A part of a random split by class: 64% train, 16% validation, 20% test.
 
-    The shares are those of miniImageNet (Ravi and Larochelle 2017), at least one class
-    each; which classes these are is drawn once for all and hangs on their number alone.
+    The shares are those of miniImageNet (Ravi and Larochelle 2017), with at least one
+    class each. The number of classes alone determines which class is in which part.
 
     Args:
-        data: of three classes or more.
+        data: data set with at least three classes.
         split: 'train', 'val', 'trainval' or 'test'.
 
     Raises:
-        ValueError: another split's name, or fewer classes.
+        ValueError: the split is unknown, or there are fewer than three classes.
     """
     _check_split(split, data.name)
     n = data.num_classes
     if n < 3:
         raise ValueError(
-            f"found {n} classes in {data.name}, needed 3, to train, validate and test"
+            f"expected at least 3 classes in {data.name}, one each to train, validate "
+            f"and test, got {n}"
         )
     test, val = max(1, round(0.2 * n)), max(1, round(0.16 * n))
     order = np.random.RandomState([n]).permutation(n)  # noqa: NPY002
@@ -114,27 +115,27 @@ def random_class_split(data: Images, split: str) -> Images:
 
 
 def official_split(data: Images, split: str) -> Images:
-    """A part by example: trainval and test are those that the source gives.
+    """A part by example: trainval and test are those of the source.
 
-    Validation is the last tenth of what a class has in trainval, at least one example
-    where it has two: of CIFAR-100 the last 50 of 500.
+    Validation is the last tenth of each class in trainval, and at least one example if
+    the class has two. For CIFAR-100 it is the last 50 of 500.
 
     Args:
-        data: of a source that has such parts (see `Images.num_train`).
+        data: data set whose source has these parts (see `Images.num_train`).
         split: 'train', 'val', 'trainval' or 'test'.
 
     Raises:
-        ValueError: another split's name, or data that say nothing of parts.
+        ValueError: the split is unknown, or the source has no such parts.
     """
     if data.num_train is None:
         raise ValueError(
-            f"{data.name} does not say which images are to train on, needed a data set "
-            "whose source does"
+            "expected a data set whose source has training and test images, got "
+            f"{data.name}, whose num_train is None"
         )
     is_test = np.arange(len(data.labels)) >= data.num_train
     count = np.bincount(data.labels[: data.num_train], minlength=data.num_classes)
     held = np.where(count > 1, np.maximum(count // 10, 1), 0)
-    # Those of the test part come after all of trainval.
+    # Test images come after all of trainval.
     place = _place_in_class(data.labels)
     return _by_example(
         data, split, is_test, ~is_test & (place >= (count - held)[data.labels])
@@ -142,17 +143,18 @@ def official_split(data: Images, split: str) -> Images:
 
 
 def split_by_drawer(data: Images, split: str) -> Images:
-    """A part of handwriting of which there are 20 of each character: the last 5 test.
+    """A part of handwriting with 20 examples per character: the last 5 are for testing.
 
-    The 3 before them validate. Of `glyphs` every one is by another drawer, the same for
-    all characters; TFDS does not say whose an example of Omniglot is.
+    The 3 before them are for validation. In `glyphs`, each example of a character is by
+    another drawer, in the same order for all characters. TFDS does not say who drew an
+    example of Omniglot.
 
     Args:
-        data: 20 examples of each class, such as `glyphs` or `omniglot`.
+        data: data set with 20 examples per class, such as `glyphs` or `omniglot`.
         split: 'train', 'val', 'trainval' or 'test'.
 
     Raises:
-        ValueError: another split's name.
+        ValueError: the split is unknown.
     """
     place = _place_in_class(data.labels)
     return _by_example(data, split, place >= 15, (place >= 12) & (place < 15))
@@ -175,7 +177,7 @@ def _by_example(
 
 
 def _place_in_class(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Of each example, how many of its class are before it."""
+    """For each example, the number of earlier examples of its class."""
     order = np.argsort(labels, kind="stable")
     _, count = np.unique(labels, return_counts=True)
     starts = np.repeat(np.cumsum(count) - count, count)
@@ -187,16 +189,17 @@ def _place_in_class(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def base_and_novel(
     class_names: Sequence[str], base: int, seed: int | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes of a trained classifier, and those that it meets later.
+    """Base classes, which a classifier is trained on, and novel ones, added later.
 
     Args:
-        class_names: of the data set.
-        base: how many are base classes; the others are novel.
-        seed: of a random order; in the data set's own, unless given (the first 100 of
-            CUB-200-2011 are base classes in Qi et al. 2018, section 5.1).
+        class_names: class names of the data set.
+        base: number of base classes; the others are novel.
+        seed: seed of a random order of the classes; default: the order of the data set
+            (the first 100 classes of CUB-200-2011 are base classes in Qi et al. 2018,
+            section 5.1).
 
     Raises:
-        ValueError: no base class, or no novel one.
+        ValueError: there is no base class, or no novel one.
 
     Example:
         >>> base_and_novel(["wren", "robin", "kite"], 2)
@@ -204,12 +207,12 @@ def base_and_novel(
     """
     if not 0 < base < len(class_names):
         raise ValueError(
-            f"found {base} base classes, needed 1 to {len(class_names) - 1} of the "
-            f"{len(class_names)} there are"
+            f"expected 1 to {len(class_names) - 1} base classes out of "
+            f"{len(class_names)} classes, got {base}"
         )
     order = np.arange(len(class_names))
     if seed is not None:
-        # The old generator, whose numbers no release of NumPy changes.
+        # The legacy generator, whose numbers are the same in every NumPy release.
         order = np.random.RandomState([seed]).permutation(order)  # noqa: NPY002
     names = tuple(class_names[int(i)] for i in order)
     return names[:base], names[base:]
@@ -223,21 +226,21 @@ def few_examples(
     *,
     allow_fewer: bool = False,
 ) -> tuple[Int[np.ndarray, "classes n"], Int[np.ndarray, " classes"]]:
-    """Rows of n examples of some classes, nested: those of a smaller n come first.
+    """Rows of n examples of some classes, which begin with the rows of a smaller n.
 
     Args:
-        data: whose rows are numbered.
+        data: data set to sample from.
         chosen: class names.
         n: examples per class.
-        seed: of the draw, which depends on the seed and the number of the class alone.
+        seed: seed of the sample, which depends only on it and the number of the class.
         allow_fewer: accept classes with fewer than n examples, but at least one; their
-            rows are filled up with their first row.
+            rows are padded with their first row.
 
     Returns:
-        The rows, and how many of each class are real.
+        The rows, and the number of rows per class that are not padding.
 
     Raises:
-        ValueError: a class that is not there, or has too few examples.
+        ValueError: a class does not exist, or has too few examples.
 
     Example:
         >>> images, labels = np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 0, 0])
@@ -266,7 +269,7 @@ def few_examples(
     return rows, counts
 
 
-# A rule for each data set.
+# The rule of each data set.
 Split = Callable[[Images, str], Images]
 BY_CLASS: dict[str, Split] = {
     "folder": random_class_split,
@@ -285,4 +288,4 @@ BY_EXAMPLE: dict[str, Split] = {
 
 def _check_split(split: str, where: str) -> None:
     if split not in SPLITS:
-        raise ValueError(f"found split {split!r} of {where}, needed one of {SPLITS}")
+        raise ValueError(f"expected one of {SPLITS}, got split {split!r} of {where}")

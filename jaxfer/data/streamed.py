@@ -1,8 +1,8 @@
-"""The streamed pipeline: what does not fit a device is read ahead of the step.
+"""The streamed pipeline: data too large for a device are read ahead of the step.
 
-The numbers of a batch's rows come from the same sampler as in the resident pipeline, a
-block of batches at a time, on the CPU and in a thread of its own; Grain's threads read
-those rows and do nothing else, and what they run needs no JAX.
+The row numbers of a batch come from the same sampler as in the resident pipeline. A
+separate thread samples them on the CPU, for a block of batches at a time. Grain's
+threads only read those rows, and their code does not need JAX.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ from jaxfer.data.view import View
 from jaxfer.episodes import ClassTable, check_episode, numbered_episode
 from jaxfer.types import Episode
 
-# Episodes whose rows are drawn in one call; batches read and put ahead of their use.
+# Episodes sampled per call; batches read, and moved to the device, ahead of use.
 _DRAWN = 256
 _READ = 8
 _PUT = 2
@@ -41,31 +41,33 @@ def stream(
     share: tuple[int, int] = (0, 1),
     put: Callable[[Any], Any] = jax.device_put,
 ) -> Callable[[int], Iterator[Episode]]:
-    """Numbered episodes of images, read as they are needed.
+    """Numbered episodes of images, read ahead of their use.
 
     Step s has the episodes `s * per_step` to `(s + 1) * per_step - 1` of the seed and
-    the split: those of `draw`, image by image, whatever the number of workers and
-    wherever one begins. So the number of a step is all there is to save of a position.
+    the split. They are identical to those of `draw`, whatever the number of workers and
+    the first step, so a checkpoint needs only the number of the step.
 
     Args:
-        data: its images may be a view of what lies on a disk.
-        seed: of the run.
-        split: its name.
-        way: classes an episode.
-        shot: support examples a class.
-        n_query: queries a class.
-        per_step: episodes a step.
-        workers: threads that read.
-        share: which of how many equal shares of each step's episodes is this process's.
-        put: brings a batch to the devices, such as `sharding.from_host`.
+        data: data set, whose images may be a view of files on disk.
+        seed: seed of the run.
+        split: name of the split.
+        way: classes per episode.
+        shot: support examples per class.
+        n_query: queries per class.
+        per_step: episodes per step.
+        workers: number of threads that read.
+        share: (index, count): this process reads share `index` of `count` equal shares
+            of the episodes of each step.
+        put: function that moves a batch to the devices, such as `sharding.from_host`.
 
     Returns:
-        A function from a step to the endless batches from that step on: episodes with a
-        leading axis of `per_step`, uint8 as stored (see `floats`), on the device.
+        A function from a step to an endless iterator over the batches from that step
+        on: episodes with a leading axis of `per_step`, uint8 as stored (see `floats`),
+        on the device.
 
     Raises:
-        ValueError: no Grain, a share that is none, or episodes that the data cannot
-            give; on reading, what the source says.
+        ValueError: Grain is not installed, `share` is invalid, or the data have too few
+            classes or images; during iteration, any error of the source.
 
     Example:
         >>> from jaxfer.data import from_arrays
@@ -77,8 +79,8 @@ def stream(
     index, count = share
     if not 0 <= index < count or per_step % count:
         raise ValueError(
-            f"found share {index} of {count} of {per_step} episodes a step, needed "
-            "equal shares, counted from 0"
+            f"expected an index from 0 and equal shares of per_step = {per_step} "
+            f"episodes, got share = ({index}, {count})"
         )
     _grain()
     table = table_of(data)
@@ -111,16 +113,16 @@ def stream(
 
 
 class Drawn:
-    """What each step needs read, drawn block by block: items for `read_ahead`.
+    """The rows of each step, sampled in blocks: items for `read_ahead`.
 
-    A thread of its own draws, a block ahead; whoever asks only waits for it.
+    A separate thread samples one block ahead.
 
     Args:
-        draw: of what is given and the number of a step, the rows that it needs; a pure
-            function of JAX, run under `jit` and `vmap` on the CPU.
-        given: that all steps draw from.
-        num_steps: how many there are.
-        block: steps that are drawn in one call.
+        draw: function of `given` and the step number that returns the rows of the step;
+            a pure JAX function, run under `jit` and `vmap` on the CPU.
+        given: data shared by all steps.
+        num_steps: number of steps.
+        block: steps sampled per call.
 
     Example:
         >>> tens = Drawn(lambda ten, step: ten * step, np.uint32(10), 5, block=2)
@@ -136,7 +138,7 @@ class Drawn:
         *,
         block: int = _DRAWN,
     ) -> None:
-        """Bring what is given to the CPU's memory."""
+        """Move `given` to the CPU."""
         self._draw = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
         self._cpu = _cpu()
         self._given = jax.device_put(given, self._cpu)
@@ -152,14 +154,14 @@ class Drawn:
         return jax.device_get(self._draw(self._given, jax.device_put(steps, self._cpu)))
 
     def __len__(self) -> int:
-        """How many steps there are."""
+        """Number of steps."""
         return self._num_steps
 
     def __getitem__(self, step: int) -> Any:
-        """What a step draws."""
+        """The rows of a step."""
         block, within = divmod(int(step), self._size)
         with self._lock:
-            # The one before too, since readers cross a border at different times.
+            # Keep the previous block: readers enter the next one at different times.
             kept = range(block - 1, block + 2)
             self._blocks = {k: x for k, x in self._blocks.items() if k in kept}
             for number in (block, block + 1):
@@ -178,17 +180,17 @@ def read_ahead(
     workers: int = 2,
     put: Callable[[Any], Any] = jax.device_put,
 ) -> Iterator[Any]:
-    """What is read for each item, in their order, ahead of its use.
+    """Read each item ahead of its use, and yield the results in order.
 
     Args:
-        items: by number, such as the rows of a batch.
-        read: gives the batch, run in Grain's threads.
-        first: number of the item to begin with.
-        workers: threads that read.
-        put: brings what is read to the devices.
+        items: sequence of items, such as the rows of each batch.
+        read: function from an item to a batch; runs in Grain's threads.
+        first: number of the first item.
+        workers: number of threads that read.
+        put: function that moves a batch to the devices.
 
     Raises:
-        ValueError: no Grain; on reading, what the source says.
+        ValueError: Grain is not installed; during iteration, any error of `read`.
 
     Example:
         >>> [int(x) for x in read_ahead([1, 2, 3], lambda x: np.int32(x * x))]
@@ -203,7 +205,7 @@ def read_ahead(
 
 
 def _ahead(batches: Iterator[Any], put: Callable[[Any], Any]) -> Iterator[Any]:
-    """Batches on the device, the transfer of the next ones already begun."""
+    """Batches on the device; the transfer of the next ones has already started."""
     flying: deque[Any] = deque()
     for batch in batches:
         flying.append(put(batch))
@@ -215,17 +217,17 @@ def _ahead(batches: Iterator[Any], put: Callable[[Any], Any]) -> Iterator[Any]:
 def _cpu() -> Any:
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS names an accelerator alone.
+    except RuntimeError:  # JAX_PLATFORMS names only an accelerator.
         return jax.local_devices()[0]
 
 
 def _grain() -> Any:
     try:
-        # Optional, and slow to import.
+        # An optional dependency, which is slow to import.
         import grain
     except ImportError as e:
         raise ValueError(
-            f"found no grain to stream a data set with ({e}): pip install "
-            "'jaxfer[data]', or raise the limit up to which it is kept on the device"
+            f"expected grain to stream a data set, got an import error ({e}): pip "
+            "install 'jaxfer[data]', or raise the limit of data kept on the device"
         ) from e
     return grain

@@ -1,4 +1,4 @@
-"""Records that TFDS has prepared, read at random and without TensorFlow."""
+"""Records prepared by TFDS, read in any order and without TensorFlow."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 
 class Records(NamedTuple):
-    """A split's records.
+    """The records of a split.
 
     Attributes:
-        source: by number, a dictionary each, images encoded as yet.
-        features: of the builder, which know the names of classes.
-        files: where they lie, for messages.
+        source: sequence of records; each is a dictionary whose images are encoded.
+        features: features of the builder, which have the class names.
+        files: location of the records, for messages.
     """
 
     source: Any
@@ -20,26 +20,26 @@ class Records(NamedTuple):
     files: str
 
     def place(self, row: int) -> str:
-        """Where a record is, for messages."""
+        """The location of a record, for messages."""
         return f"record {row} of {self.files}"
 
 
 def import_tfds(what: str) -> Any:
-    """The module, which is optional, heavy, and slow to import.
+    """Import tensorflow-datasets, which is optional, large and slow to import.
 
     Args:
-        what: it is for, for the message.
+        what: its purpose, for the message.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: tensorflow-datasets is not installed.
     """
     try:
         import tensorflow_datasets
     except ImportError as e:
         raise ValueError(
-            f"found no tensorflow-datasets to {what} with ({e}): pip install "
-            "'jaxfer[data]', or bring an array cache that tools/prepare_data.py made "
-            "elsewhere"
+            f"expected tensorflow-datasets to {what}, got an import error ({e}): pip "
+            "install 'jaxfer[data]', or copy an array cache that tools/prepare_data.py "
+            "wrote elsewhere"
         ) from e
     return tensorflow_datasets
 
@@ -48,12 +48,12 @@ def open_records(name: str, directory: Path, split: str) -> Records:
     """The records of a split of a data set.
 
     Args:
-        name: of the data set.
-        directory: a TFDS data directory that holds it.
-        split: of TFDS.
+        name: name of the data set.
+        directory: TFDS data directory that contains the data set.
+        split: name of the split in TFDS.
 
     Raises:
-        ValueError: no tensorflow-datasets, or files of another format.
+        ValueError: tensorflow-datasets is missing, or the files have another format.
     """
     tfds = import_tfds(f"read {name} in {directory}")
     try:
@@ -67,9 +67,9 @@ def open_records(name: str, directory: Path, split: str) -> Records:
     except (AssertionError, NotImplementedError, OSError, ValueError) as e:
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
-            f"found {name} in {directory} in a form that cannot be read at random, "
-            "needed ArrayRecord files: prepare it with `python tools/prepare_data.py "
-            f"{name} --to DIR` ({why})"
+            f"expected {name} in {directory} as ArrayRecord files, got files that "
+            f"cannot be read in any order ({why}): prepare it with `python "
+            f"tools/prepare_data.py {name} --to DIR`"
         ) from e
     paths = [str(path) for path in builder.info.splits[split].filepaths]
     files = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"
@@ -78,13 +78,13 @@ def open_records(name: str, directory: Path, split: str) -> Records:
 
 @contextmanager
 def naming(place: Callable[[], str]) -> Iterator[None]:
-    """Name what was being read when reading failed.
+    """Add the location of the item that is read to an error.
 
     Args:
-        place: of it: a file, or a record (see `Records.place`).
+        place: function that returns a file or a record (see `Records.place`).
 
     Raises:
-        ValueError: in place of what a decoder or a reader raised.
+        ValueError: a decoder or a reader raised an error.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Images that are read when they are asked for."""
+"""Images that are read when they are indexed."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -9,31 +9,31 @@ from jaxtyping import Int, Integer, UInt8
 
 @runtime_checkable
 class Store(Protocol):
-    """What holds images, in memory or on a disk: a NumPy array, or what reads one."""
+    """Images in memory or on disk: a NumPy array, or an object that reads images."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all of them, `(n, height, width, channels)`."""
+        """The shape of all images, `(n, height, width, channels)`."""
         ...
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """Some of them, by an array of row numbers, as uint8; not to be kept."""
+        """The uint8 images at an array of row numbers; callers must not keep them."""
         ...
 
 
 @dataclass(frozen=True)
 class View:
-    """Images of a store, chosen and turned, as an array that is read when indexed.
+    """Selected and rotated images of a store, as an array that is read when indexed.
 
-    To choose classes and to turn them is bookkeeping on row numbers here, so a part of
-    a data set takes no memory, whether its pixels are in memory or on a disk. Nothing
-    in it needs JAX.
+    Selection and rotation change row numbers and turns only, so a part of a data set
+    takes no memory for pixels, whether they are in memory or on disk. A view does not
+    need JAX.
 
     Attributes:
-        store: where the images are.
-        rows: of each image in the store.
-        turns: how often each is turned by 90 degrees, counter-clockwise.
-        transposed: whether height and width are swapped, after turning.
+        store: the stored images.
+        rows: row number of each image in the store.
+        turns: counter-clockwise rotations of each image, in units of 90 degrees.
+        transposed: whether height and width are swapped after the rotation.
 
     Example:
         >>> view = View.of(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1))
@@ -48,7 +48,7 @@ class View:
 
     @classmethod
     def of(cls, images: "np.ndarray | Store | View") -> "View":
-        """All images of a store, as they are."""
+        """A view of all images of a store, unchanged."""
         if isinstance(images, View):
             return images
         n = images.shape[0]
@@ -56,7 +56,7 @@ class View:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of the array it stands for: `(n, height, width, channels)`."""
+        """The shape of the array, `(n, height, width, channels)`."""
         height, width, channels = self.store.shape[1:]
         if self.transposed:
             height, width = width, height
@@ -64,48 +64,46 @@ class View:
 
     @property
     def ndim(self) -> int:
-        """4."""
+        """The number of axes, which is 4."""
         return len(self.store.shape)
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the pixels."""
+        """The type of the pixels."""
         return np.dtype(getattr(self.store, "dtype", np.uint8))
 
     @property
     def nbytes(self) -> int:
-        """What the array would take in memory."""
+        """The size of the array in memory, in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def take(self, chosen: Integer[Any, " m"]) -> "View":
-        """Those of some positions."""
+        """A view of the images at some positions."""
         return replace(self, rows=self.rows[chosen], turns=self.turns[chosen])
 
     def turned(self, quarters: Integer[np.ndarray, " n"]) -> "View":
-        """Each turned by so many right angles more, counter-clockwise.
+        """Rotate each image counter-clockwise by a number of right angles.
 
         Raises:
-            ValueError: images that are not square.
+            ValueError: the images are not square.
         """
         _, height, width, _ = self.shape
         if height != width:
-            raise ValueError(
-                f"found {height}x{width} images, needed square ones to turn"
-            )
-        # Seen through a transpose, a store's image turns the other way.
+            raise ValueError(f"expected square images to rotate, got {height}x{width}")
+        # Under a transpose, a stored image rotates in the opposite direction.
         more = -quarters if self.transposed else quarters
         return replace(self, turns=((self.turns + more) % 4).astype(np.uint8))
 
     def transpose(self) -> "View":
-        """Height and width swapped."""
+        """Swap height and width."""
         return replace(self, transposed=not self.transposed)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """The images of one position, a slice, or an array of positions, read now."""
+        """Read the images at one position, a slice, or an array of positions."""
         rows, turns = self.rows[index], np.ravel(self.turns[index])
         images = np.asarray(self.store[np.ravel(rows)])
         if turns.any():
@@ -118,7 +116,7 @@ class View:
         return images.reshape(np.shape(rows) + self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All of them, in memory."""
+        """Read all images into memory."""
         if copy is False:
-            raise ValueError("a view has no array of its own, needed copy = True")
+            raise ValueError("expected copy = True or None for a view, got False")
         return self[:].astype(dtype or self.dtype, copy=False)

@@ -1,8 +1,8 @@
 """Heads: prototypes, imprinted weights, proxies, matching, nearest neighbour, linear.
 
-All are rows of templates on an embedding, so one `Head` and one `head_logits` serve
-them all. Functions take one episode (or one batch of one classifier); `jax.vmap` gives
-many.
+All of them are rows of templates in the space of embeddings, so they share one `Head`
+and one `head_logits`. Functions take one episode (or one batch of one classifier); use
+`jax.vmap` for many.
 """
 
 from jaxfer.heads.convert import as_cosine, as_linear, as_prototypes

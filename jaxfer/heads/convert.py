@@ -1,4 +1,4 @@
-"""One head as another: where prototypes, imprinted and linear heads are the same."""
+"""Conversions between equivalent prototype, imprinted and linear heads."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from jaxfer.types import Head
 def as_linear(head: Head) -> Head:
     """The linear head `<w_k, z> + b_k` of a head, with scale and centre folded in.
 
-    Its logits are those of the head: everywhere, or, if the head normalises, on
-    embeddings of length 1 (Qi et al. 2018, Eqs. 4 and 5). The linear form of squared
-    distances is that of Snell et al. 2017, Eq. 8, around the centre m of the head:
-    `w_k = 2 (c_k - m)` and `b_k = |m|^2 - |c_k|^2`.
+    Its logits equal those of the head for all embeddings or, if the head normalises,
+    for embeddings of length 1 (Qi et al. 2018, Eqs. 4 and 5). The linear form of
+    squared distances is that of Snell et al. 2017, Eq. 8, around the centre m of the
+    head: `w_k = 2 (c_k - m)` and `b_k = |m|^2 - |c_k|^2`.
 
     Example:
         >>> rows, zero = jnp.array([[0.0, 2.0]]), jnp.zeros(1)
@@ -28,7 +28,7 @@ def as_linear(head: Head) -> Head:
         rows = normalize(rows)
     elif head.centre is not None:
         centre = jnp.broadcast_to(head.centre, rows.shape)
-        # |m|^2 - |c|^2 as a product, which keeps the digits that they share.
+        # Compute |m|^2 - |c|^2 as a product, which avoids cancellation.
         bias = bias - scale * jnp.einsum(
             "md,md->m", rows - centre, rows + centre, precision=HIGHEST
         )
@@ -44,10 +44,10 @@ def as_linear(head: Head) -> Head:
 
 
 def as_prototypes(head: Head) -> Head:
-    """The prototype head, `-s/2 |z - c_k|^2`, of an imprinted one.
+    """The prototype head, `-s/2 |z - c_k|^2`, of an imprinted head.
 
-    On embeddings of length 1 the squared distance to a unit row is `2 - 2 <c, z>` (Qi
-    et al. 2018, Eq. 3), so the nearest row in cosine is the nearest in space and the
+    For embeddings of length 1 the squared distance to a unit row is `2 - 2 <c, z>` (Qi
+    et al. 2018, Eq. 3), so the row with the highest cosine is the nearest row, and the
     probabilities are the same; plain squared distances, s/2 = 1, are a cosine softmax
     of scale 2. As in `prototype_head`, logits lack a term that all classes share.
 
@@ -64,8 +64,8 @@ def as_prototypes(head: Head) -> Head:
     if not head.unit or scale.ndim:
         kind = "scales of shape " + str(scale.shape) if head.unit else "unit = False"
         raise ValueError(
-            "expected an imprinted head (unit = True) with one scale, whose cosines "
-            f"are squared distances, got {kind}"
+            "expected an imprinted head (unit = True) with one scale, which is "
+            f"equivalent to a prototype head, got {kind}"
         )
     rows = normalize(head.weight)
     return dataclasses.replace(
@@ -80,9 +80,9 @@ def as_prototypes(head: Head) -> Head:
 def as_cosine(head: Head, *, scale: float = 10.0) -> Head:
     """The cosine head `s <w_k/|w_k|, z/|z|>` on the rows of any head, without biases.
 
-    For prototypes on the sphere it is the same classifier, softmax over negative
-    squared distances, with `scale` 2; for a trained linear classifier it is a start for
-    training.
+    For prototypes of length 1 and `scale` 2 it is the same classifier, a softmax over
+    negative squared distances; for a trained linear classifier it is an initialisation
+    for training.
 
     Example:
         >>> head = Head(jnp.array([[0.0, 5.0]]), jnp.ones(1), 1.0, jnp.zeros(1), 1)

@@ -1,4 +1,4 @@
-"""Imprinting: rows set at once from the embeddings of a few examples."""
+"""Imprinting: rows computed from the embeddings of a few examples."""
 
 import dataclasses
 from typing import Literal
@@ -20,9 +20,9 @@ def imprint_head(sums: ClassSums, *, scale: float = 10.0) -> Head:
     examples has the logit -inf.
 
     Args:
-        sums: of unit embeddings: `support_sums(..., unit=True)`, or `class_sums` of
-            what `normalize` returns.
-        scale: s; trainable afterwards.
+        sums: class sums of unit embeddings: `support_sums(..., unit=True)`, or
+            `class_sums` of the output of `normalize`.
+        scale: s; it can be trained afterwards.
 
     Example:
         >>> from jaxfer import head_logits, support_sums
@@ -48,15 +48,15 @@ def imprint(
     """Set the rows of some classes, new or known, from all their examples so far.
 
     `w_k = normalize(sum of z/|z| over all examples of k)`, Qi et al. 2018, section 4.2.
-    The rows of all other classes keep their bits. Shapes do not change, so a compiled
-    classifier accepts the new head.
+    The rows of all other classes stay bit-identical. Shapes do not change, so a
+    compiled classifier accepts the new head.
 
     Args:
-        head: of `imprint_head` or `cosine_head`, row i that of class i, with empty
-            slots (owner -1) for classes to come. Where each row has its own scale, a
-            new class gets the mean of those of the classes in use.
-        sums: what the rows of these classes were imprinted from, with as many classes
-            as the head; zero where a row was trained.
+        head: a head, made by `imprint_head` or `cosine_head`, in which row i belongs to
+            class i, with empty slots (owner -1) for new classes. If each row has its
+            own scale, a new class gets the mean scale of the classes in use.
+        sums: the class sums that the rows were imprinted from, with as many classes as
+            the head; zero where a row was trained.
         z: `[n, dim]`, the examples, of any length except zero.
         labels: `[n]`, their classes; an example with label -1 is ignored (padding).
 
@@ -96,12 +96,12 @@ def imprint(
 def set_rows(
     head: Head, rows: Float[Array, "classes dim"], where: Bool[Array, " classes"]
 ) -> Head:
-    """A head with other rows for some classes: zero bias, and for new ones mean scale.
+    """A head with new rows for some classes, with zero bias and, if new, mean scale.
 
     Args:
-        head: with one row per class.
-        rows: `[classes, dim]`, of which those of the other classes are ignored.
-        where: `[classes]`, the classes that get them.
+        head: a head with one row per class.
+        rows: `[classes, dim]`, the new rows; those of the other classes are ignored.
+        where: `[classes]`, the classes that get new rows.
     """
     scale = jnp.asarray(head.scale)
     if scale.ndim:
@@ -132,8 +132,8 @@ def proxy_head(
     Each example belongs to the proxy of its class with the highest cosine; each proxy
     is the unit mean of its examples. The first proxy starts from the example nearest
     the mean of its class, each further one from the example farthest from those before,
-    so nothing is random. With one proxy it is `imprint_head`; a class with fewer
-    distinct examples than proxies has one row per distinct example.
+    so the result is deterministic. With one proxy it equals `imprint_head`; a class
+    with fewer distinct examples than proxies has one row per distinct example.
 
     Args:
         z: `[n, dim]`, embeddings of any length except zero.
@@ -142,7 +142,7 @@ def proxy_head(
         proxies: k, the number of rows per class.
         scale: s.
         pool: 'max', or 'logsumexp' for a soft aggregation.
-        rounds: of k-means.
+        rounds: the number of k-means iterations.
 
     Raises:
         ValueError: no example, fewer than one proxy or one round, an unknown pool, or
@@ -166,12 +166,12 @@ def proxy_head(
     labels = jnp.where((labels < 0) | (labels >= num_classes), num_classes, labels)
 
     def cosines(rows: Float[Array, "classes k dim"]) -> Float[Array, "n k"]:
-        # Each example against the rows of its own class; ignored ones against zeros.
+        # Compare each example with the rows of its class; ignored ones with zeros.
         own = jnp.concatenate([rows, jnp.zeros_like(rows[:1])])[labels]
         return jnp.einsum("nd,nkd->nk", z, own, precision=HIGHEST)
 
     def chosen(score: Float[Array, " n"]) -> tuple[Array, Array]:
-        # The highest score of each class, and the first example that has it.
+        # Return the highest score of each class, and the first example that has it.
         best = jax.ops.segment_max(score, labels, num_classes + 1)
         place = jnp.arange(z.shape[0], dtype=jnp.int32)
         is_best = score == best[labels]
@@ -189,7 +189,7 @@ def proxy_head(
         nearest = cosines(jnp.stack(rows, axis=1)).max(axis=1)
         far, which = chosen(-nearest)
         rows.append(z[which])
-        # An example that is there already makes no new proxy.
+        # An example that equals an earlier proxy does not make a new one.
         used.append(there & (far > -1 + 1e-6))
     seen, start = jnp.stack(used, axis=1), jnp.stack(rows, axis=1)
 

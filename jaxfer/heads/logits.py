@@ -1,4 +1,4 @@
-"""The one function from templates and embeddings to logits."""
+"""The function that computes logits from templates and embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def _pool(
         summed = jax.ops.segment_sum(
             jnp.exp(rows - padded[owner]), owner, head.num_classes
         )
-        # Not `summed > 0`: a NaN has to stay one.
+        # Not `summed > 0`: a NaN has to stay NaN.
         some = summed != 0
         top = jnp.where(some, jnp.log(jnp.where(some, summed, 1)) + shift, -jnp.inf)
     return jnp.moveaxis(top, 0, -1)

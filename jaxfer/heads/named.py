@@ -1,7 +1,7 @@
 """A head with class names: classes are added, extended with examples, and removed.
 
-The arrays have empty slots for classes to come, so code compiled for a head accepts the
-next one. Bad input is refused on the host, by class name, before anything is computed.
+The arrays have empty slots for new classes, so code compiled for a head accepts the
+head with more classes. Invalid input is refused on the host before any computation.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ class NamedHead:
 
     Attributes:
         head: a prototype, cosine or linear head with one row per slot.
-        sums: of the embeddings that each row was made from: raw for prototypes, of
-            length 1 otherwise; zero for a row that was trained from the start.
-        names: the class of each slot, None for an empty slot.
+        sums: the sums of the embeddings that each row was made from: raw for
+            prototypes, of length 1 otherwise; zero for a row made by training only.
+        names: the class of each slot; None for an empty slot.
         trained: the classes whose rows were trained, so that `sums` does not describe
             them.
     """
@@ -68,7 +68,7 @@ def new_named_head(
         scale: the factor of cosines or squared distances; default: 10 for cosines, 1
             for prototypes.
         scale_per_class: whether each class has its own scale; a new class gets the mean
-            of those of the other classes.
+            scale of the other classes.
 
     Raises:
         ValueError: an unknown kind, or a dimension, capacity or scale that is not
@@ -110,16 +110,16 @@ def name_classes(
     """A prototype, cosine or linear head with class names, and room for more classes.
 
     Args:
-        head: one row per class.
-        names: of the classes, in the order of the rows.
+        head: a head with one row per class.
+        names: the names of the classes, in the order of the rows.
         sums: the class sums that a prototype or imprinted head was made from, so that
             its classes can be extended; default: all rows count as trained.
         capacity: the number of slots; default: twice the classes.
 
     Raises:
-        ValueError: a head with several rows per class, a number of names that is not
-            that of the classes, a repeated name, sums that do not fit the head, or less
-            capacity than classes.
+        ValueError: a head with several rows per class, a number of names other than the
+            number of classes, a repeated name, sums that do not fit the head, or a
+            capacity below the number of classes.
 
     Example:
         >>> from jaxfer import cosine_head
@@ -150,7 +150,7 @@ def name_classes(
 
 
 def add_classes(named: NamedHead, examples: Examples) -> NamedHead:
-    """Add classes, each from its examples; the rows of the others keep their bits.
+    """Add classes from examples; the rows of other classes stay bit-identical.
 
     A prototype is the mean of the examples (Snell et al. 2017, Eq. 1), a cosine row the
     unit mean of unit embeddings (Qi et al. 2018, section 3.2). A row of a linear head
@@ -158,10 +158,10 @@ def add_classes(named: NamedHead, examples: Examples) -> NamedHead:
 
     Args:
         named: the head so far.
-        examples: embeddings `[n, dim]` of each new class by its name, one or more.
+        examples: one or more embeddings `[n, dim]` per new class, by class name.
 
     Raises:
-        ValueError: a name that is a class already, a class without examples, or
+        ValueError: a name that is already a class, a class without examples, or
             embeddings of another dimension, not finite or, except for prototypes, zero.
 
     Example:
@@ -172,8 +172,8 @@ def add_classes(named: NamedHead, examples: Examples) -> NamedHead:
     _check_names(examples)
     if there := [name for name in examples if name in named.names]:
         raise ValueError(
-            f"expected new class names, got {there}, which are classes already: "
-            "`extend_classes` adds examples to a class"
+            f"expected new class names, got {there}, which are classes already: use "
+            "`extend_classes` to add examples to a class"
         )
     examples = _checked(named, examples)
     if not examples:
@@ -192,13 +192,13 @@ def add_classes(named: NamedHead, examples: Examples) -> NamedHead:
 def extend_classes(
     named: NamedHead, examples: Examples, *, forget_training: bool = False
 ) -> NamedHead:
-    """Add examples to classes: equal to having had them when the class was added.
+    """Add examples to classes, as if they had been given when the class was added.
 
     Args:
         named: the head so far.
-        examples: more embeddings `[n, dim]` by the name of their class.
+        examples: more embeddings `[n, dim]` by class name.
         forget_training: whether to replace the row of a trained class by the mean of
-            the examples it was given, these included.
+            all examples it was given, including these.
 
     Raises:
         ValueError: a name that is not a class, a trained class without
@@ -214,7 +214,7 @@ def extend_classes(
     if (trained := sorted(named.trained & set(examples))) and not forget_training:
         raise ValueError(
             f"expected classes that were not trained, got {trained}, whose rows are no "
-            "longer the mean of their examples: forget_training=True replaces them"
+            "longer the mean of their examples: pass forget_training=True to reset them"
         )
     if not examples:
         return named
@@ -223,7 +223,7 @@ def extend_classes(
 
 
 def remove_classes(named: NamedHead, names: Iterable[str]) -> NamedHead:
-    """Remove classes: their slots are free again, the other rows keep their bits.
+    """Remove classes: their slots become free, and other rows stay bit-identical.
 
     Raises:
         ValueError: a name that is not a class.
@@ -248,11 +248,11 @@ def remove_classes(named: NamedHead, names: Iterable[str]) -> NamedHead:
 
 
 def with_trained_head(named: NamedHead, head: Head) -> NamedHead:
-    """The named head after training: classes whose rows or biases moved are marked.
+    """The named head after training, with classes marked whose row or bias changed.
 
     Args:
-        named: before training.
-        head: the same head with other rows, biases or scales.
+        named: the head before training.
+        head: the head after training, with other rows, biases or scales.
 
     Raises:
         ValueError: a head of another shape.
@@ -280,7 +280,7 @@ def check_dim(named: NamedHead, what: str, z: np.ndarray) -> None:
     """Refuse embeddings of another dimension than the rows.
 
     Raises:
-        ValueError: with both shapes.
+        ValueError: another dimension; the message states both shapes.
     """
     dim = named.head.weight.shape[1]
     if z.shape[1] != dim:
@@ -288,7 +288,7 @@ def check_dim(named: NamedHead, what: str, z: np.ndarray) -> None:
 
 
 def padded(z: np.ndarray) -> np.ndarray:
-    """Embeddings with zero rows up to a power of two, so that few shapes compile."""
+    """Pad embeddings with zero rows to a power of two, so that few shapes compile."""
     room = 1 << max(len(z) - 1, 0).bit_length()
     return np.pad(z, [(0, room - len(z)), (0, 0)])
 
@@ -299,7 +299,7 @@ def _no_sums(head: Head) -> ClassSums:
 
 
 def _rows(head: Head, sums: ClassSums) -> jax.Array:
-    """The rows that a head of this kind has for class sums."""
+    """The rows that a head of this kind gets from class sums."""
     means = sums_means(sums)
     if head.centre is not None:
         return means
@@ -335,7 +335,7 @@ def _with_examples(named: NamedHead, examples: Examples) -> NamedHead:
 
 
 def _grown(named: NamedHead, size: int) -> NamedHead:
-    """With as many slots; the new ones are empty."""
+    """The head with the given number of slots; the new ones are empty."""
     more = size - len(named.names)
     if not more:
         return named
@@ -347,7 +347,7 @@ def _grown(named: NamedHead, size: int) -> NamedHead:
 
 
 def _described(head: Head, sums: ClassSums, names: Sequence[str]) -> set[str]:
-    """The classes whose rows are those that the sums give."""
+    """The classes whose rows equal the rows computed from the sums."""
     if not head.unit and head.centre is None:
         raise ValueError("expected no sums for a linear head, got some")
     if sums.total.shape != head.weight.shape:
@@ -380,7 +380,7 @@ def _check_known(named: NamedHead, names: Iterable[str]) -> None:
 
 
 def _checked(named: NamedHead, examples: Examples) -> dict[str, np.ndarray]:
-    """The examples on the host, in the type that JAX will give them."""
+    """The checked examples on the host, in the dtype that JAX will give them."""
     found = {}
     for name, z in examples.items():
         what = f"class {name!r}"

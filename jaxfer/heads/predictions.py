@@ -30,8 +30,9 @@ def class_logits(named: NamedHead, z: Float[AnyArray, "n dim"]) -> np.ndarray:
     """The logits `[n, classes]` of embeddings, one column per class of `classes`.
 
     Raises:
-        ValueError: a head without classes, embeddings of another dimension, or one that
-            is not finite or whose logits are not; the message names the row.
+        ValueError: a head without classes, embeddings of another dimension, or an
+            embedding that is not finite or has logits that are not; the message names
+            the row.
 
     Example:
         >>> from jaxfer import add_classes, new_named_head
@@ -41,7 +42,7 @@ def class_logits(named: NamedHead, z: Float[AnyArray, "n dim"]) -> np.ndarray:
     """
     if not named.classes:
         raise ValueError(
-            "expected at least one class, got none: `add_classes` adds them"
+            "expected at least one class, got none: add classes with `add_classes`"
         )
     array = check_finite(z, "predictions")
     check_dim(named, "predictions", array)

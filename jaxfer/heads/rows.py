@@ -1,4 +1,4 @@
-"""Rows of a head: the one rule for adding some."""
+"""Adding rows to a head."""
 
 import dataclasses
 from typing import Any, Literal
@@ -21,20 +21,20 @@ def append_rows(
 ) -> Head:
     """A head with more rows: the new ones have zero bias and the mean scale.
 
-    The rows there are keep their bits. A head with one scale for all rows keeps it; a
+    The existing rows stay bit-identical. A head with one scale for all rows keeps it; a
     head with one scale per row gives new rows the mean of the scales of rows in use.
 
     Args:
-        head: of any kind.
-        rows: `[more, dim]`, templates as `head.weight` has them.
-        owner: `[more]`, the class of each; -1 makes an empty slot.
+        head: a head of any kind.
+        rows: `[more, dim]`, templates in the form of `head.weight`.
+        owner: `[more]`, the class of each new row; -1 makes an empty slot.
         num_classes: classes of the new head; default: one more than the highest owner,
             and not fewer than before. Required if `owner` is traced.
         pool: how rows of one class combine; default: as in `head`.
 
     Raises:
-        ValueError: rows of another dimension, a number of owners that is not that of
-            the rows, or, without pooling, an owner that is not the number of its row.
+        ValueError: rows of another dimension, a number of owners other than the number
+            of rows, or, without pooling, an owner that is not the index of its row.
 
     Example:
         >>> import jax
@@ -93,7 +93,7 @@ def _check_owner(owner: np.ndarray, m: int, num_classes: int, pool: Any) -> None
     place = np.arange(m, m + owner.size)
     if pool is None and ((owner != place) & (owner != -1)).any():
         raise ValueError(
-            "expected each new row to be the only row of the class of its number, "
-            f"{place.tolist()}, got owner {owner.tolist()}: pool='max' allows several "
-            "rows per class"
+            "expected each new row to be the only row of the class with its index, "
+            f"{place.tolist()}, got owner {owner.tolist()}: pass pool='max' for "
+            "several rows per class"
         )

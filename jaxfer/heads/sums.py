@@ -1,4 +1,4 @@
-"""Sums of the embeddings of each class, and the class means they give."""
+"""Sums of the embeddings of each class, and class means."""
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ def class_sums(
 ) -> ClassSums:
     """The sum and the number of the embeddings of each class.
 
-    Two sums add up: `jax.tree.map(jnp.add, sums, more)` is the sum over both sets.
+    The sums over two sets can be added: `jax.tree.map(jnp.add, sums, more)`.
 
     Args:
-        z: `[n, dim]`, raw or of length 1 as the head will need.
+        z: `[n, dim]`, raw or of length 1, as the head requires.
         labels: `[n]`, classes from 0 to `num_classes` - 1 in any order. An example
             with another label, such as -1, is ignored.
         num_classes: the number of classes; a class may have no example.
@@ -43,11 +43,11 @@ def class_sums(
 def support_sums(
     support: Float[Array, "way shot dim"], *, unit: bool = False
 ) -> ClassSums:
-    """The class sums of an episode's support set, whose classes are its rows.
+    """The class sums of an episode's support set, in which row k holds class k.
 
     Args:
         support: `[way, shot, dim]`, embeddings.
-        unit: whether each is first scaled to length 1, as imprinting needs it.
+        unit: whether embeddings are first scaled to length 1, as for imprinting.
 
     Raises:
         ValueError: an array of another rank.
@@ -69,8 +69,8 @@ def support_sums(
 def _unit_total(z: Float[Array, "way shot dim"]) -> Float[Array, "way dim"]:
     """The sum of the unit embeddings of each class."""
     squared = jnp.sum(z * z, axis=2)
-    # Where all lengths are ordinary, a product sums them without writing unit ones:
-    # four times as fast on a CPU.
+    # Where no length is extreme, a product sums the unit embeddings without storing
+    # them, which is four times as fast on a CPU.
     ordinary = jnp.all((squared > 2.0**-80) & (squared < 2.0**80))
     return jax.lax.cond(
         ordinary,
@@ -130,7 +130,7 @@ def check_labelled(
 
     Raises:
         ValueError: embeddings that are not `[n, dim]`, labels that are not `[n]`
-            integers of int32, or no class.
+            integers within int32, or no class.
     """
     check_matrix(z)
     if not isinstance(labels, jax.Array):
@@ -144,7 +144,7 @@ def check_labelled(
     if num_classes < 1:
         raise ValueError(f"expected num_classes of at least 1, got {num_classes}")
     if isinstance(labels, np.ndarray):
-        # JAX would wrap what does not fit: 2**33 would be class 0.
+        # JAX would wrap labels that do not fit: 2**33 would become class 0.
         i = int(np.argmax(np.abs(labels.astype(np.float64)))) if labels.size else 0
         if labels.size and not -(2**31) <= labels[i] < 2**31:
             raise ValueError(
@@ -154,13 +154,14 @@ def check_labelled(
 
 
 def check_embeddings(z: Float[AnyArray, "n dim"], whose: str = "embeddings") -> None:
-    """Refuse embeddings without a direction, which cannot be imprinted; on the host.
+    """Refuse embeddings without a direction, which cannot be imprinted.
 
-    Accepts exactly what `normalize` turns into a row of length 1.
+    The check runs on the host and accepts exactly the embeddings that `normalize` can
+    scale to length 1.
 
     Args:
         z: `[n, dim]`, on the host or the device.
-        whose: what to call them in the message.
+        whose: the name of the embeddings in the message.
 
     Raises:
         ValueError: an array that is not `[n, dim]`, or an embedding that is zero or not
@@ -182,7 +183,7 @@ def check_embeddings(z: Float[AnyArray, "n dim"], whose: str = "embeddings") -> 
 
 
 def check_finite(z: Float[AnyArray, "n dim"], whose: str = "embeddings") -> np.ndarray:
-    """The embeddings as JAX will hold them, float32 by default, if they are finite.
+    """The embeddings in JAX's dtype, float32 by default, after a check for finiteness.
 
     Raises:
         ValueError: an array that is not `[n, dim]` numbers, or an embedding with a NaN

@@ -1,4 +1,4 @@
-"""Heads whose rows are prototypes, examples, or weights to train."""
+"""Heads whose rows are prototypes, examples, or trainable weights."""
 
 import dataclasses
 from typing import Literal
@@ -23,7 +23,7 @@ def _template_head(
     distance: Distance,
     pool: Literal["max", "logsumexp"] | None,
 ) -> Head:
-    """The head that scores by nearness to rows: the one place that knows both forms."""
+    """The head that scores embeddings by their distance to rows, in either form."""
     if distance not in ("sqeuclidean", "cosine"):
         raise ValueError(
             f"expected distance 'sqeuclidean' or 'cosine', got {distance!r}"
@@ -48,12 +48,12 @@ def prototype_head(sums: ClassSums, *, distance: Distance = "sqeuclidean") -> He
     Snell et al. 2017, Eq. 2. For the squared Euclidean distance the logits are the
     negative distances plus `|z - m|^2`, the same for all classes; m is the mean of the
     prototypes. With m = 0 this is the linear classifier of their Eq. 8, `w_k = 2 c_k`
-    and `b_k = -c_k . c_k`, which loses its digits where embeddings are far from the
+    and `b_k = -c_k . c_k`, which is inaccurate where embeddings are far from the
     origin. 'cosine' is `1 - cos` with no scale, as in their Figure 2. A class without
     examples has the logit -inf.
 
     Args:
-        sums: of raw embeddings.
+        sums: class sums of raw embeddings.
         distance: 'sqeuclidean' or 'cosine'.
 
     Raises:
@@ -119,7 +119,7 @@ def nearest_head(
     """Nearest neighbour: the score of a class is that of its nearest support point.
 
     Args:
-        z: `[n, dim]`, support embeddings (or flat pixels, for the plainest baseline).
+        z: `[n, dim]`, support embeddings (or flat pixels, for the simplest baseline).
         labels: `[n]`, their classes; an example with label -1 is ignored.
         num_classes: the number of classes.
         distance: 'sqeuclidean' or 'cosine'.
@@ -184,7 +184,7 @@ def cosine_head(
         key: the random key of the rows.
         dim: the dimension of the embeddings.
         num_classes: the number of rows.
-        scale: s; the paper trains it from an unstated start, later work from 10.
+        scale: s before training; the paper does not state it, later work uses 10.
 
     Raises:
         ValueError: a dimension or a number of classes below 1.

@@ -20,9 +20,9 @@ def wide(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def normalize(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     """Embeddings scaled to length 1, `z / |z|`.
 
-    Correct for every normal float32 number, from 1.2e-38 to 3.4e38. An embedding whose
-    entries are all smaller counts as zero: it becomes zero, with a zero gradient. An
-    embedding with a NaN or an infinity becomes NaN.
+    It is correct for every normal float32 number, from 1.2e-38 to 3.4e38. An embedding
+    whose entries are all smaller counts as zero: it becomes zero, with a zero gradient.
+    An embedding with a NaN or an infinity becomes NaN.
 
     Args:
         z: embeddings; leading axes are free.
@@ -36,13 +36,13 @@ def normalize(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         jnp.max(jnp.abs(z), axis=-1, keepdims=True, initial=0)
     )
     zero = largest < jnp.finfo(z.dtype).tiny
-    # By a power of two into a range where squares neither overflow nor vanish. It
-    # divides out exactly, so it needs no gradient; for ordinary lengths it is 1.
+    # Scale by a power of two to a range where squares neither overflow nor underflow.
+    # The factor cancels exactly, so it needs no gradient; for most lengths it is 1.
     factor = jnp.where(largest > 2.0**40, 2.0**-84, 1)
     factor = jnp.where(largest < 2.0**-40, 2.0**84, factor).astype(z.dtype)
     y = z * factor
     squared = jnp.sum(y * y, axis=-1, keepdims=True)
-    # The inner `where` keeps the branch that is not taken from giving NaN gradients.
+    # The inner `where` prevents NaN gradients from the branch that is not taken.
     return y * jnp.where(zero, 0, jax.lax.rsqrt(jnp.where(zero, 1, squared)))
 
 
@@ -52,9 +52,9 @@ def squared_euclidean(
     """Squared Euclidean distances, `|a|^2 - 2 <a, b> + |b|^2`.
 
     Snell et al. 2017, section 2.7: the Bregman divergence under which the class mean is
-    the right representative. Both are moved to their common mean first, so the rounding
-    error is about float32's epsilon times the squared spread of the embeddings,
-    wherever they lie; a distance smaller than that may come out slightly negative.
+    the right representative. The common mean is subtracted first, so the rounding error
+    is about float32's epsilon times the squared spread of the embeddings, whatever
+    their mean; a distance smaller than that may be slightly negative.
 
     Args:
         a: `[n, dim]`.
@@ -100,8 +100,8 @@ def mean_row(
 ) -> Float[Array, " dim"]:
     """The mean of the rows that are finite, without a gradient; zero if there is none.
 
-    Distances do not depend on the point they are computed around, so the gradient of
-    that point is zero, and one bad row must not spoil the distances of the others.
+    Distances do not depend on the centre they are computed around, so its gradient is
+    zero. A row that is not finite must not affect the distances of other rows.
 
     Args:
         rows: `[m, dim]`.
@@ -118,7 +118,7 @@ def check_matrix(z: Array | np.ndarray, what: str = "embeddings") -> None:
     """Refuse an array that is not `[n, dim]`; n may be 0, dim may not.
 
     Raises:
-        ValueError: with the shape.
+        ValueError: an array of another shape.
     """
     if np.ndim(z) != 2 or not np.shape(z)[1]:
         raise ValueError(f"expected {what} of shape [n, dim], got {np.shape(z)}")

@@ -1,4 +1,4 @@
-"""Models as values: train them, embed and predict with them, save and load them."""
+"""Models: train them, embed and predict with them, save and load them."""
 
 from jaxfer.models.batches import train_batches, train_population
 from jaxfer.models.classes import with_classes, with_prototypes

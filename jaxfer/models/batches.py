@@ -1,4 +1,4 @@
-"""Train models on batches of labelled images: one data-parallel, or many at once."""
+"""Train one model or many at once on batches of labelled images."""
 
 import dataclasses
 import hashlib
@@ -56,24 +56,24 @@ def train_batches(
 ) -> Trained:
     """Train one model on labelled images.
 
-    On a mesh of several devices the batch is spread over them; BatchNorm uses the
+    On a mesh of several devices the batch is sharded over them; BatchNorm uses the
     statistics of the whole batch.
 
     Args:
         net: the backbone: a network of `jaxfer.nets`, a `Net` or a Linen module.
         images: labelled images; above `options.limit` gigabytes they are streamed.
         recipe: how to train.
-        key: everything random is drawn from it.
+        key: the random key of the whole training.
         head: the classifier to train, such as `linear_head(key, dim, classes)`; None
             for losses between the examples of a batch.
         start: the model whose parameters training starts from; default: fresh ones. Its
             head is used only if it is passed as `head`.
         pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
         stages: which layers are frozen until when.
-        mesh: of `sharding.make_mesh`; default: one device.
+        mesh: the mesh, made by `sharding.make_mesh`; default: one device.
         workdir: a folder for checkpoints and logs, from which the same call resumes; or
-            an open run, of which this is a phase. Default: nothing is kept.
-        phase: names the metrics, unique within a run.
+            an open run, to which this adds a phase. Default: nothing is kept.
+        phase: the prefix of the metrics' names, unique within a run.
         evaluate: called every `eval_every` steps with the model so far; its numbers go
             to the log and to `Trained.history`.
         eval_every: steps between evaluations.
@@ -82,11 +82,11 @@ def train_batches(
         options: how to run; results do not depend on them.
 
     Returns:
-        The trained model and what is known of its training.
+        The trained model and the facts of its training.
 
     Raises:
         ValueError: images, head and recipe that do not fit together.
-        KeyboardInterrupt: stopped on request, the state saved.
+        KeyboardInterrupt: stopped on request, with the state saved.
 
     Example:
         >>> from jaxfer import Options, linear_head
@@ -151,30 +151,30 @@ def train_population(
 ) -> list[Trained]:
     """Train several models on the same images at once, in one compiled program.
 
-    Models of a population have as many examples, the same shapes and the same stages.
-    On a mesh each device trains its share of them, without any communication.
+    Models of a population have equal numbers of examples, shapes and stages. On a mesh
+    each device trains its share of them, without any communication.
 
     Args:
-        net: the backbone of all.
-        images: that all share.
+        net: the backbone of all models.
+        images: the images that all models share.
         members: the examples of each model.
         recipe: how to train.
-        heads: the classifier of each.
-        starts: the model each starts from; default: fresh parameters.
+        heads: the classifier of each model.
+        starts: the model that each one starts from; default: fresh parameters.
         stages: which layers are frozen until when.
-        mesh: whose "data" axis divides the number of models; or, for one model, its
-            batch.
+        mesh: a mesh whose "data" axis divides the number of models; or, for one model,
+            its batch.
         workdir: see `train_batches`.
         phase: see `train_batches`.
-        evaluate: called with the place of a model and the model so far.
+        evaluate: called with the index of a model and the model so far.
         eval_every: steps between evaluations.
         select: for one model, see `train_batches`.
-        cache: train frozen networks on the activations of their frozen layers, computed
-            once, where that is exact; where it is not, one line says why.
+        cache: train frozen networks on activations of their frozen layers, computed
+            once, if that is exact; otherwise a printed line gives the reason.
         options: how to run.
 
     Returns:
-        For each model what training returns.
+        One result of training per model.
 
     Raises:
         ValueError: members that cannot share a program, or see `train_batches`.
@@ -266,7 +266,7 @@ def train_population(
                 rate=run.rate,
                 wall_s=run.wall_s / len(members),
                 compile_s=run.compile_s / len(members),
-                # The program is common to all: it is counted once.
+                # All models share one program: it is counted once.
                 compilations=0 if i else run.compilations,
                 history=_history(over, i, len(members)),
             )
@@ -291,10 +291,10 @@ def _stacked(program: Program, models: Sequence[Model]) -> TrainState:
 
 
 def _place(train_state: TrainState, mesh: Any, members: int) -> TrainState:
-    """One model whole on every device, several spread over them.
+    """Put one model whole on every device, and shard several models over them.
 
-    Also on one device: the state that a step returns is placed, and a first state that
-    was not would compile the step twice.
+    This is needed on one device too: the state that a step returns is placed, and a
+    first state that is not placed would compile the step twice.
     """
     mesh = sharding.make_mesh(1) if mesh is None else mesh
     if members == 1 or mesh.size == 1:
@@ -323,17 +323,17 @@ def _model(
     member: Examples,
     source: Source,
 ) -> Model:
-    """One of the models of a population, as it is at some step."""
+    """One of the models of a population, at the step of the given state."""
     params = merge(train_state.trainable, train_state.frozen)
     params, state = jax.tree.map(lambda x: x[i], (params, train_state.state))
-    # A model is bound to no device: it runs where its images are.
+    # A model is not bound to a device: it runs where its images are.
     params, state = jax.tree.map(jnp.asarray, jax.device_get((params, state)))
     head = start.head
     if head is not None:
         head = trained_head(
             {"scale": head.scale, "bias": head.bias, **params["head"]}, unit=head.unit
         )
-    # Layers without parameters are empty groups of their own.
+    # Layers without parameters are empty groups.
     params = {name: params.get("net", {}).get(name, {}) for name in start.params}
     state = {name: state.get(name, {}) for name in start.state}
     about = {
@@ -361,7 +361,7 @@ def _fingerprint(source: Source, members: Sequence[Examples]) -> str:
 
 
 def _counted(member: Examples) -> np.ndarray:
-    """Which examples of a model count."""
+    """A mask of the examples of a model that count."""
     labels = np.asarray(member.labels)
     if member.counts is None:
         return np.ones(len(labels), bool)

@@ -1,4 +1,4 @@
-"""Models that know more classes: from a support set, or beside those they have."""
+"""Models with new classes, from a support set or in addition to their classes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ def with_prototypes(
     al. 2017, Eqs. 1 and 2).
 
     Args:
-        model: the embedding; a head that it has is replaced.
+        model: the model that embeds; its head, if any, is replaced.
         support: labelled images, one or more per class.
         distance: 'sqeuclidean' or 'cosine'.
 
     Raises:
-        ValueError: a class without images, or images that the model does not take.
+        ValueError: a class without images, or images that the model does not accept.
 
     Example:
         >>> import jax, numpy as np
@@ -58,17 +58,17 @@ def with_prototypes(
 
 
 def with_classes(model: Model, examples: Mapping[str, AnyImages]) -> Model:
-    """A model that also knows some new classes, from a few images of each.
+    """A model with additional classes, each from a few images.
 
-    The rows of its head are imprinted: for a cosine head the unit mean of the unit
-    embeddings (Qi et al. 2018, section 3.2). The other rows keep their bits.
+    The new rows of its head are imprinted: for a cosine head the unit mean of the unit
+    embeddings (Qi et al. 2018, section 3.2). The other rows stay bit-identical.
 
     Args:
-        model: with a head and class names.
-        examples: images of each new class, by its name.
+        model: a model with a head and class names.
+        examples: images of each new class, by class name.
 
     Raises:
-        ValueError: a model without a head, a name that it knows already, or a class
+        ValueError: a model without a head, the name of an existing class, or a class
             without images.
 
     Example:

@@ -1,4 +1,4 @@
-"""Train models on episodes (Snell et al. 2017), and measure them on numbered ones."""
+"""Train and measure models on numbered episodes (Snell et al. 2017)."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -67,30 +67,31 @@ def train_episodes(
     Args:
         net: the backbone: a network of `jaxfer.nets`, a `Net`, or a Linen module.
         images: the training classes; above `options.limit` gigabytes they are streamed.
-        shape: of the training episodes.
-        recipe: how to train: `episodes`, `batch` episodes per step, `augment` an
-            `Affine`.
-        seed: of the parameters and of the episodes.
-        split: names the episodes: another name gives other episodes.
+        shape: the shape of the training episodes.
+        recipe: how to train: `episodes` is their number, `batch` the episodes per step,
+            and `augment` an `Affine`.
+        seed: the seed of the parameters and of the episodes.
+        split: the name of the split; another name gives other episodes.
         method: the classifier; default: prototypes.
         start: the model whose parameters training starts from; default: fresh ones.
         pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
         stages: which layers are frozen until when.
-        mesh: of `sharding.make_mesh`: the episodes of a step are spread over it.
+        mesh: the mesh, made by `sharding.make_mesh`, over which the episodes of a step
+            are sharded; default: one device.
         workdir: see `train_batches`.
         phase: see `train_batches`.
-        num_steps: the step to stop at, where it is not the end of the schedule.
+        num_steps: the step to stop at; default: the end of the schedule.
         evaluate: called every `eval_every` steps with the model so far.
         eval_every: steps between evaluations.
         select: which evaluation is best and when to stop; see `train_batches`.
         options: how to run; results do not depend on them.
 
     Returns:
-        The trained model, without a head: a support set makes one.
+        The trained model, without a head, which is made from a support set.
 
     Raises:
         ValueError: images that cannot give such episodes, or options that do not fit.
-        KeyboardInterrupt: stopped on request, the state saved.
+        KeyboardInterrupt: stopped on request, with the state saved.
 
     Example:
         >>> from jaxfer.data import from_arrays
@@ -127,8 +128,8 @@ def train_episodes(
     )
     if program.per_step % devices:
         raise ValueError(
-            f"expected a multiple of {devices} devices, got {program.per_step} "
-            "episodes per step"
+            f"expected episodes per step that are a multiple of the {devices} devices, "
+            f"got {program.per_step}"
         )
     model = _start(program, image_shape, start, pixels)
     mesh = sharding.make_mesh(1) if mesh is None else mesh
@@ -210,22 +211,22 @@ def measure_episodes(
 ) -> dict[str, np.ndarray]:
     """Loss and accuracy of a model on numbered episodes.
 
-    The images are embedded once, on running statistics, and episodes are drawn of the
-    embeddings: the same episodes for every model and method.
+    The images are embedded once, with running statistics, and episodes are sampled from
+    the embeddings: the same episodes for every model and method.
 
     Args:
-        model: the embedding.
-        images: the classes; or what `embed_classes` made of them.
-        shape: of the episodes.
-        seed: of the episodes.
-        split: names the episodes.
-        episodes: how many.
-        first: number of the first.
+        model: the model that embeds.
+        images: the labelled images, or their embeddings, made by `embed_classes`.
+        shape: the shape of the episodes.
+        seed: the seed of the episodes.
+        split: the name of the split.
+        episodes: the number of episodes.
+        first: the number of the first episode.
         method: the classifier; default: prototypes.
         block: episodes per call.
 
     Returns:
-        "loss" in nats and "accuracy" from 0 to 1 of each episode.
+        The "loss" in nats and the "accuracy" from 0 to 1 of each episode.
 
     Example:
         >>> from jaxfer.data import from_arrays
@@ -267,11 +268,11 @@ def measure_episodes(
 
 
 def embed_classes(model: Model, images: Images) -> Resident:
-    """The embeddings of labelled images, to draw episodes of.
+    """The embeddings of labelled images, to sample episodes from.
 
     Args:
-        model: the embedding.
-        images: labelled images, in memory or a view.
+        model: the model that embeds.
+        images: labelled images, in memory or as a view.
     """
     z = embed(model, images)
     return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
@@ -306,7 +307,7 @@ def _start(
     method = program.method.init(jax.random.fold_in(key, HEAD), dim)
     if method:
         params["method"] = start.params.get("method", method)
-    # Copies, since the first step donates what it is given.
+    # Copy the arrays, since the first step donates its input.
     params, state = jax.tree.map(jnp.array, (params, dict(start.state)))
     return Model(net, params, state, pixels=pixels or start.pixels)
 

@@ -25,12 +25,12 @@ FORMAT = 1
 
 
 def save_model(path: str | Path, model: Model) -> Path:
-    """Write a model to one file, whole or not at all.
+    """Write a model to one file, completely or not at all.
 
     Args:
-        path: of the file; a folder gets a `model.safetensors`.
-        model: any model; one on a network that is not of `jaxfer.nets` needs its
-            network passed to `load_model`.
+        path: the path of the file; in a folder the file is `model.safetensors`.
+        model: the model. If its network is not one of `jaxfer.nets`, the network must
+            be passed to `load_model`.
 
     Returns:
         The path of the file.
@@ -48,7 +48,7 @@ def save_model(path: str | Path, model: Model) -> Path:
     path = Path(path)
     path = path / FILE if path.is_dir() or not path.suffix else path
     tensors = {
-        # `np.ascontiguousarray` would make vectors of numbers.
+        # `np.ascontiguousarray` would turn scalars into vectors.
         name: np.asarray(x, order="C")
         for name, x in _tensors(model).items()
     }
@@ -88,11 +88,11 @@ def load_model(path: str | Path, net: AnyNet | None = None) -> Model:
 
     Args:
         path: a file of `save_model`, or a run's folder that holds `model.safetensors`.
-        net: the network, where it is not one of `jaxfer.nets`.
+        net: the network, if it is not one of `jaxfer.nets`.
 
     Raises:
-        ValueError: no such file; a study's folder, whose members are listed; a file
-            that is damaged, of a later format, or of another network.
+        ValueError: no such file; the folder of a study (the message lists its members);
+            a file that is damaged, of another format, or of another network.
 
     Example:
         >>> import tempfile
@@ -110,7 +110,7 @@ def load_model(path: str | Path, net: AnyNet | None = None) -> Model:
         if header["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {header['format']}")
         if header["sha256"] != _digest(tensors):
-            raise ValueError("its arrays are not those that were written")
+            raise ValueError("its arrays differ from those that were written")
         return _model(header, tensors, net, path)
     except (KeyError, TypeError, json.JSONDecodeError, SafetensorError, OSError) as e:
         raise ValueError(
@@ -126,16 +126,16 @@ def _find(path: Path) -> Path:
     if (path / FILE).is_file():
         return path / FILE
     if not path.exists():
-        raise ValueError(f"expected a model or a run's folder, found nothing at {path}")
+        raise ValueError(f"expected a model or a run's folder, got nothing at {path}")
     members = sorted(p.parent.name for p in path.glob(f"members/*/{FILE}"))
     if members:
         more = "" if len(members) <= 5 else f" and {len(members) - 5} more"
         raise ValueError(
             f"{path} is a study of several models: choose one of them, such as "
-            f"{path / 'members' / members[0]} (there are "
+            f"{path / 'members' / members[0]} (the members are "
             f"{', '.join(members[:5])}{more})"
         )
-    raise ValueError(f"expected {FILE} in {path}, found none")
+    raise ValueError(f"expected {FILE} in {path}, got a folder without it")
 
 
 def _tensors(model: Model) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _model(
 
 
 def _net_header(net: Net) -> dict[str, Any] | None:
-    """An architecture as JSON has it; None for a network made of functions alone."""
+    """An architecture as JSON; None for a network defined by its functions only."""
     spec = net.spec
     if not dataclasses.is_dataclass(spec) or isinstance(spec, type):
         return None

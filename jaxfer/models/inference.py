@@ -34,21 +34,21 @@ def embed(
     block: int = 1000,
     workers: int = 2,
 ) -> Float[Array, "m ..."]:
-    """The embeddings of images, block by block, on running statistics.
+    """The embeddings of images, computed block by block with running statistics.
 
     The embedding of an image does not depend on any other image.
 
     Args:
-        model: whose `pixels` say how images become its input.
+        model: the model; its `pixels` say how images become its input.
         images: uint8 `[n, height, width, channels]` or floating features, in memory, on
-            a device, or a view of what lies on a disk.
-        rows: positions of the images wanted; default: all.
+            a device, or a view of images on disk.
+        rows: the positions of the images to embed; default: all.
         last: the layer whose output is taken; default: the whole network.
         block: images per call.
         workers: threads that read a view.
 
     Raises:
-        ValueError: images of another size than the model takes.
+        ValueError: images of another size than the model accepts.
 
     Example:
         >>> from jaxfer.nets import Conv4
@@ -91,7 +91,7 @@ def predict(model: Model, images: AnyImages, *, block: int = 1000) -> Prediction
     `p(k | x) = softmax_k(head_logits(head, f(x)))`.
 
     Args:
-        model: with a head.
+        model: a model with a head.
         images: see `embed`.
         block: images per call.
 
@@ -100,8 +100,8 @@ def predict(model: Model, images: AnyImages, *, block: int = 1000) -> Prediction
         name of each column.
 
     Raises:
-        ValueError: a model without a head, images of another size than it takes, or an
-            image whose probabilities are not finite.
+        ValueError: a model without a head, images of another size than it accepts, or
+            an image whose probabilities are not finite.
 
     Example:
         >>> from jaxfer.heads import linear_head
@@ -129,12 +129,12 @@ def predict(model: Model, images: AnyImages, *, block: int = 1000) -> Prediction
 def predict_labels(
     head: Head, z: Float[Array, "n dim"], *, block: int = 1000
 ) -> np.ndarray:
-    """The class with the highest logit for each embedding; -1 where one is NaN.
+    """The class with the highest logit for each embedding; -1 if any logit is NaN.
 
     Args:
         head: the classifier.
         z: embeddings.
-        block: embeddings per call, so that a head with a row per example fits memory.
+        block: embeddings per call; it limits memory for a head with many rows.
     """
 
     def piece(x: Array, at: np.ndarray) -> Array:

@@ -26,14 +26,14 @@ def step_data(
     stores: Sequence[Shards],
     options: Options,
 ) -> Any:
-    """What the loop gives to each step: all data, or a function that streams them.
+    """The data argument of each step: all data, or a function that streams them.
 
     Args:
-        program: says what a step takes.
+        program: the program, which says what a step takes.
         source: the images.
-        tasks: one per model.
-        stores: activations on the disk, one store per model, where they are too many.
-        options: threads that read.
+        tasks: one task per model.
+        stores: activations on disk, one store per model; empty if they fit in memory.
+        options: the number of threads that read.
     """
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *tasks)
     mesh, alone = program.mesh, program.members == 1
@@ -85,20 +85,20 @@ def cache_activations(
     folder: Path,
     options: Options,
 ) -> tuple[Program, Sequence[Task], Sequence[Shards]]:
-    """The outputs of frozen layers, computed once, in place of images.
+    """Compute the outputs of frozen layers once, to train on them in place of images.
 
     Args:
-        program: of the population.
+        program: the program of the population.
         source: the images.
-        models: as training begins.
-        tasks: one per model.
-        folder: for activations that exceed `options.cache_limit`.
+        models: the models at the start of training.
+        tasks: one task per model.
+        folder: the folder for activations that exceed `options.cache_limit`.
         options: how to run.
 
     Returns:
         The program, which begins after the cached layers; the tasks, with their inputs;
-        and the stores of inputs on the disk. All unchanged where nothing can be cached,
-        and then one line says why.
+        and the stores of inputs on disk. If nothing can be cached, program and tasks
+        are unchanged and a printed line gives the reason.
     """
     recipe = program.recipe
     try:
@@ -108,7 +108,7 @@ def cache_activations(
             dropout=recipe.frozen_dropout,
             augmented=bool(recipe.augment),
         )
-        # Also refuses a network that cannot be run in part.
+        # This also refuses a network that cannot run some of its layers only.
         each = _bytes(models[0], source, prefix.last)
     except ValueError as e:
         print(e)
@@ -139,7 +139,7 @@ def cache_activations(
 
 
 def _bytes(model: Model, source: Source, last: str) -> int:
-    """Bytes of one activation."""
+    """The number of bytes of the activations of one image."""
     like: Any = jax.ShapeDtypeStruct((1, *source.items.shape[1:]), jnp.float32)
     run: Callable[..., Any] = model.net.apply
     y = jax.eval_shape(lambda x: run(model.params, model.state, x, last=last)[0], like)

@@ -1,4 +1,4 @@
-"""Methods on episodes, and the compiled training step of one."""
+"""Episodic methods, and their compiled training step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class EpisodeShape(NamedTuple):
     """The shape of an episode.
 
     Attributes:
-        way: classes.
+        way: classes per episode.
         shot: support examples per class.
         n_query: queries per class.
-        cyclic: whether the support and queries of a class are shifted in a circle, so
-            that every example is support in turn: `shot + n_query` episodes for one
-            embedding. The paper has one.
+        cyclic: whether the examples of each class are shifted cyclically, so that every
+            example is a support example in turn: `shot + n_query` episodes from one
+            embedding. The paper uses one episode.
     """
 
     way: int
@@ -45,11 +45,11 @@ class Method:
     """An episodic classifier.
 
     Attributes:
-        name: in results.
-        logits: `logits(params, episode)` gives `[way, n_query, way]` logits of an
+        name: the name of the method in results.
+        logits: `logits(params, episode)` returns the `[way, n_query, way]` logits of an
             embedded episode.
-        init: `init(key, dim)` draws its parameters; empty for methods without any.
-            They train with the network's and live in `Model.params["method"]`.
+        init: `init(key, dim)` initialises its parameters; {} for methods without any.
+            They train with the network's and are kept in `Model.params["method"]`.
     """
 
     name: str
@@ -125,7 +125,7 @@ def make_episode_step(program: EpisodeProgram) -> steps.CompiledStep:
 
 
 def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
-    """The mean loss of a step's episodes, on (episodes or resident data, pixels)."""
+    """The mean loss over a step's episodes, on (episodes or resident data, pixels)."""
     net, recipe, shape = program.net, program.recipe, program.shape
     modes = freeze_modes(net, program.frozen, dropout=recipe.frozen_dropout)
     per_step = program.per_step
@@ -173,7 +173,7 @@ def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
 
 
 def _prepared(pixels: Pixels, episode: Episode) -> Episode:
-    """An episode's images as the net takes them."""
+    """An episode with its images preprocessed for the net."""
     support, query, classes = episode
 
     def one(x: AnyArray) -> Array:
@@ -184,7 +184,7 @@ def _prepared(pixels: Pixels, episode: Episode) -> Episode:
 
 
 def moved(limits: Affine, seed: int, episode: Episode, number: Array) -> Episode:
-    """An episode's images, each moved at random: a function of its number alone."""
+    """An episode with each image moved at random, which depends on its number only."""
     keys = jax.random.split(episode_key(seed, "augment", number))
     support, query = (
         random_affine(key, jnp.asarray(images), limits)
@@ -202,16 +202,16 @@ def embed_together(
     *,
     rng: PRNGKeyArray | None = None,
 ) -> tuple[Episode, State]:
-    """Support and query embedded in one pass.
+    """Embed support and query in one pass.
 
     Args:
         net: the backbone.
         params: its parameters.
-        state: its statistics.
-        episode: of images as the net takes them.
+        state: its running statistics.
+        episode: an episode of preprocessed images.
         mode: how layers run: in training mode BatchNorm uses the statistics of support
             and query together.
-        rng: for layers that draw random numbers.
+        rng: the random key for layers that need one.
 
     Returns:
         The episode of embeddings, and the statistics after the pass.
@@ -229,10 +229,12 @@ def embed_together(
 
 
 def shifted(episode: Episode) -> Episode:
-    """An episode's `shot + n_query` shifts: every example is support in turn.
+    """The `shot + n_query` cyclic shifts of an episode.
+
+    Every example is a support example in turn.
 
     Args:
-        episode: of embeddings; the examples of each class are shifted in a circle.
+        episode: an episode of embeddings; the examples of each class are shifted.
 
     Returns:
         The episodes, with a leading axis.

@@ -1,4 +1,4 @@
-"""A model is a value: network, parameters, statistics, head, pixels and class names."""
+"""Models: network, parameters, statistics, head, preprocessing and class names."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ _MEMOISED = 128
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pixels:
-    """How images become the input of a network: it belongs to the model.
+    """The preprocessing of images, which is part of a model.
 
     `x = (images - mean) / std`, in float32. `mean` and `std` are traced data, so models
     that differ in them share a compiled program.
 
     Attributes:
-        mean: subtracted from images; a number, one per channel, or a mean image
+        mean: the mean to subtract: a number, one per channel, or a mean image
             `[height, width, channels]`.
-        std: what is divided by; a number or one per channel.
-        size: height and width of the images; None accepts any.
-        window: pixels per side of the middle window that the network sees of an image;
-            None for the whole image.
-        order: order of the colour channels that the network takes; images are RGB.
+        std: the divisor: a number or one per channel.
+        size: height and width of the images; None accepts any size.
+        window: the side in pixels of the centre crop that the network gets; None for
+            the whole image.
+        order: the order of colour channels that the network expects; images are RGB.
     """
 
     mean: Any = np.float32(0)
@@ -48,11 +48,11 @@ class Pixels:
 def prepare(
     pixels: Pixels, images: Num[AnyArray, "n *item"]
 ) -> Float[Array, "n *item"]:
-    """Images as a network takes them, `(images - mean) / std`; works within jit.
+    """Preprocess images for a network, `(images - mean) / std`; this works within jit.
 
     Args:
-        pixels: of the model.
-        images: as they are stored, uint8 pixels or floating features.
+        pixels: the preprocessing of the model.
+        images: images as stored, uint8 pixels or floating features.
 
     Example:
         >>> prepare(Pixels(), np.full((1, 1, 1, 1), 255, np.uint8)).item()
@@ -68,7 +68,7 @@ def prepare(
 
 
 def _beside(value: Array, x: Array) -> Array:
-    """A number, a channel or an image with the axes that it lacks."""
+    """A number, one value per channel or an image, with leading axes to match x."""
     if not value.ndim:
         return value
     return value.reshape((1,) * (x.ndim - value.ndim) + value.shape)
@@ -79,8 +79,8 @@ class Model:
     """A network with everything needed to use it.
 
     Functions take models and return new ones; none changes a model in place. A model
-    can be saved, loaded, embedded and predicted with, extended by classes, and used as
-    the source of a transfer.
+    can be saved and loaded, can embed images and predict classes, can be extended by
+    classes, and can be the source of a transfer.
 
     Attributes:
         net: the backbone, without a classifier.
@@ -88,9 +88,9 @@ class Model:
         state: its running statistics.
         head: a classifier on its embeddings, or None.
         pixels: how images become its input.
-        class_names: one per class of the head; empty where classes have no names.
-        about: where it comes from: fingerprint of the training data, metrics, versions;
-            plain values that JSON can hold.
+        class_names: one name per class of the head; empty if classes have no names.
+        about: its origin, such as the fingerprint of the training data, metrics and
+            versions, as plain values that JSON can hold.
     """
 
     net: Net
@@ -103,18 +103,18 @@ class Model:
 
 
 class Trained(NamedTuple):
-    """What a training function returns.
+    """The result of a training function.
 
     Attributes:
-        model: the trained model; None where an earlier process has gone on to a later
+        model: the trained model; None if an earlier process had already begun a later
             phase of the same run.
-        steps: optimizer steps taken.
-        best_step: step of the lowest validation loss; 0 without validation.
-        rate: examples or episodes per second, compilation left out.
-        wall_s: seconds of training, earlier parts of a resumed run included.
-        compile_s: seconds until the first call was done, mostly compilation.
-        compilations: programs that were compiled for the training steps; of a
-            population, those of its first model are all.
+        steps: the number of optimizer steps.
+        best_step: the step of the lowest validation loss; 0 without validation.
+        rate: examples or episodes per second, without compilation.
+        wall_s: seconds of training, including earlier parts of a resumed run.
+        compile_s: seconds until the first call was done; this is mostly compilation.
+        compilations: the number of programs compiled for the training steps; in a
+            population the first model has the total and the others have 0.
         history: the evaluations during training: step and metrics of each.
     """
 
@@ -130,7 +130,9 @@ class Trained(NamedTuple):
 
 @memoised(_MEMOISED)
 def embedding_dim(net: Net, image_shape: tuple[int, ...]) -> int:
-    """The length of a network's embeddings of images of a shape, without computing any.
+    """The dimension of a network's embeddings for images of a given shape.
+
+    No embedding is computed.
 
     Args:
         net: the backbone.
@@ -160,7 +162,7 @@ def init_params(net: Net, image_shape: tuple[int, ...]) -> Jitted:
     """
 
     def draw(key: Array) -> tuple[Params, State]:
-        # The same parameters whatever the defaults of JAX.
+        # The parameters do not depend on the defaults of JAX.
         with stable_draws():
             return net.init(key, image_shape)
 
@@ -168,7 +170,7 @@ def init_params(net: Net, image_shape: tuple[int, ...]) -> Jitted:
 
 
 def with_about(model: Model, about: Mapping[str, Any]) -> Model:
-    """A model that says other things about where it comes from.
+    """The model with its `about` replaced.
 
     Example:
         >>> from jaxfer.nets import Flatten
@@ -180,7 +182,7 @@ def with_about(model: Model, about: Mapping[str, Any]) -> Model:
 
 
 def items_of(images: AnyImages) -> AnyArray | View:
-    """The array or view that images of any kind hold."""
+    """The array or view behind images of any kind."""
     return images.images if isinstance(images, Images) else images
 
 

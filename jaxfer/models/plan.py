@@ -1,4 +1,4 @@
-"""What a population trains on and starts from, checked before anything is compiled."""
+"""The program, tasks and starts of a population, checked before any compilation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def check_members(
     """Refuse members, heads and recipes that do not fit together.
 
     Raises:
-        ValueError: with what was expected.
+        ValueError: a mismatch; the message says what was expected.
     """
     count, batch = len(members), recipe.batch or 128
     if not count or not len(heads) == len(starts) == count:
@@ -44,7 +44,7 @@ def check_members(
     devices = 1 if mesh is None else mesh.shape["data"]
     if (batch if count == 1 else count) % devices:
         what = f"a batch of {batch}" if count == 1 else f"{count} members"
-        raise ValueError(f"expected {what} to divide among {devices} devices")
+        raise ValueError(f"expected a multiple of {devices} devices, got {what}")
     if batch % recipe.accumulate:
         raise ValueError(
             f"expected accumulate to divide a batch of {batch}, got {recipe.accumulate}"
@@ -52,7 +52,8 @@ def check_members(
     pairs = recipe.loss in ("nca", "lifted")
     if pairs and recipe.accumulate > 1:
         raise ValueError(
-            f"expected accumulate = 1 for {recipe.loss}, a loss over pairs"
+            f"expected accumulate = 1 for {recipe.loss}, a loss over pairs, got "
+            f"{recipe.accumulate}"
         )
     if any((head is None) != pairs for head in heads):
         raise ValueError(
@@ -73,7 +74,7 @@ def plan(
     """The program that members share, and the task of each.
 
     Raises:
-        ValueError: labels that a head has no class for, or too few examples.
+        ValueError: labels beyond the classes of a head, or too few examples.
     """
     n = len(members[0].rows)
     num_steps, per_epoch = steps_of(recipe, n)
@@ -117,18 +118,19 @@ def start_model(
     head: Head | None,
     start: Model | None,
 ) -> Model:
-    """The model that a member begins with, its head the one that trains."""
+    """The model that a member starts from, with the head to train."""
     shape = _input_shape(source, recipe, member)
     if head is not None:
         dim = embedding_dim(net, shape)
         if head.weight.shape[-1] != dim:
             raise ValueError(
-                f"expected a head on the net's embeddings of {dim} dimensions, got one "
-                f"on {head.weight.shape[-1]}"
+                f"expected a head for the net's embeddings of dimension {dim}, got one "
+                f"for dimension {head.weight.shape[-1]}"
             )
         if head.pool is not None:
             raise ValueError(
-                f"expected a head with one row per class, got {head.pool!r}"
+                "expected a head with one row per class (pool = None), got pool = "
+                f"{head.pool!r}"
             )
     if start is None:
         params, state = init_params(net, shape)(jax.random.fold_in(member.key, INIT))

@@ -1,4 +1,4 @@
-"""The compiled training step on labelled images, made once per specification."""
+"""The compiled training step on labelled images, compiled once per specification."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -24,16 +24,16 @@ _MEMOISED = 64
 
 
 class Task(NamedTuple):
-    """What a model has to itself while it trains; a population has a stack of them.
+    """The training data of one model; a population has a stack of tasks.
 
     Attributes:
-        rows: `[n]`, its examples among the images that all models share.
-        labels: `[n]`, from 0.
+        rows: `[n]`, the positions of its examples among the images all models share.
+        labels: `[n]`, classes from 0.
         table: the positions of each class among the examples.
         pixels: its preprocessing.
-        key: of the order of examples, of dropout and of augmentation.
-        inputs: `[n, ...]`, activations of its frozen layers in place of images; or,
-            where data are streamed, the items of the batch.
+        key: the random key of the order of examples, dropout and augmentation.
+        inputs: `[n, ...]`, activations of its frozen layers in place of images; or, if
+            data are streamed, the items of the batch.
     """
 
     rows: Array
@@ -52,15 +52,15 @@ class Program:
         net: the backbone.
         recipe: how it trains.
         unit: whether the head normalises; None without a head.
-        n: examples of a model.
-        num_steps: of the whole training, for the schedule.
+        n: the number of examples per model.
+        num_steps: the number of steps of the whole training, for the schedule.
         per_epoch: steps per epoch, for the schedule.
         frozen: names of the layers that do not train.
-        first: the layer that training begins at, where those before it are cached;
-            `transfer.ALL_CACHED` where all of them are.
+        first: the layer that training begins at if those before it are cached;
+            `transfer.ALL_CACHED` if all of them are cached.
         feed: 'shared' images, 'own' inputs of each model, or the items of a 'batch'.
-        members: models that train at once.
-        mesh: devices: one model is data-parallel, several are spread over them.
+        members: the number of models that train at once.
+        mesh: the devices: one model is data-parallel, several are sharded over them.
     """
 
     net: Net
@@ -93,7 +93,7 @@ def head_params(head: Head | None, recipe: Recipe) -> Params:
 
 
 def trained_head(params: Params, *, unit: bool) -> Head:
-    """The head whose trained arrays these are, one row per class."""
+    """The head with the given trained arrays and one row per class."""
     weight = params["weight"]
     classes = weight.shape[0]
     return Head(
@@ -119,7 +119,7 @@ def drawn(program: Program, task: Task, step: Array) -> Drawn:
 
 
 def objective(program: Program, params: Params, z: Array, labels: Array) -> Any:
-    """The loss of a batch of embeddings, and the accuracy where there is a head."""
+    """The loss of a batch of embeddings, and the accuracy if there is a head."""
     recipe = program.recipe
     if recipe.loss in ("nca", "lifted"):
         unit = heads.normalize(z)
@@ -151,7 +151,7 @@ def make_loss(program: Program) -> steps.Loss:
         images, task = data
         step, piece = number // pieces, number % pieces
         found = drawn(program, task, step)
-        # One model on several devices: each has its share of the batch.
+        # For one model on several devices, each device gets its share of the batch.
         found = sharding.spread(found, program.mesh) if alone else found
         places, numbers = (_part(x, piece, size) for x in found)
         labels = task.labels[places]
@@ -167,7 +167,7 @@ def make_loss(program: Program) -> steps.Loss:
         rng = jax.random.fold_in(jax.random.fold_in(task.key, DROPOUT), number)
         z = x
         if program.first != ALL_CACHED:
-            # The same dropout whatever the default of this flag.
+            # Dropout does not depend on the user's setting of the threefry flag.
             with stable_draws():
                 z, state = net.apply(
                     params.get("net", {}),
@@ -191,7 +191,7 @@ def _part(x: Any, piece: Array, size: int) -> Any:
 
 
 def augmented(recipe: Recipe, task: Task, x: Array, numbers: Array) -> Array:
-    """Images changed at random, each by a key of its own number."""
+    """The images with random augmentation, each with a key made from its number."""
     if not recipe.augment:
         return x
     key = jax.random.fold_in(task.key, CROP)

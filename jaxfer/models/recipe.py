@@ -22,12 +22,12 @@ class Recipe:
     """How a model is trained, on labelled images or on episodes.
 
     Attributes:
-        optim: an optimizer with its schedule by name, or any optax transformation,
-            which then brings its own schedule.
+        optim: an optimizer with its schedule by name, or any optax transformation with
+            its own schedule.
         loss: 'softmax' is the cross-entropy of the head; 'proxy_nca' compares with the
             head's rows (Qi et al. 2018, Eq. 2); 'nca' (Eq. 1) and 'lifted' compare the
             examples of a batch and take no head. Episodes have their own loss.
-        sampler: how batches of labelled images are drawn.
+        sampler: how batches of labelled images are sampled.
         epochs: passes over the examples; for episodes see `episodes`.
         steps: number of steps, in place of `epochs`.
         per_epoch: steps that count as an epoch; default: examples // batch.
@@ -38,8 +38,8 @@ class Recipe:
         augment: random changes of training images.
         decay: rules that say which parameters have weight decay; default: kernels and
             the rows of heads.
-        rates: rules with multiples of the learning rate; default: 1 for all.
-        margin: of the lifted structured loss.
+        rates: rules with multipliers of the learning rate; default: 1 for all.
+        margin: the margin of the lifted structured loss.
         frozen_dropout: whether dropout stays on in frozen layers, as in Yosinski et al.
             2014.
     """
@@ -61,16 +61,16 @@ class Recipe:
 
 
 class Examples(NamedTuple):
-    """What one model trains on: a view of images that several models may share.
+    """The examples of one model, among images that several models may share.
 
     Attributes:
         rows: `[n]`, positions among the shared images.
         labels: `[n]`, classes from 0.
         pixels: the preprocessing of the model.
-        key: everything random of the training is drawn from it.
-        class_names: one per class, for the trained model.
-        counts: `[classes]`, how many examples of each class count, from the first; None
-            for all. Models that differ in it share a compiled program.
+        key: the random key of the whole training.
+        class_names: one name per class, for the trained model.
+        counts: `[classes]`, the number of examples of each class to use, from the first
+            on; None for all. Models with different counts share a compiled program.
     """
 
     rows: Integer[AnyArray, " n"]
@@ -86,7 +86,7 @@ def steps_of(recipe: Recipe, n: int) -> tuple[int, int]:
 
     Args:
         recipe: how to train.
-        n: examples.
+        n: the number of examples.
 
     Raises:
         ValueError: fewer examples than a batch.

@@ -1,4 +1,4 @@
-"""How a training runs in this process: options that do not change its result."""
+"""Options of a training that do not change its result, and the run it logs to."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ class Options:
     """How to run. Results do not depend on these, and they may change on resume."""
 
     steps_per_call: int = 1
-    """Steps in one compiled call; more where calls take longer than steps."""
+    """Steps per compiled call; increase it if the overhead of calls is large."""
     save_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 50
@@ -26,7 +26,7 @@ class Options:
     workers: int = 2
     """Threads that read streamed data."""
     cache_limit: float = 2.0
-    """Gigabytes of activations kept on a device; more are kept on the disk."""
+    """Gigabytes of activations kept on a device; more are kept on disk."""
     progress: bool = True
     """Show a progress bar."""
     tensorboard: bool = True
@@ -35,7 +35,7 @@ class Options:
     """Save a checkpoint at the end."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers without a meaning."""
+        """Refuse numbers outside their ranges."""
         for name in ("steps_per_call", "log_every", "workers"):
             if not getattr(self, name) >= 1:
                 raise ValueError(
@@ -48,7 +48,7 @@ class Options:
                 )
 
     def without_last_save(self) -> "Options":
-        """For trainings whose result is written down in another way."""
+        """The same options without a last checkpoint, if results are kept elsewhere."""
         return dataclasses.replace(self, save_last=False)
 
 
@@ -64,13 +64,14 @@ def open_run(
     unit: str,
     options: Options,
 ) -> Iterator[Run]:
-    """A run in a folder; in a temporary one, without checkpoints, if there is none.
+    """Open a run in a folder, or without checkpoints in a temporary one.
 
     Args:
-        workdir: the folder; or a run that is open, which stays open.
-        fingerprint: of the data.
+        workdir: the folder; or an open run, which stays open; None for a temporary
+            folder.
+        fingerprint: the hash of the data.
         per_step: examples or episodes per step.
-        unit: what they are.
+        unit: 'image' or 'episode', for messages.
         options: how to run.
     """
     if isinstance(workdir, Run):
@@ -97,11 +98,11 @@ def open_run(
 
 
 def evaluations(run: Run, phase: str) -> dict[int, Mapping[str, float]]:
-    """What was evaluated during a run, by step, earlier parts of it included.
+    """The evaluations during a run by step, including earlier parts of the run.
 
     Args:
-        run: that is or was open.
-        phase: whose lines of training metrics are left out.
+        run: the run.
+        phase: the phase whose training metrics are left out.
     """
     if not (run.folder / "metrics.jsonl").exists():
         return {}

@@ -1,4 +1,4 @@
-"""Models to start from: freshly drawn, or with layers of another model."""
+"""Models to start from: freshly initialised, or with layers of another model."""
 
 import dataclasses
 
@@ -23,17 +23,17 @@ def init_model(
     pixels: Pixels | None = None,
     class_names: tuple[str, ...] = (),
 ) -> Model:
-    """A model with freshly drawn parameters.
+    """A model with freshly initialised parameters.
 
-    Training from fresh parameters with the same key draws the same ones.
+    A training with the same key that starts from fresh parameters has the same ones.
 
     Args:
         net: the backbone.
         image_shape: `[height, width, channels]`.
-        key: of the parameters.
+        key: the random key of the parameters.
         head: a classifier on its embeddings.
         pixels: preprocessing; default: pixels from 0 to 1.
-        class_names: one per class of the head.
+        class_names: one name per class of the head.
 
     Example:
         >>> from jaxfer.nets import Conv4
@@ -53,18 +53,18 @@ def init_transfer(
     """The model a treatment starts from (Yosinski et al. 2014, section 2).
 
     Args:
-        treatment: what is copied.
-        fresh: newly drawn for this treatment and this n alone (footnote 4 of the
-            paper); it keeps its head and the layers that are not copied.
-        source: the base model that is copied from. The new model takes its
-            preprocessing; 'base+' takes its head as well.
+        treatment: the treatment.
+        fresh: a model initialised for this treatment and this n only (footnote 4 of the
+            paper); its head and the layers that are not copied are kept.
+        source: the base model that is copied from. The new model gets its
+            preprocessing and, for 'base+', its head.
 
     Returns:
         The model, and the report of what was copied and what was kept.
 
     Raises:
-        ValueError: no source where one is needed, more layers than the net has, or a
-            source whose layers do not match; all mismatches are listed.
+        ValueError: no source where one is required, more layers than the net has, or a
+            source whose layers do not match; the message lists all mismatches.
 
     Example:
         >>> from jaxfer.nets import AlexNetSmall

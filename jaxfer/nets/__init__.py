@@ -1,6 +1,6 @@
-"""Networks, each a frozen dataclass with `build() -> Net`: the only home of flax.
+"""Networks, each a frozen dataclass with `build() -> Net`; only this package uses flax.
 
-A network has no classifier: it maps images to embeddings, and a head does the rest.
+A network has no classifier: it maps images to embeddings, and a head classifies them.
 """
 
 from jaxfer.nets.alexnet import AlexNetSmall

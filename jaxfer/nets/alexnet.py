@@ -1,4 +1,4 @@
-"""The network of transfer studies, at the size of small images."""
+"""AlexNet for small images, the network of transfer studies."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ from jaxfer.types import Mode, Net
 
 @dataclass(frozen=True)
 class AlexNetSmall:
-    """Five convolutions and two dense layers, dropout after each of the latter.
+    """Five convolutions and two dense layers, with dropout after each dense layer.
 
-    The shape of the network of Yosinski et al. 2014, section 3 (Krizhevsky et al.
-    2012), for images of 16 to 64 pixels: 3x3 convolutions of 1, 2, 3, 3 and 3 times
+    The architecture of Yosinski et al. 2014, section 3 (Krizhevsky et al. 2012),
+    adapted to images of 16 to 64 pixels: 3x3 convolutions of 1, 2, 3, 3 and 3 times
     `width` channels, each with a ReLU, the first, second and fifth with a 2x2 max-pool;
-    no response normalisation. Weights are drawn from N(0, 2 / fan_in) (He et al. 2015),
+    no response normalisation. Weights come from N(0, 2 / fan_in) (He et al. 2015),
     biases are 0. The eighth layer of the paper is the classifier, the model's head.
 
     Attributes:
@@ -30,7 +30,7 @@ class AlexNetSmall:
         dropout: share of the units of fc6 and fc7 that is dropped in training.
         normalize: whether every layer has BatchNorm before its ReLU.
         dim: dimensions of a linear layer `embedding` on top; None for none.
-        precision: of activations; parameters and statistics stay float32.
+        precision: the dtype of activations; parameters and statistics stay float32.
 
     Raises:
         ValueError: images under 8 pixels per side.
@@ -102,7 +102,7 @@ class _Conv(nn.Module):
         elif self.normalize:
             x = nn.relu(batch_norm(mode, self.dtype)(x))
         else:
-            # Pooled first: a ReLU changes no order, and has a quarter to do.
+            # Pool before the ReLU, which is monotone and then has fewer values.
             x = nn.relu(max_pool2(x) if self.pool else x)
         return x.reshape(x.shape[0], -1) if self.flatten else x
 

@@ -1,4 +1,4 @@
-"""A Net out of Linen blocks run one after another, the shape of every net here."""
+"""A Net made of Linen blocks that run one after another."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,20 +23,21 @@ def chain(
     """The network that runs named Linen modules in order.
 
     Each module is called as `module(x, mode)` and keeps its parameters and running
-    statistics under its own name, so that layers can be frozen, copied and run apart.
+    statistics under its own name, so that layers can be frozen, copied and run
+    separately.
 
     Args:
         blocks: (name, module) pairs from the input on.
-        stochastic: names of the blocks that draw random numbers in training.
-        spec: the architecture, by which equal networks share compiled programs and
-            which a model's file records.
+        stochastic: names of the blocks that use random numbers in training.
+        spec: the architecture, stored in a model's file; networks with equal specs
+            share compiled programs.
 
     Returns:
         The net. Its `init` refuses images that are not `[height, width, channels]`,
         and `apply` refuses layer names that it does not have.
 
     Raises:
-        ValueError: two blocks of one name, or no block.
+        ValueError: two blocks with the same name, or no block.
 
     Example:
         >>> class Double(nn.Module):
@@ -100,7 +101,7 @@ def chain(
             x, state[name] = _run(
                 name,
                 modules[name],
-                # Trees of parameters keep no place for a layer that has none.
+                # Trees of parameters may lack layers that have no parameters.
                 {"params": params.get(name, {}), _STATE: state.get(name, {})},
                 x,
                 layer_mode(mode, name),
@@ -120,7 +121,7 @@ def _run(
     rng: PRNGKeyArray | None,
 ) -> tuple[Array, State]:
     rngs = {} if rng is None else {"dropout": rng}
-    # Where nothing is mutable, the statistics come back as the very arrays given.
+    # Without mutable collections, the statistics are returned unchanged.
     mutable = [_STATE] if mode.batch_norm == "batch" else []
     try:
         out: Any = module.apply(variables, x, mode, rngs=rngs, mutable=mutable)
@@ -130,7 +131,7 @@ def _run(
             f"{x.shape}: {e}"
         ) from e
     except InvalidRngError as e:
-        raise ValueError(f"expected an rng for {name}, which drops at random") from e
+        raise ValueError(f"expected an rng for {name}, which has dropout") from e
     y, updated = out
     return y, updated.get(_STATE, variables[_STATE])
 

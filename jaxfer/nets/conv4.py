@@ -24,21 +24,21 @@ class Conv4:
     """Four blocks of 3x3 convolution, BatchNorm, ReLU and 2x2 max-pool, then flatten.
 
     Snell et al. 2017, section 3.1. Sides are halved four times, rounding down: a 28x28
-    image gives an embedding of `width`, an 84x84 image one of 25 `width`. Kernels are
-    drawn as the framework of the released code draws them, U(-1/sqrt(fan_in),
-    1/sqrt(fan_in)).
+    image gives an embedding of `width` dimensions, an 84x84 image one of 25 `width`.
+    Kernels are initialised as in the framework of the released code,
+    U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
     Convolutions have no bias. Those of the released code have one, but the BatchNorm
-    that follows subtracts the mean and the bias with it: the network computes the same
-    function without it. Its true gradient is 0, so that Adam would only turn rounding
-    errors into updates.
+    that follows subtracts the mean and with it the bias: the network computes the same
+    function without it. The true gradient of the bias is 0, so that Adam would only
+    turn rounding errors into updates.
 
     Attributes:
         width: channels of every block.
-        bn_scale_init: BatchNorm scales at first: 'uniform' draws them from U(0, 1) as
-            the framework of the paper's time did, 'ones' is today's custom.
+        bn_scale_init: initial BatchNorm scales: 'uniform' samples them from U(0, 1), as
+            the framework of the released code did; 'ones' is the default of today.
         dim: dimensions of a linear layer `embedding` on top; None for none.
-        precision: of activations; parameters and statistics stay float32.
+        precision: the dtype of activations; parameters and statistics stay float32.
 
     Raises:
         ValueError: an unknown `bn_scale_init`, or images under 16 pixels per side.

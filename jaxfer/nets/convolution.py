@@ -1,4 +1,4 @@
-"""Convolutions of images with one channel, which XLA is slow at on a CPU."""
+"""Convolutions of images with one channel, which are slow in XLA on a CPU."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Channels out, up to which the product is faster than the convolution.
+# Up to this number of output channels the product is faster than the convolution.
 _FEW = 16
 
 
@@ -18,15 +18,15 @@ def convolve(
     padding: Any,
     **options: Any,
 ) -> Float[Array, "n h2 w2 d"]:
-    """`lax.conv_general_dilated`, to pass to `flax.linen.Conv`; the same function.
+    """A faster `lax.conv_general_dilated` with the same result, for `flax.linen.Conv`.
 
-    On a CPU, images with one channel are convolved to at most 16 channels as a matrix
-    product of their patches, which takes a third of the time, and two thirds with the
-    gradient. With more channels the product's gradient is the slower one.
+    On a CPU, a convolution from one channel to at most 16 channels is computed as a
+    matrix product of image patches, which takes a third of the time, or two thirds with
+    the gradient. With more output channels the gradient of the product is slower.
 
     Args:
         x: images or maps.
-        kernel: height and width, channels in, channels out.
+        kernel: `[height, width, input channels, output channels]`.
         strides, padding: see `lax.conv_general_dilated`.
         **options: its other options.
 

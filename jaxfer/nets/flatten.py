@@ -1,4 +1,4 @@
-"""Pixels as their own embedding: what every network has to be better than."""
+"""Pixels as embeddings, the simplest baseline."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from jaxfer.types import Modes, Net, Params, State
 
 @dataclass(frozen=True)
 class Flatten:
-    """Images as vectors, with a linear layer on top where a dimension is given.
+    """Images as vectors, with a linear layer on top if a dimension is given.
 
     With a linear head this is logistic regression on pixels.
 

@@ -11,8 +11,8 @@ from jaxfer.nets.chain import chain
 from jaxfer.nets.layers import Precision, batch_norm, with_embedding
 from jaxfer.types import Mode, Net
 
-# Channels of the four branches of each block: 1x1; 1x1 and 3x3; 1x1 and, a second time,
-# 3x3; 1x1 after a pool.
+# Channels of the four branches of each block: 1x1; 1x1 and 3x3; again 1x1 and 3x3; 1x1
+# after a pool.
 _BLOCKS = {
     "inception3a": (64, 96, 128, 16, 32, 32),
     "inception3b": (128, 128, 192, 32, 96, 64),
@@ -31,15 +31,15 @@ _POOLED = ("inception3b", "inception4e")
 class InceptionV1:
     """Three convolutions, nine blocks of four branches, and mean pooling.
 
-    Szegedy et al. 2015, Table 1, with what TensorFlow-slim changed in it, from which Qi
-    et al. 2018 start: BatchNorm after every convolution, 3x3 kernels where the table
-    has 5x5, no classifiers on the side. Pools are the table's.
+    Szegedy et al. 2015, Table 1, with the changes of TensorFlow-slim, from which Qi et
+    al. 2018 start: BatchNorm after every convolution, 3x3 kernels where the table has
+    5x5, and no auxiliary classifiers. Pools are as in the table.
 
     Attributes:
-        width: channels of the first convolution; all others in proportion.
+        width: channels of the first convolution; all others scale in proportion.
         dropout: share of the pooled features that is dropped in training.
         dim: dimensions of a linear layer `embedding` on top; None for none.
-        precision: of activations; parameters and statistics stay float32.
+        precision: the dtype of activations; parameters and statistics stay float32.
 
     Example:
         >>> import jax
@@ -95,9 +95,10 @@ class _Inception(nn.Module):
 
     Attributes:
         widths: channels, see `_BLOCKS`.
-        pool: whether the sides are halved after it.
-        dropped: of the last block, which pools to a vector, the share dropped of it.
-        dtype: of activations.
+        pool: whether the sides are halved after the block.
+        dropped: for the last block, which pools to a vector, the dropout rate; None for
+            other blocks.
+        dtype: the dtype of activations.
     """
 
     widths: tuple[int, ...]

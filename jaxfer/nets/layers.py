@@ -1,4 +1,4 @@
-"""Linen blocks that several networks are made of."""
+"""Linen blocks that several networks share."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,17 +14,17 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Linear(nn.Module):
-    """A linear layer on whatever comes in, flattened, in float32.
+    """A linear layer on the flattened input, in float32.
 
     Attributes:
-        dim: of its output.
+        dim: the dimension of its output.
     """
 
     dim: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "n ..."], mode: Mode) -> Float[Array, "n dim"]:
-        """The embedding."""
+        """Return the embedding."""
         del mode
         flat = x.reshape(x.shape[0], -1).astype(jnp.float32)
         return nn.Dense(self.dim)(flat)
@@ -33,13 +33,13 @@ class Linear(nn.Module):
 def with_embedding(
     blocks: Sequence[tuple[str, nn.Module]], dim: int | None
 ) -> list[tuple[str, nn.Module]]:
-    """Blocks with a linear layer `embedding` after them, where a dimension is given."""
+    """Append a linear layer `embedding` to the blocks if a dimension is given."""
     last = [] if dim is None else [("embedding", Linear(dim))]
     return [*blocks, *last]
 
 
 def batch_norm(mode: Mode, dtype: DTypeLike) -> nn.BatchNorm:
-    """BatchNorm as a mode has it."""
+    """Return the BatchNorm layer for a mode."""
     return nn.BatchNorm(
         use_running_average=mode.batch_norm == "running",
         momentum=mode.momentum,

@@ -1,8 +1,8 @@
-"""BatchNorm, max-pooling and ReLU as one, in the order that is cheapest.
+"""BatchNorm, max-pooling and ReLU in one operation, in the cheapest order.
 
-A normalised map is a monotone function of the map, channel by channel, so what is
-pooled can be pooled before it is normalised: a quarter of the values is normalised,
-clipped, and summed in the backward pass, which is otherwise bound by memory.
+Normalisation is monotone in each channel, so the map can be pooled before it is
+normalised: only a quarter of the values is normalised, clipped, and summed in the
+backward pass, which is otherwise limited by memory bandwidth.
 """
 
 import jax
@@ -19,11 +19,12 @@ EPSILON = 1e-5
 class BatchNormPool(nn.Module):
     """`relu(max_pool2(batch_norm(x)))`, with the variables of `flax.linen.BatchNorm`.
 
-    Ioffe & Szegedy 2015; 2x2 pooling with stride 2, an odd last row or column dropped.
+    Ioffe & Szegedy 2015; 2x2 pooling with stride 2. An odd last row or column is
+    dropped.
 
     Attributes:
-        scale_init: of the scales; biases begin at 0.
-        dtype: of the result; statistics are float32.
+        scale_init: the initializer of the scales; biases start at 0.
+        dtype: the dtype of the result; statistics are float32.
     """
 
     scale_init: nn.initializers.Initializer
@@ -33,7 +34,7 @@ class BatchNormPool(nn.Module):
     def __call__(
         self, x: Float[Array, "n h w c"], mode: Mode
     ) -> Float[Array, "n h//2 w//2 c"]:
-        """Normalise by running or by batch statistics, and store the latter."""
+        """Normalise by running statistics, or by batch statistics, which are stored."""
         shape = x.shape[-1:]
         kept_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         kept_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
@@ -55,18 +56,18 @@ class BatchNormPool(nn.Module):
 def batch_norm_pool(
     x: Float[Array, "n h w c"], scale: Float[Array, "c"], bias: Float[Array, "c"]
 ) -> tuple[Float[Array, "n h//2 w//2 c"], Float[Array, "c"], Float[Array, "c"]]:
-    """`relu(max_pool2(batch_norm(x)))` by the statistics of x, and these.
+    """`relu(max_pool2(batch_norm(x)))` by the statistics of x, with these statistics.
 
     Where several values of a window are its maximum, they share its gradient equally.
     No gradient goes through the statistics that are returned.
 
     Args:
         x: a map.
-        scale: of each channel, of any sign.
-        bias: of each channel.
+        scale: the scale of each channel, of any sign.
+        bias: the bias of each channel.
 
     Returns:
-        The pooled map, and the mean and the biased variance that it was normalised by.
+        The pooled map, and the mean and the biased variance used to normalise it.
 
     Example:
         >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
@@ -96,7 +97,7 @@ def _backward(saved, cotangents):
     centred = pooled.astype(jnp.float32) - _channels(mean)
     d_scale = (dy * centred).sum((0, 1, 2)) * inverse
     # dx = scale / sigma * (d - mean(d) - x_hat * mean(d * x_hat)), where d is dy at the
-    # maxima and 0 elsewhere: its means are the sums over the pooled map, over n.
+    # maxima and 0 elsewhere: its means are sums over the pooled map, divided by size.
     gain = inverse * scale
     slope = gain * inverse * d_scale / (n * height * width)
     level = gain * d_bias / (n * height * width) - slope * mean
@@ -111,10 +112,10 @@ batch_norm_pool.defvjp(_forward, _backward)
 
 
 def max_pool2(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """2x2 max-pooling with stride 2, an odd last row or column dropped.
+    """2x2 max-pooling with stride 2; an odd last row or column is dropped.
 
-    By maxima of slices of a reshaped map, whose gradient is much faster than that of a
-    reduce-window on CPU.
+    It takes maxima of slices of a reshaped map, whose gradient on CPU is much faster
+    than that of a reduce-window.
 
     Example:
         >>> max_pool2(jnp.arange(9.0).reshape(1, 3, 3, 1)).item()
@@ -149,7 +150,7 @@ def _channels(x: Array) -> Array:
 
 
 def _spread(pooled: Array, height: int, width: int, *, fill: float) -> Array:
-    """A pooled map at the size before pooling, what was dropped filled."""
+    """A pooled map repeated to the size before pooling, with dropped parts filled."""
     n, h, w, c = pooled.shape
     wide = jnp.broadcast_to(pooled[:, :, None, :, None], (n, h, 2, w, 2, c))
     wide = wide.reshape(n, 2 * h, 2 * w, c)

@@ -1,4 +1,4 @@
-"""ResNet-20 of small images."""
+"""ResNet-20 for small images."""
 
 from dataclasses import dataclass
 
@@ -14,16 +14,16 @@ from jaxfer.types import Mode, Net
 
 @dataclass(frozen=True)
 class ResNet20:
-    """A convolution, nine residual blocks of two, and mean pooling.
+    """A convolution, nine residual blocks of two convolutions, and mean pooling.
 
-    He et al. 2016, section 4.2: three stages of `width`, twice and four times as many
-    channels, the sides halved at the second and the third; shortcuts without
-    parameters, by every other pixel and channels of zeros (option A).
+    He et al. 2016, section 4.2: three stages of 1, 2 and 4 times `width` channels; the
+    second and the third stage halve the sides. Shortcuts have no parameters: they take
+    every other pixel and pad channels with zeros (option A).
 
     Attributes:
         width: channels of the first stage.
         dim: dimensions of a linear layer `embedding` on top; None for none.
-        precision: of activations; parameters and statistics stay float32.
+        precision: the dtype of activations; parameters and statistics stay float32.
 
     Example:
         >>> import jax

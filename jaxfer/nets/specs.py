@@ -1,4 +1,4 @@
-"""From an architecture, a Linen module, or a name to a Net."""
+"""Conversions of an architecture, a Linen module, or a name to a Net."""
 
 import dataclasses
 import importlib
@@ -21,16 +21,16 @@ from jaxfer.nets.resnet import ResNet20
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
 _STATE = "batch_stats"
-# Names of the argument by which Linen modules are told that they train.
+# Names of the argument that tells Linen modules whether they train.
 _FLAGS = ("train", "training", "is_training")
 
 
 @runtime_checkable
 class Spec(Protocol):
-    """An architecture: a frozen dataclass of plain values with a way to build it."""
+    """An architecture: a frozen dataclass of plain values with a `build` method."""
 
     def build(self) -> Net:
-        """The network."""
+        """Build the network."""
         ...
 
 
@@ -43,16 +43,16 @@ NAMES = tuple(_SPECS)
 
 
 def as_net(net: AnyNet, image_shape: tuple[int, ...] | None = None) -> Net:
-    """The Net of whatever describes a network; the same one for the same description.
+    """The Net for a description of a network; equal descriptions give the same Net.
 
     Args:
         net: a `Net`, an architecture of `jaxfer.nets`, anything with a `build()` that
             returns a `Net`, or a Linen module.
-        image_shape: `[height, width, channels]`, needed for a Linen module, whose
+        image_shape: `[height, width, channels]`, required for a Linen module, whose
             parameter groups become the layers.
 
     Raises:
-        ValueError: something that is no network, or a Linen module without a shape.
+        ValueError: an object that is not a network, or a Linen module without a shape.
 
     Example:
         >>> as_net(Conv4(width=8)).layers
@@ -73,11 +73,11 @@ def as_net(net: AnyNet, image_shape: tuple[int, ...] | None = None) -> Net:
 
 
 def spec_of(name: str, **fields: Any) -> Any:
-    """The architecture of a name with some of its fields set.
+    """The architecture with a given name, with some of its fields set.
 
     Args:
-        name: of a class of `jaxfer.nets`, such as 'Conv4'.
-        fields: of that class.
+        name: the name of a class of `jaxfer.nets`, such as 'Conv4'.
+        fields: fields of that class.
 
     Raises:
         ValueError: an unknown name, or a field that the architecture does not have.
@@ -99,12 +99,12 @@ def spec_of(name: str, **fields: Any) -> Any:
 
 
 def by_name(name: str, **fields: Any) -> AnyNet:
-    """The network of a name, or of an import path.
+    """The network with a given name or import path.
 
     Args:
-        name: of a class of `jaxfer.nets`; or 'package.module:function', where the
-            function returns anything that `as_net` takes.
-        fields: of the class; keyword arguments of the function.
+        name: the name of a class of `jaxfer.nets`; or 'package.module:function', where
+            the function returns anything that `as_net` accepts.
+        fields: fields of the class, or keyword arguments of the function.
 
     Raises:
         ValueError: an unknown name, or a path that cannot be imported.
@@ -137,7 +137,7 @@ def _from_linen(module: nn.Module, image_shape: tuple[int, ...]) -> Net:
 
     def look(key: Array) -> Any:
         variables: Any = module.init(key, x, **call(EVAL))
-        # In the order in which the module made them, which a pytree would sort.
+        # Keep the order in which the module made them; a pytree would sort them.
         layers.extend(variables.get("params", {}))
         return variables
 
@@ -181,7 +181,7 @@ def _from_linen(module: nn.Module, image_shape: tuple[int, ...]) -> Net:
         y, updated = out
         return y, {**state, **updated.get(_STATE, {})}
 
-    # Which of its groups draw random numbers is not known, so all are taken to.
+    # It is unknown which groups use random numbers, so all count as stochastic.
     names = tuple(layers)
     return Net(init, apply, names, stochastic=names)
 
@@ -200,7 +200,7 @@ def _caller(module: nn.Module) -> Callable[[Mode], dict[str, Any]]:
 
 
 def _one_mode(mode: Modes, stateful: Any) -> Mode:
-    """The mode of a module that has one for all its layers."""
+    """The single mode of a module that cannot run its layers in different modes."""
     if isinstance(mode, Mode):
         return mode
     modes = set(mode.values())

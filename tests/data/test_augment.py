@@ -64,7 +64,7 @@ def test_every_image_has_its_own_map_and_the_key_decides(image, key):
 
 
 def test_limits_are_reached_and_not_passed(key):
-    """A bright pixel in the middle, shifted only: it stays within the limit."""
+    """A bright pixel in the middle that is only shifted stays within the limit."""
     spot = jnp.zeros((400, 11, 11, 1)).at[:, 5, 5].set(1.0)
     moved = np.asarray(random_affine(key, spot, Affine(shift=3.0)))[..., 0]
     weights = moved.sum(axis=(1, 2))
@@ -94,7 +94,7 @@ def test_a_crop_shifts_by_whole_pixels_and_mirrors_half(rng):
         ]
         found.append(at)
     ys, xs, flips = np.transpose(found)
-    # 25 shifts, 16 of each expected; chi-square with 24 degrees of freedom.
+    # 25 shifts with 16 expected counts each; chi-square has 24 degrees of freedom.
     counts = np.bincount(5 * ys + xs, minlength=25)
     assert ((counts - n / 25) ** 2 / (n / 25)).sum() < 52
     assert 160 < flips.sum() < 240
@@ -130,7 +130,7 @@ def test_a_window_is_cut_anywhere_and_in_tests_from_the_middle(rng):
     assert Crop(side=4) and crop.window(6, 7) == (4, 4)
     wide = Crop(shift=1, side=6)
     assert random_crop(keys[:1], same[:1], wide).shape == (1, 6, 6, 2)
-    with pytest.raises(ValueError, match="window of 7 pixels a side and images of 6x7"):
+    with pytest.raises(ValueError, match="side from 1 to 6 for images of 6x7, got 7"):
         random_crop(keys, same, Crop(side=7))
 
 
@@ -163,5 +163,5 @@ def test_moves_depend_on_no_default_of_jax(rng, default):
                 assert one.dtype == other.dtype
                 np.testing.assert_array_equal(one, other)
             assert turned.dtype == np.float32
-            # Compiled or not, rounding differs.
+            # Rounding differs between compiled and uncompiled code.
             np.testing.assert_allclose(turned, expected[-1], atol=1e-5)

@@ -41,7 +41,7 @@ def test_writing_again_replaces_and_leaves_nothing_beside(cache, blobs):
 
 def test_a_folder_that_is_no_cache_is_not_replaced(tmp_path, blobs):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match=r"is not a cache \(found \[.thesis.txt.\]\)"):
+    with pytest.raises(ValueError, match=r"got a directory with \[.thesis.txt.\]"):
         write_cache(blobs, tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
@@ -89,11 +89,11 @@ def _rename_a_class(cache):
     ("damage", "message"),
     [
         (_truncate, "mmap length|greater than file size"),
-        (_flip_a_bit, "found fingerprint [0-9a-f]{16}, needed [0-9a-f]{16}"),
+        (_flip_a_bit, "expected fingerprint [0-9a-f]{16}, got [0-9a-f]{16}"),
         (_lose_labels, "No such file.*labels.npy"),
         (_cut_meta, "Unterminated|Expecting"),
-        (_age, f"found format 0, needed {FORMAT}"),
-        (_rename_a_class, "found fingerprint"),
+        (_age, f"expected format {FORMAT}, got 0"),
+        (_rename_a_class, "expected fingerprint"),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
@@ -102,4 +102,4 @@ def test_damage_is_found_and_the_remedy_named(cache, damage, message):
     with pytest.raises(ValueError, match=message) as e:
         read_cache(cache)
     assert f"the cache {cache} is damaged" in str(e.value)
-    assert "write it anew with tools/prepare_data.py" in str(e.value)
+    assert "write it again with tools/prepare_data.py" in str(e.value)

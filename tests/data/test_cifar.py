@@ -33,7 +33,7 @@ def few(records, monkeypatch):
 
 
 def test_classes_are_named_by_what_is_above_them_and_pixels_are_the_records(few):
-    """Of a set in which not every class occurs, those that do keep their names."""
+    """If some classes do not occur in a data set, the others keep their names."""
     data = cifar100("nowhere")
     assert data.images.shape == (40, 32, 32, 3) and data.num_train == 20
     features = few.features
@@ -49,7 +49,7 @@ def test_classes_are_named_by_what_is_above_them_and_pixels_are_the_records(few)
 
 def test_another_number_of_images_is_refused(few, monkeypatch):
     monkeypatch.setattr(cifar, "SIZES", {"train": 20, "test": 21})
-    with pytest.raises(ValueError, match=r"found \[20, 20\] images of cifar100 in x"):
+    with pytest.raises(ValueError, match=r"of cifar100 in x, got \[20, 20\]: prepare"):
         cifar100("x")
 
 

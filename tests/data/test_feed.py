@@ -1,4 +1,4 @@
-"""One feed for data on the devices and data that are streamed."""
+"""One interface for data on the devices and streamed data."""
 
 import itertools
 import sys
@@ -71,7 +71,7 @@ def test_all_blocks_have_one_shape():
 
 
 def test_a_block_holds_at_most_100_megabytes(unchecked):
-    """Shapes alone: nothing of that size is made."""
+    """Only shapes are checked: no array of that size is made."""
 
     class Huge:
         shape = (3, 10_000, 6_000)

@@ -1,4 +1,4 @@
-"""Glyphs: the same pixels everywhere, characters that differ, a task worth learning."""
+"""Glyphs have fixed pixels, characters that differ, and a task that can be learned."""
 
 import hashlib
 
@@ -62,7 +62,7 @@ def test_no_two_images_alike(data):
 
 
 def test_characters_of_an_alphabet_differ(pages):
-    # Seen through what all drawers agree on, two characters share little of their ink.
+    # In the mean over all drawers, two characters share little of their ink.
     mean = pages.astype(int).sum(axis=2).reshape(12, 20, -1)
     for alphabet in mean:
         shared = np.minimum(alphabet[:, None], alphabet).sum(-1)
@@ -90,12 +90,12 @@ def test_no_glyph_is_cut_off(data):
 @pytest.mark.parametrize("what", ["alphabets", "characters", "drawers"])
 @pytest.mark.parametrize("size", [0, -3])
 def test_sizes_below_one_are_refused(what, size):
-    with pytest.raises(ValueError, match=f"at least 1 of {what}, got {size}"):
+    with pytest.raises(ValueError, match=f"expected {what} of at least 1, got {size}"):
         glyphs(**{what: size})
 
 
 def test_nearest_neighbour_is_neither_lost_nor_done(pages):
-    """5-way 1-shot by Euclidean distance of pixels, over all alphabets at once."""
+    """5-way 1-shot accuracy by Euclidean distance of pixels, over all alphabets."""
     flat = pages.reshape(240, 10, -1) / 255.0
     rng = np.random.default_rng(0)
     hits = []

@@ -19,21 +19,21 @@ def _images(**changes) -> Images:
     [
         (
             {"images": np.zeros((2, 3, 3), np.uint8)},
-            r"shape \(2, 3, 3\) and type uint8 in pair, needed uint8 \[n, height",
+            r"\[n, height, .* in pair, got type uint8 and shape \(2, 3, 3\)",
         ),
-        ({"images": np.zeros((2, 3, 3, 1))}, "type float64 in pair, needed uint8"),
+        ({"images": np.zeros((2, 3, 3, 1))}, "uint8 .* in pair, got type float64"),
         (
             {"labels": np.zeros(3, np.int32)},
-            r"labels of shape \(3,\) and type int32 in pair, needed int32 \[2\]",
+            r"int32 labels \[2\] in pair, got type int32 and shape \(3,\)",
         ),
-        ({"labels": np.zeros(2, np.int64)}, "type int64 in pair, needed int32"),
+        ({"labels": np.zeros(2, np.int64)}, "int32 .* in pair, got type int64"),
         (
             {"labels": np.array([0, 2], np.int32)},
-            "labels from 0 to 2 in pair, needed 0 to 1",
+            "labels from 0 to 1 in pair, got 0 to 2",
         ),
         (
             {"labels": np.array([-1, 0], np.int32)},
-            "labels from -1 to 0 in pair, needed 0 to 1",
+            "labels from 0 to 1 in pair, got -1 to 0",
         ),
     ],
 )
@@ -43,8 +43,8 @@ def test_what_is_not_labelled_images_is_refused(changes, message):
 
 
 def test_fingerprint_hangs_on_pixels_labels_and_names_alone():
-    """Versions of a set that others mix up, inverted or of another shape, say so
-    (pitfall 12 of the protocols: results are comparable where fingerprints agree)."""
+    """Inverted or reshaped versions of a data set have other fingerprints
+    (pitfall 12 of the protocols: results are comparable if fingerprints agree)."""
     one = _images()
     assert one.fingerprint == _images(name="other").fingerprint
     other_pixels = one.images.copy()
@@ -90,7 +90,7 @@ def test_rotations_turn_anticlockwise_and_are_classes():
         )
     # np.rot90(x, 1) brings the right column to the top.
     np.testing.assert_array_equal(np.rot90(image)[0], image[:, -1])
-    with pytest.raises(ValueError, match="found 1x9 images, needed square"):
+    with pytest.raises(ValueError, match="expected square images to rotate, got 1x9"):
         rotations(_images(images=_images().images.reshape(2, 1, 9, 1)))
 
 
@@ -155,5 +155,5 @@ def test_shrunk_images_are_means_of_cells(rng):
     for i, y, x, c in np.ndindex(3, 2, 2, 2):
         cell = images[i, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3, c]
         assert abs(float(small[i, y, x, c]) - cell.mean()) <= 0.5
-    with pytest.raises(ValueError, match="6x6 images in x and side 4, needed a div"):
+    with pytest.raises(ValueError, match="a side that divides the 6x6 .*, got 4"):
         shrunk(data, 4)

@@ -11,7 +11,7 @@ from jaxfer.data.omniglot import omniglot, prepare
 from jaxfer.data.tfds import Records
 
 CLASSES = {"train": 4112, "val": 688, "trainval": 4800, "test": 1692}
-# Of the newline-joined, sorted character names of Snell's "vinyals" split.
+# Hashes of the newline-joined, sorted character names of Snell's "vinyals" split.
 HASHES = {
     "train": "c350ea5778649d32",
     "val": "d3f56052fbd17195",
@@ -64,7 +64,7 @@ def test_parts_share_no_character(parts):
 
 
 def test_pixels_are_those_of_the_released_code(real_data, parts):
-    """Rotate, resize in 1-bit mode, invert, transpose: with the tools it used."""
+    """Rotate, resize in 1-bit mode, invert and transpose with the original tools."""
     image_module = pytest.importorskip("PIL.Image")
     import tensorflow_datasets as tfds
 
@@ -108,8 +108,8 @@ def test_both_decodings_of_a_1_bit_image_give_the_same_ink(rng, paper):
 @pytest.mark.parametrize(
     ("drawing", "message"),
     [
-        (np.zeros((28, 28), np.uint8), r"shape \(28, 28\), needed 105x105"),
-        (np.full((105, 105), 7, np.uint8), r"levels \[7\], needed a 1-bit image"),
+        (np.zeros((28, 28), np.uint8), r"105x105 pixels, got shape \(28, 28\)"),
+        (np.full((105, 105), 7, np.uint8), r"a 1-bit image .*, got pixel levels \[7\]"),
     ],
 )
 def test_what_is_no_drawing_is_refused(unchecked, drawing, message):
@@ -124,17 +124,17 @@ def test_half_of_omniglot_is_refused(monkeypatch, omniglot_images):
         omniglot_images.labels[:20],
         omniglot_images.class_names[:1],
     )
-    with pytest.raises(ValueError, match="found 1 characters in omniglot, needed 1623"):
+    with pytest.raises(ValueError, match="1623 characters in omniglot, got 1"):
         omniglot_split(half, "test")
     blank = io.BytesIO()
     pytest.importorskip("PIL.Image").new("1", (105, 105)).save(blank, "PNG")
     record = {"alphabet": 0, "alphabet_char_id": 0, "image": blank.getvalue()}
-    # By sys.modules: the function omniglot hides the module in its package.
+    # Use sys.modules: the function omniglot hides the module in its package.
     module = sys.modules["jaxfer.data.omniglot"]
     features = {"alphabet": SimpleNamespace(names=["Futhorc"])}
     opened = Records([record], features, "file")
     monkeypatch.setattr(module, "open_records", lambda *_: opened)
-    with pytest.raises(ValueError, match="found 2 drawings of 1 characters in here"):
+    with pytest.raises(ValueError, match="in here, got 2 drawings of 1 characters"):
         omniglot("here")
 
 
@@ -147,10 +147,10 @@ def test_without_tfds_the_extra_is_named(monkeypatch):
 def test_files_of_another_format_are_refused(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     (tmp_path / "omniglot").mkdir()
-    with pytest.raises(ValueError, match="needed ArrayRecord files: prepare it with"):
+    with pytest.raises(ValueError, match="ArrayRecord files, got .*: prepare it with"):
         omniglot(tmp_path)
 
 
 def test_unknown_split_is_refused(omniglot_images):
-    with pytest.raises(ValueError, match="split 'dev' of omniglot, needed one of"):
+    with pytest.raises(ValueError, match="one of .*, got split 'dev' of omniglot"):
         omniglot_split(omniglot_images, "dev")

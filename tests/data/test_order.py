@@ -29,12 +29,12 @@ def test_epochs_and_keys_have_orders_of_their_own(key):
     orders = [_order(key, 100, e) for e in (0, 1)] + [_order(jax.random.key(1), 100)]
     for i in range(3):
         for j in range(i):
-            # Two random orders of 100 agree at one place on average.
+            # Two random orders of 100 agree at one position on average.
             assert (orders[i] == orders[j]).sum() < 8
 
 
 def test_where_an_example_stands_is_uniform(key):
-    """Chi-square over 2000 epochs of 10: 81 degrees of freedom once margins are off."""
+    """Chi-square over 2000 epochs of 10; fixed margins leave 81 degrees of freedom."""
     orders = jax.jit(
         jax.vmap(lambda e: shuffled(key, e, jnp.arange(10, dtype=jnp.int32), n=10))
     )(jnp.arange(2000))
@@ -42,7 +42,7 @@ def test_where_an_example_stands_is_uniform(key):
     counts = np.stack([np.bincount(orders[:, p], None, 10) for p in range(10)])
     chi2 = ((counts - 200) ** 2 / 200).sum()
     assert 40 < chi2 < 140, chi2
-    # So is which example stands next to which.
+    # Pairs of adjacent examples are uniform too.
     pairs = orders[:, 0] * 10 + orders[:, 1]
     counts = np.bincount(pairs, None, 100).reshape(10, 10)
     assert (np.diag(counts) == 0).all()

@@ -1,4 +1,4 @@
-"""Batches of labelled images, drawn by the number of the step."""
+"""Batches of labelled images, sampled by the number of the step."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_epochs_have_every_example_once_in_a_new_order():
 def test_batches_by_class_have_every_class_as_often():
     places, numbers = _drawn("class", 500)
     found = np.bincount(LABELS[places].ravel(), minlength=4)
-    # Chi-square with 3 degrees of freedom: beyond 16.3 once in a thousand.
+    # Chi-square with 3 degrees of freedom exceeds 16.3 once in a thousand times.
     assert ((found - 1500) ** 2 / 1500).sum() < 16.3
     times = np.bincount(places[LABELS[places] == 0])
     assert times.tolist() == pytest.approx([500] * 3, rel=0.2)

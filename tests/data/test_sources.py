@@ -30,16 +30,17 @@ def test_glyphs_need_no_directory():
 
 
 def test_an_unknown_data_set_is_refused_with_the_nearest_spelling(tmp_path):
-    with pytest.raises(ValueError, match="data set 'omniglott'.*mean 'omniglot'"):
+    with pytest.raises(ValueError, match="data sets .*'omniglott'.*mean 'omniglot'"):
         load_all("omniglott", tmp_path)
-    with pytest.raises(ValueError, match=r"data set 'x', needed one of .*'glyphs'"):
+    with pytest.raises(ValueError, match=r"one of the data sets .*'glyphs'.*, got 'x'"):
         load_all("x")
 
 
 def test_missing_data_are_refused_with_the_way_to_get_them(tmp_path):
     message = (
-        "found neither omniglot.cache nor omniglot as TFDS prepares it in "
-        f"{tmp_path}.*JAXFER_DATA.*python tools/prepare_data.py omniglot --to DIR"
+        "expected omniglot.cache or omniglot as TFDS prepares it in "
+        f"{tmp_path}, got neither.*JAXFER_DATA.*"
+        "python tools/prepare_data.py omniglot --to DIR"
     )
     with pytest.raises(ValueError, match=message):
         load_all("omniglot", tmp_path)

@@ -28,7 +28,7 @@ def _take(count, batches):
 
 
 def _assert_streams_what_is_drawn(images, in_memory):
-    """At the beginning, and across the border of two blocks of drawn rows."""
+    """Check the beginning, and the border between two blocks of sampled rows."""
     at = stream(images, 7, "train", **SHAPE, per_step=2)
     data = jax.device_put(resident(in_memory))
     one = jax.jit(lambda k: draw(data, 7, "train", k, **SHAPE))
@@ -50,7 +50,7 @@ def test_glyphs_are_those_of_the_resident_pipeline(small_glyphs):
 def test_omniglot_from_its_records_is_that_of_the_resident_pipeline(
     real_data, omniglot_images, split
 ):
-    """Decoded, turned and transposed as it is read, or before."""
+    """Decoding, rotation and transposition agree, while reading and before."""
     from jaxfer.data import omniglot_split
 
     images = load("omniglot", [split], real_data / "tfds", limit=0.0)[split]
@@ -74,8 +74,8 @@ def test_it_goes_on_wherever_it_stopped(blobs, first):
 
 
 def test_neither_workers_nor_processes_nor_epochs_repeat_or_change_an_episode(blobs):
-    """What others got wrong: workers that share a seed, epochs that are all the same,
-    processes seeded from entropy (protocols of peers, pitfall 7)."""
+    """Workers share no seed, epochs differ, and processes are not seeded from entropy
+    (protocols of peers, pitfall 7)."""
     streams = [
         _take(70, stream(blobs, 0, "train", **SHAPE, per_step=4, workers=workers)(0))
         for workers in (1, 2, 8)
@@ -95,7 +95,7 @@ def test_neither_workers_nor_processes_nor_epochs_repeat_or_change_an_episode(bl
 
 
 def test_what_the_readers_run_needs_no_jax(real_data, tmp_path):
-    """In a process where JAX cannot be imported, the reading gives the same pixels."""
+    """A process that cannot import JAX reads the same pixels."""
     images = load("omniglot", ["test"], real_data / "tfds", limit=0.0)["test"].images
     rows = np.array([[0, 5], [20000, 33839]])
     with open(tmp_path / "view", "wb") as file:
@@ -154,18 +154,18 @@ def test_a_record_that_breaks_during_training_is_refused(blobs):
 
 @pytest.mark.parametrize("share", [(0, 2), (3, 3), (-1, 3)])
 def test_unequal_shares_are_refused(blobs, share):
-    with pytest.raises(ValueError, match="of 3 episodes a step, needed equal shares"):
+    with pytest.raises(ValueError, match="equal shares of per_step = 3 episodes, got"):
         stream(blobs, 0, "train", **SHAPE, per_step=3, share=share)
 
 
 def test_without_grain_the_extra_is_named(blobs, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
-    with pytest.raises(ValueError, match=r"found no grain .*'jaxfer\[data\]'"):
+    with pytest.raises(ValueError, match=r"expected grain .*'jaxfer\[data\]'"):
         stream(blobs, 0, "train", **SHAPE)
 
 
 def test_rows_are_drawn_in_a_thread_of_their_own(blobs, monkeypatch):
-    """Grain's threads only read: nothing of JAX runs in them."""
+    """Grain's threads only read: no JAX code runs in them."""
     streamed = sys.modules["jaxfer.data.streamed"]
     drew, read = set(), set()
     real = streamed.numbered_episode

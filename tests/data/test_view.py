@@ -74,5 +74,5 @@ def test_the_store_is_read_when_indexed_and_never_written(store):
     np.testing.assert_array_equal(store, before)
     whole = View.of(store)
     assert View.of(whole) is whole
-    with pytest.raises(ValueError, match="needed copy = True"):
+    with pytest.raises(ValueError, match="expected copy = True"):
         whole.__array__(copy=False)

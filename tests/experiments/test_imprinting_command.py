@@ -19,7 +19,7 @@ PAPERS = ("cub_imprinting", "inaturalist_imprinting")
     ("options", "message"),
     [
         (["--shots", "1", "40"], "n = 40 examples of class .*, got 15"),
-        (["--data.base", "16"], "16 base classes, needed 1 to 15 of the 16"),
+        (["--data.base", "16"], "1 to 15 base classes out of 16 classes, got 16"),
         (["--tuned.seeds", "7"], r"tuned.seeds among seeds = .*, got \[7\]"),
         (["--shots", "1", "1"], r"different values for shots, got \[1, 1\]"),
         (["--seeds"], r"one or more different values for seeds, got \[\]"),
@@ -29,7 +29,7 @@ PAPERS = ("cub_imprinting", "inaturalist_imprinting")
         (["--side-shots", "2"], r"dims with side_shots = \[2\], got none"),
         (["--scale", "0"], "positive scale, got 0.0"),
         (["--epochs", "0"], "epochs of at least 1, got 0"),
-        (["--augment.side", "15"], "window of 15 pixels a side and images of 14x14"),
+        (["--augment.side", "15"], "crop side from 1 to 14 for images of 14x14, got"),
         (["--data.min-images", "99"], "data.min_images = 99 training images, got at"),
         (
             ["--data.base-min-images", "9"],

@@ -80,6 +80,8 @@ def _same_members(one, other):
         )
 
 
+# In the default run, tests/models compares streamed and resident trainings.
+@pytest.mark.slow
 def test_streamed_is_bit_identical_to_resident(resident, photographs, tmp_path, capsys):
     result, workdir = resident
     again = run(_config(photographs, options=STREAMED), tmp_path)
@@ -93,6 +95,7 @@ def test_streamed_is_bit_identical_to_resident(resident, photographs, tmp_path, 
             np.testing.assert_array_equal(one[key], other[key])
 
 
+@pytest.mark.slow
 def test_a_streamed_study_resumes_after_a_kill(
     resident, photographs, tmp_path, kill_imprinting, capsys
 ):
@@ -105,6 +108,7 @@ def test_a_streamed_study_resumes_after_a_kill(
     _same_members(tmp_path, resident[1])
 
 
+@pytest.mark.slow
 def test_pixels_are_from_minus_one_to_one_and_the_window_is_kept(resident):
     folder = member_folder(resident[1], "seed0-base-softmax-d4")
     model = models.load_model(folder)

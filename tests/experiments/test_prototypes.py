@@ -213,7 +213,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
     images = blobs.images.copy()
     images[0, 0, 0] ^= 1
     write_cache(dataclasses.replace(blobs, images=images), cache)
-    with pytest.raises(ValueError, match="started on data of fingerprint .*, got"):
+    with pytest.raises(ValueError, match=r"started on \(fingerprint .*\), got"):
         prototypes.run(config, tmp_path / "run")
 
 
@@ -336,7 +336,10 @@ def _killed(config, workdir, monkeypatch, event, number):
             [("train", 1), ("train", 4), ("train", 3), ("test", 1)],
             marks=pytest.mark.slow,
         ),
-        [("validate", 2), ("validate", 2), ("save", 3), ("save", 2)],
+        pytest.param(
+            [("validate", 2), ("validate", 2), ("save", 3), ("save", 2)],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             [("retrain", 1), ("retrain", 3), ("write", 1)], marks=pytest.mark.slow
         ),
@@ -433,6 +436,8 @@ def test_it_spreads_over_as_many_devices_as_divide_a_step(
     assert prototypes.run(config, tmp_path) == {"devices": devices}
 
 
+# In the default run, tests/models compares steps on several devices and on one.
+@pytest.mark.slow
 def test_eight_devices_give_the_run_of_one(tmp_path):
     """Losses, weights and the accuracy of every test episode."""
     config = _with(

@@ -228,12 +228,12 @@ def test_metric_losses_train_without_a_head(task):
     ("change", "message"),
     [
         ({"head": None}, "expected a head for the loss 'softmax'"),
-        ({"head": "wide"}, "embeddings of 6 dimensions, got one on 9"),
+        ({"head": "wide"}, "dimension 6, got one for dimension 9"),
         ({"head": "few"}, "expected labels below the 2 classes of the head, got 3"),
         ({"recipe": {"batch": 41}}, "at least one batch of 41 examples, got 40"),
         ({"recipe": {"accumulate": 3}}, "accumulate to divide a batch of 10, got 3"),
         ({"stages": [Stage(("nosuch",))]}, "expected layers among"),
-        ({"mesh": 3}, "expected a batch of 10 to divide among 3 devices"),
+        ({"mesh": 3}, "expected a multiple of 3 devices, got a batch of 10"),
     ],
 )
 def test_what_does_not_fit_is_refused(task, recipe, head, change, message):

@@ -175,7 +175,7 @@ def test_a_training_in_stages_that_died_ends_bit_identical(
 def test_what_cannot_be_trained_is_refused(blobs, trained):
     with pytest.raises(ValueError, match=r"layers among \['conv1', .*got \['conv9'\]"):
         _train(NET, blobs, stages=(Stage(("conv9",)),))
-    with pytest.raises(ValueError, match="multiple of 2 devices, got 3 episodes"):
+    with pytest.raises(ValueError, match="multiple of the 2 devices, got 3"):
         recipe = dataclasses.replace(RECIPE, batch=3)
         _train(NET, blobs, recipe, mesh=sharding.make_mesh(2))
     with pytest.raises(ValueError, match="one stage with select, got 2"):

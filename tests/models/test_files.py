@@ -90,10 +90,10 @@ def test_a_later_format_is_refused(tmp_path, model):
 
 
 def test_a_wrong_path_is_named_and_nothing_is_made(tmp_path, model):
-    with pytest.raises(ValueError, match="found nothing at"):
+    with pytest.raises(ValueError, match="got nothing at"):
         load_model(tmp_path / "nosuch")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="found none"):
+    with pytest.raises(ValueError, match="got a folder without it"):
         load_model(tmp_path)
     for name in ("one", "two"):
         save_model(tmp_path / "members" / name / "model.safetensors", model)

@@ -80,7 +80,7 @@ def test_dropout_is_in_the_first_two_dense_layers_alone(key, drawn):
 def test_a_layer_that_drops_asks_for_a_key(drawn):
     net = AlexNetSmall(width=2, dense=4).build()
     params, state = drawn(net, (8, 8, 1))
-    with pytest.raises(ValueError, match="expected an rng for fc6, which drops"):
+    with pytest.raises(ValueError, match="expected an rng for fc6, which has"):
         net.apply(params, state, jnp.ones((1, 8, 8, 1)), mode=TRAIN)
 
 

@@ -153,6 +153,7 @@ def test_figures_of_other_experiments_are_refused(tmp_path):
         paper_figures.draw(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_prepare_data_writes_a_cache_of_any_source(tmp_path):
     done = _tool("prepare_data.py", "glyphs", "--to", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -174,7 +175,7 @@ def test_prepare_data_of_a_folder_of_photographs(tmp_path, photographs):
     )
     done = _tool("prepare_data.py", "glyphs", "--to", tmp_path, "--side", "7")
     assert done.returncode == 2
-    assert "found side = 7 and exclude = None for glyphs, needed ph" in done.stderr
+    assert "got side = 7 and exclude = None for glyphs" in done.stderr
 
 
 @pytest.mark.slow
