@@ -5,8 +5,8 @@ Reproduces: nothing published. It runs the experiments of Qi et al. 2018 on `gly
     novel ones.
 Run: python -m experiments.imprinting --config configs/glyphs_imprinting.py
     --workdir runs/glyphs_imprinting
-Expect: under 4 minutes on 2 CPU cores. On novel classes, with all classes as
-    candidates, the accuracy at n = 1 is 44% after imprinting and 28% after fine-tuning;
+Expect: two to three minutes on 2 CPU cores. On novel classes, with all classes as
+    candidates, the accuracy at n = 1 is 42% after imprinting and 28% after fine-tuning;
     at n = 15 it is near 74 and 69%.
 """
 

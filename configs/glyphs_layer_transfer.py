@@ -5,9 +5,9 @@ Reproduces: nothing published. It runs the experiments of Yosinski et al. 2014 o
     random halves, and halves of angular against curved alphabets.
 Run: python -m experiments.layer_transfer --config configs/glyphs_layer_transfer.py
     --workdir runs/glyphs_layer_transfer
-Expect: less than 3 minutes on 2 CPU cores. The base networks of the random halves are
-    near 72% accuracy. At n = 7, AnB loses 7 percentage points, and 19 between the
-    families; AnB+ gains 9.
+Expect: about one and a half minutes on 2 CPU cores. The base networks of the random
+    halves are near 72% accuracy. At n = 7, AnB loses 9 percentage points, and 19
+    between the families; AnB+ gains 9.
 """
 
 from experiments.layer_transfer.config import Config, Data, Grid, Network
