@@ -350,7 +350,7 @@ def fit(
             last = save_last and ended()
             if is_best or last or (save_every and done % save_every == 0):
                 save()
-            if stop_requested():
+            if stop_requested.is_set():
                 save()
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
         if save_last:

@@ -120,18 +120,17 @@ class _Worker:
         self._training, self._waiting = 0, False
         # Programs that some thread may still be compiling.
         self._compiling: set[Hashable] = set()
-        self._compiled: set[Hashable] = set()
         self._ended: Callable[[], bool] = lambda: False
 
     def run_threads(self) -> None:
         """Train in threads until no member is left; a failure stops all of them."""
         with stop_requests() as stop_requested:
-            self._ended = stop_requested
+            self._ended = stop_requested.is_set
             with ThreadPoolExecutor(self._threads) as pool:
                 runs = [pool.submit(self.run) for _ in range(self._threads)]
                 done, _ = wait(runs, return_when=FIRST_EXCEPTION)
                 if any(run.exception() for run in done):
-                    stop_requested.ask()
+                    stop_requested.set()
         # Raise the error that made the other threads stop.
         errors = [error for run in runs if (error := run.exception())]
         for error in sorted(errors, key=lambda e: isinstance(e, KeyboardInterrupt)):
@@ -153,7 +152,7 @@ class _Worker:
                         self._wait(len(left))
                         continue
                     self._training, self._waiting = self._training + 1, False
-                    if (program := queue.program(group[0])) not in self._compiled:
+                    if not self._clock.knows(program := queue.program(group[0])):
                         self._compiling.add(program)
                 began = time.monotonic()
                 try:
@@ -169,7 +168,6 @@ class _Worker:
                     with self._changed:
                         self._training -= 1
                         self._compiling.discard(program)
-                        self._compiled.add(program)
                         self._changed.notify_all()
 
     def _wait(self, left: int) -> None:
@@ -203,6 +201,10 @@ class _Clock:
         work = sum(member.work for member in group)
         rate = max(seconds - compiling, 0.0) / max(work, 1e-9)
         self._rates.setdefault(self._program(group[0]), []).append(rate)
+
+    def knows(self, program: Hashable) -> bool:
+        """Return whether a group of this program has been trained."""
+        return program in self._rates
 
     def left(self, members: Sequence[Member]) -> str:
         """The estimate of the time left, to append to a progress line."""

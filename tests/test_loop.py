@@ -17,7 +17,7 @@ OPTIMIZER = optax.adam(0.1)
 
 
 def _loss(params, state, step, data):
-    """Noise that hangs on the step alone, so that a resumed run can be compared."""
+    """The noise depends on the step alone, so that a resumed run can be compared."""
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), step), (3,))
     value = ((params["w"] - data - noise) ** 2).sum()
     return value, (state, {"accuracy": noise[0]})
@@ -362,7 +362,7 @@ def test_lines_average_the_steps_of_one_phase_alone(tmp_path, stop):
     lines = [
         line for line in read_metrics(tmp_path / "fives") if "val/loss" not in line
     ]
-    # Of steps 1 to 28 of the first phase, and of 17 more.
+    # The first phase has steps 1 to 28, the second 17 more.
     ends = [5, 10, 15, 20, 25, 28, 33, 38, 43, 45]
     assert [line["step"] for line in lines] == ends
     for line, start, end in zip(lines, [0, *ends], ends, strict=False):

@@ -338,7 +338,6 @@ def test_the_estimate_knows_programs_apart(tmp_path, monkeypatch, capsys):
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from jaxfer.signals import stop_requests
 from jaxfer.study import Member, run_members
 
 workdir, me, seconds, die_at, at_once, workers = sys.argv[1:]
@@ -474,7 +473,7 @@ def test_a_failure_stops_the_other_threads_and_is_raised(tmp_path):
         assert failed.wait(30)
         with stop_requests() as stop_requested:
             for _ in range(300):
-                if stop_requested():
+                if stop_requested.is_set():
                     raise KeyboardInterrupt("saved")
                 time.sleep(0.1)
         return [{} for _ in members]
@@ -490,7 +489,7 @@ def test_a_signal_stops_all_threads(tmp_path):
     def train(members, folder):
         with stop_requests() as stop_requested:
             started.wait()
-            while not stop_requested():
+            while not stop_requested.is_set():
                 time.sleep(0.01)
         (folder / "saved").touch()
         raise KeyboardInterrupt("stopped, saved")
