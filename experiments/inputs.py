@@ -10,7 +10,6 @@ from jaxfer import nets
 from jaxfer.config import check_at_least, how, to_json
 from jaxfer.data import Images, load
 from jaxfer.models import Options, Pixels
-from jaxfer.nets import AnyNet
 
 # Network names of earlier versions, and their replacements.
 _RENAMED = {
@@ -67,7 +66,7 @@ class Network:
     precision: Literal["float32", "bfloat16"] | None = None
     """Precision of activations; parameters and statistics are always float32."""
 
-    def build(self, *, dim: int | None = None) -> AnyNet:
+    def build(self, *, dim: int | None = None) -> "nets.AnyNet":
         """Return the network, with a linear layer `embedding` on top if `dim` is given.
 
         Raises:

@@ -10,15 +10,22 @@ import numpy as np
 
 from experiments.inputs import Data, load_parts
 from jaxfer import config as configs
-from jaxfer import models, runlog, sharding, study
+from jaxfer import models, nets, runlog, sharding, study
 from jaxfer import workdir as workdirs
 from jaxfer.claims import findings_table
 from jaxfer.data import Images
 from jaxfer.models import Model, Trained
+from jaxfer.types import Net
 
 
 class Training(Protocol):
-    """Interface of the object that trains the networks of a study."""
+    """Interface of the object that trains the networks of a study.
+
+    Attributes:
+        backbone: the network that all members share.
+    """
+
+    backbone: Net
 
     def items(self, config: Any, /) -> Sequence[Any]:
         """Return the named networks of a config, each after those it needs."""
@@ -44,6 +51,7 @@ def run_study(
     check: Callable[[Any], None],
     trainer: Callable[[Any, Path, Images, Images], Training],
     result: Callable[[Any, Sequence[Any], dict[str, study.Record], Any], dict],
+    tables: Callable[[Mapping[str, Any]], Mapping[str, str]],
 ) -> dict[str, Any]:
     """Train the missing networks of a study, write its result and draw its figures.
 
@@ -55,6 +63,7 @@ def run_study(
             the training and test images.
         result: returns the content of result.json, given the config and networks of the
             whole study, the records of finished networks, and the trainer.
+        tables: returns the tables of a result by title.
 
     Returns:
         The content of result.json. It is that of the earlier run if no network is
@@ -68,17 +77,44 @@ def run_study(
     if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
         return earlier
     check(config)
-    networks = trainer(config, workdir, *load_parts(config.data, config.run.limit))
+    parts = load_parts(config.data, config.run.limit)
+    networks = trainer(config, workdir, *parts)
+    print(opening(config, workdir, networks.backbone, parts, config.devices or 1))
     whole, queue, records = train_study(config, workdir, networks)
     with study.report_lock(workdir):
         content = result(whole, queue, records, networks)
-        print(findings_table(content["findings"]))
         module = import_figures(content["experiment"]) if config.figures else None
         if module is not None:
             module.draw(workdir, content)
-        # Written last: a study counts as finished once this file exists.
-        runlog.write_json(workdir / "result.json", content)
+        write_result(config, workdir, content, tables(content), step=len(queue))
     return content
+
+
+def write_result(
+    config: Any,
+    workdir: Path,
+    content: Mapping[str, Any],
+    tables: Mapping[str, str],
+    *,
+    step: int,
+) -> None:
+    """Write tables.md, events, and last result.json, which says that a run is finished.
+
+    Args:
+        config: the config of the run.
+        workdir: the folder of the run.
+        content: the content of result.json.
+        tables: tables as Markdown, by title.
+        step: the step at which TensorBoard shows metrics and figures.
+    """
+    if config.run.tensorboard:
+        figures = sorted((workdir / "figures").glob("*.png"))
+        runlog.write_events(workdir, step, content["metrics"], figures)
+    parts = [f"{title}:\n\n{table}\n" for title, table in tables.items()]
+    if content.get("findings"):
+        parts.append(f"Findings:\n\n{findings_table(content['findings'])}\n")
+    (workdir / "tables.md").write_text("\n".join(parts))
+    runlog.write_json(workdir / "result.json", content)
 
 
 def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
@@ -107,6 +143,25 @@ def keep(workdir: Path, name: str, trained: Trained) -> tuple[Model, study.Recor
         "compile_s": trained.compile_s,
         "compilations": trained.compilations,
     }
+
+
+def opening(
+    config: Any, workdir: Path, net: Net, parts: Sequence[Images], devices: int
+) -> str:
+    """Return the line that a run begins with: network, data, devices, folder."""
+    _, *shape = parts[0].images.shape
+    window = getattr(config.augment, "window", lambda *size: size)
+    size = nets.num_params(net, (*window(*shape[:2]), shape[2]))
+    data = "; ".join(
+        f"{part.name}: {len(part.labels):,} images of {part.num_classes:,} classes"
+        for part in parts
+    )
+    device, *_ = jax.devices()
+    pixels = "x".join(map(str, shape))
+    return (
+        f"{config.net.name} with {size:,} parameters | {data}, {pixels} pixels | "
+        f"{devices} x {device.device_kind} | {workdir}"
+    )
 
 
 def train_study(

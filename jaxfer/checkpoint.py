@@ -38,8 +38,9 @@ class Checkpoints:
                 self._root / kind,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=_KEPT,
-                    # Orbax cleans up in a thread that it does not wait for when it
-                    # closes: a new folder may be deleted by then, and it is empty.
+                    # Orbax cleans up in a background thread, and `close` does not wait
+                    # for it. A new folder is empty, so it needs no cleanup, and it may
+                    # be deleted before the thread runs.
                     cleanup_tmp_directories=(self._root / kind).exists(),
                 ),
             )
@@ -153,7 +154,7 @@ def _shapes(train_state: TrainState) -> dict[str, str]:
 
 def _check_shapes(found: dict[str, str], needed: dict[str, str], where: str) -> None:
     differing = [
-        f"{name} (there {found.get(name)}, here {needed.get(name)})"
+        f"{name} (expected {needed.get(name)}, got {found.get(name)})"
         for name in sorted(found.keys() | needed.keys())
         if found.get(name) != needed.get(name)
     ]

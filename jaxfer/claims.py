@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxfer.stats import Summary, paired, unpaired
+from jaxfer.tables import markdown
 
 Row = Mapping[str, Any]
 Expected = Literal["above", "below", "equal"]
@@ -55,13 +56,13 @@ def verdict(
 ) -> bool | None:
     """Whether a difference is what was expected, by its 95% interval.
 
-    'above' is seen if the whole interval is above 0, and not seen if it is below 0;
-    'below' is the reverse; 'equal' is seen if the whole interval is within the
-    tolerance of 0, and not seen if all of it is outside.
+    'above' is confirmed if the whole interval is above 0, and refuted if it is below 0;
+    'below' swaps the two; 'equal' is confirmed if the whole interval is within the
+    tolerance of 0, and refuted if all of it is outside.
 
     Returns:
-        True for seen, False for not seen, None for undecided: the interval allows
-        both, there is no interval, or nothing is expected.
+        True if confirmed ("seen" in tables), False if refuted ("not seen"), None if
+        undecided: the interval allows both, it is missing, or nothing is expected.
 
     Example:
         >>> wide, narrow = Summary(2.0, 3.0, 5), Summary(2.0, 0.5, 5)
@@ -174,16 +175,13 @@ def findings_table(findings: Mapping[str, Mapping[str, Any]]) -> str:
         findings: the findings, made by `judge`.
     """
     words = {True: "seen", False: "not seen", None: "undecided"}
-    lines = ["| claim | difference | value | expected | verdict |"]
-    lines.append("| --- | --- | --- | --- | --- |")
+    rows = []
     for name, found in findings.items():
         metric, expects = found["difference"], found["expects"]
         value = str(Summary(metric["mean"], metric["ci95"], metric["n"]))
         shown = words[found["seen"]] if expects else ""
-        lines.append(
-            f"| {name} | {found['what']} | {value} | {expects or ''} | {shown} |"
-        )
-    return "\n".join(lines)
+        rows.append([name, found["what"], value, expects or "", shown])
+    return markdown(["claim", "difference", "value", "expected", "verdict"], rows)
 
 
 # The values of `Claim.over` and of `Claim.within` for a row.

@@ -30,7 +30,7 @@ def jit(
     *,
     platform: str | None = None,
     outermost: bool = False,
-    once: bool = False,
+    rarely_called: bool = False,
     **options: Any,
 ) -> "Jitted":
     """Compile a function as `jax.jit` does, with the options this backend needs.
@@ -41,8 +41,8 @@ def jit(
             `jax.default_backend()` at the first call. Only "cpu" gets options.
         outermost: whether the function is never called within another transformation,
             which saves a check at each call.
-        once: whether the function is called so seldom that compiling it takes longer
-            than running it; if so, it is optimised less on CPUs.
+        rarely_called: whether calls are so few that compiling takes longer than running
+            them. If so, it is compiled with fewer optimisations on CPUs.
         **options: options of `jax.jit`, such as `static_argnames`.
 
     Returns:
@@ -53,7 +53,7 @@ def jit(
         >>> double(jnp.ones(2)).tolist(), double.compilations
         ([2.0, 2.0], 1)
     """
-    return Jitted(function, platform, outermost, once, options)
+    return Jitted(function, platform, outermost, rarely_called, options)
 
 
 class _OfThread(threading.local):
@@ -82,7 +82,7 @@ class Jitted:
         function: Callable[..., Any],
         platform: str | None,
         outermost: bool,
-        once: bool,
+        rarely_called: bool,
         options: Mapping[str, Any],
     ) -> None:
         """Store the arguments; nothing is compiled before the first call."""
@@ -91,7 +91,7 @@ class Jitted:
         self._function = function
         self._platform = platform
         self._outermost = outermost
-        self._once = once
+        self._rarely_called = rarely_called
         self._options = options
         self._compiling = threading.RLock()
         self._thread = _OfThread()
@@ -106,7 +106,7 @@ class Jitted:
         """The function with this backend's options."""
         platform = self._platform or jax.default_backend()
         compiler = compiler_options(platform)
-        if self._once and platform == "cpu":
+        if self._rarely_called and platform == "cpu":
             compiler |= {"xla_backend_optimization_level": 1}
         return jax.jit(self._function, compiler_options=compiler, **self._options)
 

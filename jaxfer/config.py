@@ -9,20 +9,19 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import io
 import json
 import re
 import runpy
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-
-from jaxfer.runlog import report
 
 C = TypeVar("C")
 
@@ -134,15 +133,17 @@ def _check_names(config: Any, args: Sequence[str]) -> None:
 def main(
     experiment: str,
     config_class: type,
-    run: Callable[[Any, Path, Sequence[dict[str, Any]]], dict[str, Any]],
     argv: Sequence[str] | None = None,
 ) -> int:
     """The command line of an experiment: parse, run, print the result.
 
     Args:
-        experiment: the module name.
+        experiment: the name of a package. Its module `run` has a function
+            `run(config, workdir, published)` that returns the content of result.json,
+            its module `report` a function `tables(result)` that returns Markdown tables
+            by title. They are imported after the options are read, so that --help is
+            fast.
         config_class: the config class of the experiment.
-        run: `run(config, workdir, published)` returns the content of result.json.
         argv: the arguments; default: those of the process.
 
     Returns:
@@ -155,13 +156,39 @@ def main(
     with clean_errors():
         command = parse(experiment, config_class, argv)
         try:
+            run = importlib.import_module(f"{experiment}.run").run
             result = run(command.config, command.workdir, command.published)
         except KeyboardInterrupt as e:
             print(f"{str(e) or 'stopped'}; to go on:\n  {command.line}")
             return 130
-    print(report(result))
-    print(f"result and figures: {command.workdir}")
+        tables = importlib.import_module(f"{experiment}.report").tables(result)
+    print(_summary(command.workdir, result, tables))
     return 0
+
+
+def _summary(
+    workdir: Path, result: Mapping[str, Any], tables: Mapping[str, str]
+) -> str:
+    """The first table of a result, and where to find the rest."""
+    lines = [f"\n{title}:\n\n{table}\n" for title, table in tables.items()][:1]
+    if findings := [f for f in result.get("findings", {}).values() if f["expects"]]:
+        seen = [f["seen"] for f in findings]
+        lines.append(
+            f"findings of the paper: {seen.count(True)} seen, {seen.count(False)} not "
+            f"seen, {seen.count(None)} undecided"
+        )
+    rest = {
+        "tables": "tables.md",
+        "figures": "figures",
+        "model": "model.safetensors",
+        "all metrics": "result.json",
+    }
+    there = [
+        f"  {what}: {workdir / name}"
+        for what, name in rest.items()
+        if (workdir / name).exists()
+    ]
+    return "\n".join([*lines, *there])
 
 
 def what_of(config: Any) -> dict[str, Any]:
@@ -246,7 +273,8 @@ def _comparable(
     theirs, ours = what_of(default), what_of(config)
     changed = [name for name in ours if name != "seed" and ours[name] != theirs[name]]
     if published and changed:
-        print(f"not compared with published values: {', '.join(changed)} was changed")
+        names = ", ".join(changed)
+        print(f"no comparison with published values: this run changes {names}")
         return []
     return published
 

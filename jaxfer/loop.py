@@ -18,11 +18,11 @@ from jaxfer.steps import CompiledStep
 from jaxfer.stopping import Best
 from jaxfer.types import TrainState
 
-# Calls handed to the device before the oldest must be done: enough to keep the device
-# busy, few enough that the progress bar and an interrupt lag by at most this many.
+# Maximum number of unfinished calls on the device: enough to keep it busy, and few
+# enough that the progress bar and an interrupt lag by at most this many calls.
 _IN_FLIGHT = 4
-# Seconds between two reads of their metrics: often enough for a progress bar, and cheap
-# compared with steps of a millisecond.
+# Minimum seconds between two reads of the metrics of finished calls: often enough for
+# a progress bar, and cheap compared with steps of a millisecond.
 _LAND_S = 0.2
 
 
@@ -50,15 +50,11 @@ class Run:
 
     Args:
         workdir: the run's folder, which no other run may be using.
-        fingerprint: the hash of the data, which may not change when a run is resumed.
-        per_step: examples or episodes per step.
-        unit: 'image' or 'episode', for messages.
-        log_every: steps averaged in one line of metrics.jsonl.
-        show: whether to show a progress bar.
-        events: whether to write TensorBoard events.
+        fingerprint: the hash of the data; a run can be resumed only with the same hash.
         steps_per_call: see `fit`.
         save_every: see `fit`.
         save_last: see `fit`.
+        log: arguments of the `RunLog` of every phase, such as `per_step` and `unit`.
 
     Attributes:
         folder: the run's folder.
@@ -73,25 +69,15 @@ class Run:
         workdir: str | Path,
         *,
         fingerprint: str,
-        per_step: int = 1,
-        unit: str = "episode",
-        log_every: int = 100,
-        show: bool = True,
-        events: bool = True,
         steps_per_call: int = 1,
         save_every: int = 500,
         save_last: bool = True,
+        **log: Any,
     ) -> None:
         """Open the checkpoints."""
         self.folder = Path(workdir)
         self._fingerprint = fingerprint
-        self._log_options = {
-            "per_step": per_step,
-            "unit": unit,
-            "every": log_every,
-            "show": show,
-            "events": events,
-        }
+        self._log_options = log
         self._fit_options = {
             "steps_per_call": steps_per_call,
             "save_every": save_every,
@@ -228,7 +214,8 @@ class Run:
                     f"{self._found['fingerprint']}), got {self._fingerprint}: choose "
                     "another --workdir, or use the same data"
                 )
-            # This also covers a kill between the first best and the first last state.
+            # If the run was killed before its first 'last' state was saved, it starts
+            # again at step 0, and this line removes the best states saved so far.
             self._checkpoints.drop_best_after(self._checkpoints.latest_step() or 0)
         return self._found
 
@@ -272,11 +259,13 @@ def fit(
         num_steps: the step to end at.
         log: receives every step's metrics.
         checkpoints: where to save; default: nothing is saved.
-        first: steps of the run before these, added to the checkpoints' numbers.
-        steps_per_call: steps of a call that does not pass the next save, the next
-            evaluation or the end; all other calls make one step, so that at most two
+        first: the step of the run minus the step of the state. It is added to the step
+            numbers of checkpoints.
+        steps_per_call: steps per call. If such a call would pass the next save, the
+            next evaluation or the end, calls make one step each, so at most two
             programs are compiled. With streamed batches every call makes one step.
-        save_every, save_last: save at multiples of a step, at the end, and if best.
+        save_every: steps between saves; 0 for none. A new best state is always saved.
+        save_last: whether to save at the end as well.
         evaluate: called every `eval_every` steps; its numbers go to the log.
         eval_every: steps between evaluations; 0 for `best.every`, or never without it.
         best: reads the evaluations, and ends training once patience is exhausted.
@@ -393,8 +382,8 @@ def _check_finite(
 ) -> None:
     for name, value in metrics.items():
         if not math.isfinite(value):
-            saved = checkpoints and checkpoints.latest_step()
-            raise ValueError(
-                f"expected a finite {name} {when}, got {value}; the last good "
-                f"checkpoint is of step {saved}"
-            )
+            saved = checkpoints.latest_step() if checkpoints else None
+            last = "no checkpoint was saved"
+            if saved is not None:
+                last = f"the last good checkpoint is of step {saved}"
+            raise ValueError(f"expected a finite {name} {when}, got {value}; {last}")

@@ -148,7 +148,7 @@ def _pairs(labels: Int[Array, " n"]) -> tuple[Bool[Array, "n n"], Bool[Array, "n
 
 
 def _square(distances: Array, labels: AnyArray) -> Int[Array, " n"]:
-    """The labels, after a check that distances are between as many examples."""
+    """Check that distances are `[n, n]` for n labels, and return the labels."""
     shape = np.shape(labels)
     if len(shape) != 1 or not shape[0] or distances.shape != (*shape, *shape):
         raise ValueError(
@@ -254,7 +254,7 @@ def lifted_structured_loss(
         '1.4334'
     """
     same, other = _pairs(_square(distances, labels))
-    # A squared distance may come out slightly negative; at zero the root has no slope.
+    # A squared distance may be slightly negative; at 0, sqrt has an infinite gradient.
     some = distances > 1e-12
     d = jnp.where(some, jnp.sqrt(jnp.where(some, distances, 1)), 0)
     negatives = _log_sum_exp(margin - d, other)

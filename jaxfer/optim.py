@@ -147,6 +147,24 @@ def make_schedule(
     return schedule
 
 
+def schedule_of(
+    optim: Optim | optax.GradientTransformation,
+    *,
+    num_steps: int,
+    units: tuple[int, int] = (1, 1),
+) -> Schedule | None:
+    """The schedule of an `Optim`; None for an optax transformation, which hides it.
+
+    Args:
+        optim: the optimizer.
+        num_steps: see `make_schedule`.
+        units: see `make_schedule`.
+    """
+    if not isinstance(optim, Optim):
+        return None
+    return make_schedule(optim, num_steps=num_steps, units=units)
+
+
 def make_optimizer(
     optim: Optim | optax.GradientTransformation,
     *,
@@ -171,8 +189,8 @@ def make_optimizer(
             heads) and not to biases, scales and the parameters of BatchNorm.
         rates: (pattern, multiplier) pairs for the learning rate. Default: none. Those
             of a parameter group "head" are multiplied by `optim.head_rate` as well.
-        params: all parameters, to check the rules against; default: rules may go
-            unused, since what the optimizer is given lacks the frozen parameters.
+        params: all parameters, to check that every rule is used. Default: no such
+            check, since the optimizer sees only the parameters that are not frozen.
 
     Raises:
         ValueError: a number outside its range, or rules that do not fit `params`.

@@ -136,12 +136,11 @@ class Queue:
             theirs, ours = spec, plain(member.spec)
             names = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
             shown = ", ".join(
-                f"{k} (there {theirs.get(k)!r}, here {ours.get(k)!r})"
-                for k in names[:3]
+                f"{k} = {theirs.get(k)!r} (got {ours.get(k)!r})" for k in names[:3]
             )
             raise ValueError(
-                f"{path.parent} was trained with another {shown}; choose another "
-                "--workdir, or the options and data it was trained with"
+                f"{path.parent} was trained with {shown}; choose another --workdir, or "
+                "use the options and data that it was trained with"
             )
         return record
 

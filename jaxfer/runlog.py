@@ -4,16 +4,19 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
-from jaxfer.stats import Mean, Summary
+from jaxfer.progress import Progress
+from jaxfer.stats import Mean
+
+# Called with a step and the numbers logged at it, by name.
+Logger = Callable[[int, Mapping[str, float]], None]
 
 
 class RunLog:
@@ -30,7 +33,10 @@ class RunLog:
         per_step: examples or episodes per step, for the rate.
         unit: 'image' or 'episode', for messages.
         show: whether to show the progress bar.
+        leave: whether the bar stays on the screen; otherwise it has the name of the
+            folder, and is shown on terminals only.
         events: whether to write TensorBoard events, if tensorboardX is installed.
+        logger: called as `logger(step, metrics)` with every line of metrics.jsonl.
         position: the position of the log that this one continues.
     """
 
@@ -46,7 +52,9 @@ class RunLog:
         per_step: int = 1,
         unit: str = "episode",
         show: bool = True,
+        leave: bool = True,
         events: bool = True,
+        logger: Logger | None = None,
         position: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the files."""
@@ -56,6 +64,7 @@ class RunLog:
         _keep_lines(path, first + start)
         self._file = path.open("a")
         self._events = _event_writer(workdir, first + start) if events else None
+        self._logger = logger
         self._phase = phase
         self._first_step = first
         self._every = every
@@ -67,17 +76,14 @@ class RunLog:
         # Step and time when the first steps were done, after compilation, and the last.
         self._first: tuple[int, float] | None = None
         self._last = (start, self._began)
-        self._bar = tqdm(
-            desc=phase,
+        self._bar = Progress(
+            phase if leave else Path(workdir).name,
             total=num_steps * per_step,
-            initial=start * per_step,
+            start=start * per_step,
             unit=unit,
-            disable=not show,
-            mininterval=0.5,
-            smoothing=0.1,
-            # The default of tqdm, but always with a rate and never its inverse.
-            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} "
-            "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
+            every=every,
+            show=show,
+            leave=leave,
         )
         self._per_step = per_step
         self._unit = unit
@@ -97,7 +103,7 @@ class RunLog:
             metrics: one number per step for each metric.
         """
         count = len(next(iter(metrics.values())))
-        at, before, shown = 0, step - count, self._window
+        at, before = 0, step - count
         while at < count:
             room = self._every - (before + at) % self._every
             stop = min(count, at + room)
@@ -107,14 +113,11 @@ class RunLog:
                 for value in values[at:stop]:
                     total += value
                 self._window[name] = Mean(total, weight + stop - at)
-            shown = self._window
             at = stop
             if (before + at) % self._every == 0 or before + at == self._num_steps:
                 self.end(before + at)
-        if not self._bar.disable:
-            means = {name: f"{x.value:.3f}" for name, x in shown.items()}
-            self._bar.set_postfix(means, refresh=False)
-            self._bar.update(count * self._per_step)
+        shown = {k: v for k, v in metrics.items() if k != "learning_rate"}
+        self._bar.update(count * self._per_step, shown)
         self._last = (step, time.monotonic())
         self._first = self._first or self._last
 
@@ -139,6 +142,8 @@ class RunLog:
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(name, value, step)
+        if self._logger is not None:
+            self._logger(step, metrics)
 
     def rate(self) -> float | None:
         """Examples or episodes per second, without compilation; None at first.
@@ -251,23 +256,32 @@ def compare(
     return rows
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """A result as a table: each metric with its 95% interval and its published value.
+def write_events(
+    workdir: str | Path,
+    step: int,
+    metrics: Mapping[str, Mapping[str, Any]],
+    figures: Iterable[Path] = (),
+) -> None:
+    """Add the metrics and figures of a result to the TensorBoard events of a run.
+
+    Nothing is written if tensorboardX is not installed.
 
     Args:
-        result: the content of a result.json.
+        workdir: the folder of the run.
+        step: the step at which they are shown.
+        metrics: the metrics of the result; their means are written.
+        figures: paths of PNG files.
     """
-    published = {row["name"]: row for row in result["reference"]}
-    rows = [("metric", "mean ± 95%", "published")]
-    for name, metric in result["metrics"].items():
-        summary = Summary(metric["mean"], metric["ci95"], metric["n"])
-        value = published.get(name, {}).get("value")
-        rows.append((name, str(summary), "" if value is None else f"{value:.1f}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    if (writer := _event_writer(workdir)) is None:
+        return
+    for name, metric in metrics.items():
+        writer.add_scalar(name, metric["mean"], step)
+    for path in figures:
+        # Figures exist only if matplotlib is installed.
+        from matplotlib.image import imread
+
+        writer.add_image(path.stem, imread(path)[..., :3], step, dataformats="HWC")
+    writer.close()
 
 
 def environment(devices: Iterable[Any]) -> dict[str, Any]:
@@ -332,9 +346,10 @@ def _write_whole(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _event_writer(workdir: str | Path, start: int) -> Any:
+def _event_writer(workdir: str | Path, start: int | None = None) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(Path(workdir) / "events"), purge_step=start + 1)
+    purged = None if start is None else start + 1
+    return SummaryWriter(str(Path(workdir) / "events"), purge_step=purged)

@@ -70,7 +70,7 @@ def spread(tree: PyTree, mesh: Mesh) -> PyTree:
 def spread_members(
     function: Callable[..., Any], mesh: Mesh, in_axes: PyTree, out_axes: PyTree
 ) -> Callable[..., Any]:
-    """A function of stacked members whose shares are computed on separate devices.
+    """A function of stacked members that runs each device's members on that device.
 
     It uses `jax.shard_map`: without it, XLA gathers the weights and activations of all
     members of a vmapped convolution onto every device.

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.special import stdtrit
 
 from jaxfer.types import AnyArray
 
@@ -79,7 +78,7 @@ def summarize(values: Values) -> Summary:
     n = sample.size
     if n == 1:
         return Summary(float(sample[0]), None, 1)
-    half = stdtrit(n - 1, 0.975) * sample.std(ddof=1) / np.sqrt(n)
+    half = _quantile(n - 1) * sample.std(ddof=1) / np.sqrt(n)
     return Summary(float(sample.mean()), float(half), n)
 
 
@@ -130,7 +129,7 @@ def unpaired(values: Values, baseline: Values) -> Summary:
     freedom = sum(parts) ** 2 / sum(
         part**2 / (size - 1) for part, size in zip(parts, (one.n, other.n), strict=True)
     )
-    half = stdtrit(freedom, 0.975) * np.sqrt(sum(parts))
+    half = _quantile(freedom) * np.sqrt(sum(parts))
     return Summary(difference, float(half), n)
 
 
@@ -186,7 +185,7 @@ def accuracies(
 
 
 class Decoupling(NamedTuple):
-    """The losses of a frozen transfer by cause, in the unit of its accuracies.
+    """How much accuracy frozen transfer costs, by cause, in the unit of the accuracies.
 
     Attributes:
         co_adaptation: base - BnB, lost because co-adapted layers were separated.
@@ -237,3 +236,11 @@ def decouple(base: Values, bnb: Values, anb: Values) -> Decoupling:
     broken, specific = (paired(*of_each[i : i + 2]) for i in (0, 1))
     # (BnB - AnB) - (base - BnB), target by target.
     return Decoupling(broken, specific, paired(2 * of_each[1], of_each[0] + of_each[2]))
+
+
+def _quantile(freedom: float | int) -> float:
+    """The 97.5% quantile of Student's t distribution."""
+    # Imported here, since SciPy takes long to load.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))

@@ -49,7 +49,11 @@ def init_train_state(
 
 
 def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation, *, accumulate: int = 1
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    schedule: Callable[[Array], Array] | None = None,
 ) -> Step:
     """The uncompiled step that differentiates and updates the trainable parameters.
 
@@ -59,6 +63,7 @@ def make_train_step(
             s * k + k - 1; each starts from the statistics after the one before it.
         optimizer: updates the trainable parameters.
         accumulate: micro-batches per step.
+        schedule: the learning rate of a step, to report it among the metrics.
 
     Returns:
         `step(train_state, data) -> (train_state, metrics)`. The metrics include the
@@ -81,16 +86,18 @@ def make_train_step(
         if accumulate == 1:
             (value, metrics, grads), state = differentiate(state, 0)
         else:
-            found = []
+            pieces = []
             for piece in range(accumulate):
                 each, state = differentiate(state, piece)
-                found.append(each)
-            value, metrics, grads = jax.tree.map(lambda *x: sum(x) / len(x), *found)
+                pieces.append(each)
+            value, metrics, grads = jax.tree.map(lambda *x: sum(x) / len(x), *pieces)
         updates, opt_state = optimizer.update(grads, opt_state, trainable)
         moved: Any = optax.apply_updates(trainable, updates)
         advanced = TrainState(number + 1, moved, frozen, state, opt_state)
-        norm = optax.tree.norm(grads)
-        return advanced, {"loss": value, "grad_norm": norm, **metrics}
+        found = {"loss": value, "grad_norm": optax.tree.norm(grads), **metrics}
+        if schedule is not None:
+            found["learning_rate"] = schedule(number)
+        return advanced, found
 
     return step
 
@@ -260,8 +267,9 @@ def evaluate_episodes(
 
     Args:
         measure: the function, made by `make_episode_eval`.
-        data: the data it samples from; or a function of a call's number that yields,
-            from that call on, batches of `block` episodes, selected by position.
+        data: the data that `measure` samples episodes from. For streamed episodes, a
+            function: `data(k)` yields the batch of `block` episodes of call k, then
+            those of the calls after it; `measure` then gets positions in the batch.
         episodes: the number of episodes.
         first: the number of the first; a multiple of `block` if episodes are streamed.
         block: episodes per call.

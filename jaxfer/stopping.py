@@ -11,8 +11,8 @@ class Best:
 
     Attributes:
         every: steps between evaluations.
-        patience: evaluations without improvement after which the next one ends training
-            (as the released code of Snell et al. 2017 counts).
+        patience: number of evaluations without improvement that are tolerated; one more
+            ends training (the released code of Snell et al. 2017 counts this way).
         monitor: name of the loss among the evaluated metrics.
         loss: the lowest loss so far.
         step: the step of the lowest loss; 0 before the first evaluation.

@@ -69,7 +69,8 @@ class Treatment:
             )
         if (self.extra_copied or self.gradual_unfreezing) and not self.frozen:
             raise ValueError(
-                f"expected BnB or AnB, got {self.name}, which is not frozen"
+                "expected extra_copied and gradual_unfreezing only with a kind that "
+                f"freezes layers, got {self.name}, which is not frozen"
             )
         if self.extra_copied and self.source == "none":
             raise ValueError(
@@ -84,7 +85,7 @@ class Treatment:
 
     @property
     def source(self) -> Source:
-        """Whose layers are copied: 'self' for B's, 'other' for A's, 'none'."""
+        """The network to copy from: B's ('self'), A's ('other'), or none ('none')."""
         return _KINDS[self.kind][0]
 
     @property

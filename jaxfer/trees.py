@@ -136,9 +136,9 @@ def _decide(
     unused = [pattern for i, (pattern, _) in enumerate(rules) if i not in used]
     if unused and all_used:
         raise ValueError(
-            f"expected every rule to decide for a parameter, got {unused} that do not "
-            "(none matches, or an earlier rule always does): the parameters are "
-            f"{[*leaves]}"
+            f"expected every rule to apply to a parameter, got {unused} that do not: "
+            "they match no parameter, or an earlier rule matches first; the parameters "
+            f"are {[*leaves]}"
         )
     return decided
 

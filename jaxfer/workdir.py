@@ -37,7 +37,7 @@ def check_workdir(workdir: Path, config: Any, *, grows: bool = False) -> None:
     free = {"how", "which"} if grows else {"how"}
     fixed = {name for name, _, kind in fields_of(config) if kind not in free}
     differing = [
-        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
+        f"{name} = {theirs.get(name)!r} (got {ours.get(name)!r})"
         for name in sorted(theirs.keys() | ours.keys())
         if (name in fixed or name not in ours) and theirs.get(name) != ours.get(name)
     ]
@@ -56,7 +56,8 @@ def earlier_result(
     Args:
         workdir: the folder.
         config: the config of the run.
-        grows: whether it is a study, which is finished only for the members it has.
+        grows: whether the run is a study, to which members can be added. A study is
+            finished if its result covers all members that the config selects.
 
     Raises:
         ValueError: see `check_workdir`.
@@ -114,7 +115,7 @@ def _grown(config: Any, theirs: dict[str, Any], prefix: str = "") -> Any:
 
 @contextmanager
 def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
-    """Lock a run's folder against other runs while the context lasts, with its config.
+    """Write a run's config to its folder, and lock out other runs during the context.
 
     The lock is a kernel file lock, which is released when the process exits.
 

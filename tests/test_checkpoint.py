@@ -128,7 +128,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     )
     message = (
         r"last/1 is of another network: frozen/a/w "
-        r"\(there float32\[4, 2\], here float32\[4, 3\]\), opt_state.* and \d+ more"
+        r"\(expected float32\[4, 3\], got float32\[4, 2\]\), opt_state.* and \d+ more"
     )
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match=message):

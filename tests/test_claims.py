@@ -220,9 +220,9 @@ def test_the_table_of_findings():
             "d": finding("four", 2.0, None, None, None),
         }
     ).splitlines()
-    assert lines == [
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [f"| {' | '.join(line)} |" for line in (cells[0], *cells[2:])] == [
         "| claim | difference | value | expected | verdict |",
-        "| --- | --- | --- | --- | --- |",
         "| a | one | 2.00 ± 0.50 | above | seen |",
         "| b | two | 2.00 ± 0.50 | below | not seen |",
         "| c | three | 2.00 ± 2.50 | equal | undecided |",

@@ -70,7 +70,7 @@ def _load(path, *options):
 
 
 def _run(path, config, workdir, published):
-    return _part(_experiment(path), "__main__").run(config, workdir, published)
+    return _part(_experiment(path), "run").run(config, workdir, published)
 
 
 def test_every_experiment_has_configs():
@@ -144,7 +144,7 @@ def test_published_values_are_dropped_when_what_is_run_changes(path, capsys):
     ):
         assert _load(path, *other).published == []
         shown = capsys.readouterr().out
-        line = f"not compared with published values: {name} was changed\n"
+        line = f"no comparison with published values: this run changes {name}\n"
         assert shown == (line if published else "")
 
 

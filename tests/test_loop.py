@@ -230,7 +230,7 @@ def test_a_run_adds_up_the_compilations_of_its_phases(tmp_path):
     step, other = (
         steps.compile_step(steps.make_train_step(_loss, OPTIMIZER)) for _ in range(2)
     )
-    options = {"steps_per_call": 4, "save_every": 5, "log_every": 1}
+    options = {"steps_per_call": 4, "save_every": 5, "every": 1}
     with loop.Run(tmp_path, fingerprint="f", **options) as run:
         assert run.compilations == 0
         for name, called, expected in (
@@ -280,7 +280,7 @@ def _run(workdir, schedule, *, stop=None, patience=2, num_steps=100, log_every=1
             os.kill(os.getpid(), signal.SIGTERM)
         return {"val/loss": schedule[int(state.step) // 4 - 1]}
 
-    with loop.Run(workdir, fingerprint="f", save_every=3, log_every=log_every) as run:
+    with loop.Run(workdir, fingerprint="f", save_every=3, every=log_every) as run:
         phase = functools.partial(run.phase, data=jnp.asarray(0.5))
         best = Best(every=4, patience=patience)
         searched = phase(
@@ -393,7 +393,7 @@ def test_phases_go_on_with_another_partition_and_a_resume_finds_its_own(tmp_path
         state = steps.init_train_state(
             jax.tree.map(jnp.copy, params), {}, OPTIMIZER, rules=plan[0][1]
         )
-        with loop.Run(workdir, fingerprint="x", save_every=2, log_every=1) as going:
+        with loop.Run(workdir, fingerprint="x", save_every=2, every=1) as going:
             for i, (end, rules) in enumerate(plan):
                 if i:
                     state = steps.repartition(state, OPTIMIZER, rules)

@@ -60,6 +60,19 @@ def test_import_loads_nothing_heavy():
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.parametrize("name", ["imprinting", "layer_transfer", "prototypes"])
+def test_help_loads_neither_networks_nor_training(name):
+    done = _run(
+        f"import sys\nfrom experiments.{name}.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'flax', 'orbax', 'tensorstore', 'grain', 'scipy', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert "--config" in done.stdout, done.stderr
+    assert done.stdout.endswith("[]\n"), done.stdout[-200:]
+
+
 def test_wheel_holds_jaxfer_alone_and_imports_elsewhere(tmp_path):
     pytest.importorskip("hatchling")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]

@@ -144,3 +144,35 @@ def test_environment_names_devices_and_versions():
     assert found["devices"] == ["cpu"] * 2
     assert {"jaxfer", "python", "jax", "flax", "optax"} <= set(found["versions"])
     assert found["versions"]["jax"]
+
+
+def test_a_logger_gets_every_line(tmp_path):
+    seen = []
+    options = {"first": 7, "logger": lambda step, metrics: seen.append((step, metrics))}
+    _train(tmp_path, range(1, 5), **options)
+    lines = runlog.read_metrics(tmp_path)
+    assert [step for step, _ in seen] == [line["step"] for line in lines] == [9, 11]
+    for (_, metrics), line in zip(seen, lines, strict=True):
+        assert metrics == {k: line[k] for k in ("train/loss", "train/accuracy")}
+
+
+def test_events_have_the_metrics_and_figures_of_a_result(tmp_path, monkeypatch):
+    image = pytest.importorskip("matplotlib.image")
+    pixels = np.arange(24).reshape(2, 4, 3) / 24
+    image.imsave(tmp_path / "rows.png", pixels)
+    written = {}
+    writer = SimpleNamespace(
+        add_scalar=lambda name, value, step: written.update({name: (value, step)}),
+        add_image=lambda name, array, step, dataformats: written.update(
+            {name: (array.shape, step)}
+        ),
+        close=lambda: written.update(closed=True),
+    )
+    monkeypatch.setattr(runlog, "_event_writer", lambda workdir: writer)
+    metrics = {"test/accuracy": {"mean": 98.5, "ci95": 0.2}}
+    runlog.write_events(tmp_path, 30, metrics, [tmp_path / "rows.png"])
+    assert written == {
+        "test/accuracy": (98.5, 30),
+        "rows": ((2, 4, 3), 30),
+        "closed": True,
+    }

@@ -160,10 +160,10 @@ def test_a_record_of_another_specification_is_refused_with_the_difference(tmp_pa
     same = _members("a", epochs=3, data=["f", 1])
     assert recorded(tmp_path, same)["a"] == {"accuracy": 1}
     for redo in (False, True):
-        with pytest.raises(ValueError, match=r"another epochs \(there 3, here 4\)"):
+        with pytest.raises(ValueError, match=r"with epochs = 3 \(got 4\)"):
             other = _members("a", epochs=4, data=("f", 1))
             _run(tmp_path, other, Training(), redo=redo)
-    with pytest.raises(ValueError, match=r"another batch \(there None, here 8\)"):
+    with pytest.raises(ValueError, match=r"with batch = None \(got 8\)"):
         _run(tmp_path, _members("a", epochs=3, data=("f", 1), batch=8), Training())
 
 

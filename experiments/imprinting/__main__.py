@@ -1,35 +1,15 @@
 """The command line of the imprinting study."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from experiments.imprinting import report
-from experiments.imprinting.config import Config, check
-from experiments.imprinting.train import Trainer
-from experiments.studies import run_study
+from experiments.imprinting.config import Config
 from jaxfer import config as configs
-
-
-def run(
-    config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
-    """Train the missing networks and write the result; see `run_study`."""
-
-    def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
-        parts = trainer.train_set, trainer.test_set
-        splits = {network.seed: trainer.split(network.seed) for network in queue}
-        made = report.make_result(whole, queue, records, *parts, splits, published)
-        print(report.tables(made["rows"], whole.dim), end="\n\n")
-        return made
-
-    return run_study(config, workdir, check=check, trainer=Trainer, result=result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
-    return configs.main("experiments.imprinting", Config, run, argv)
+    return configs.main("experiments.imprinting", Config, argv)
 
 
 if __name__ == "__main__":

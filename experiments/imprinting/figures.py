@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.imprinting.members import ALONE, MEASURE
-from experiments.imprinting.report import label, means, tables
+from experiments.imprinting.report import label, means
 from experiments.imprinting.train import GALLERY
 from experiments.plots import COLOURS, TidyRows, band, save, show_image, ticks
 from jaxfer.claims import select
@@ -30,12 +30,10 @@ ROW_STYLES = {
 
 
 def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
-    """Draw every figure that the networks of a study allow, and write the tables."""
+    """Draw every figure that the networks of a study allow."""
     folder, rows, config = workdir / "figures", result["rows"], result["config"]
     folder.mkdir(exist_ok=True)
-    drawn = [folder / "tables.md"]
-    drawn[0].write_text(tables(rows, config["dim"]) + "\n")
-    drawn.append(by_shots(folder, rows, config))
+    drawn = [by_shots(folder, rows, config)]
     drawn.append(averages(folder, rows, config))
     if config["dims"]:
         drawn.append(dimensions(folder, rows, config))
@@ -69,7 +67,8 @@ def by_shots(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
             title=title,
         )
         ticks(axes, config["shots"])
-    figure.axes[0].legend(fontsize=8)
+    if figure.axes[0].get_legend_handles_labels()[0]:
+        figure.axes[0].legend(fontsize=8)
     return save(figure, folder, "rows.png")
 
 

@@ -122,7 +122,7 @@ def measure(
                 given = say(prefix + row, head, alone=alone)
                 if (row, alone) == ("imprinting", False):
                     predicted = given
-    headline = f"{first} {rows[first]['novel']:.2f}%"
+    headline = f"accuracy novel {rows[first]['novel']:.2f}% ({first})"
     return {"rows": rows, "recalls": recalls, "headline": headline}, predicted
 
 

@@ -15,6 +15,7 @@ from jaxfer.claims import judge, select
 from jaxfer.data import Images
 from jaxfer.stats import Summary
 from jaxfer.study import Record
+from jaxfer.tables import markdown
 
 # The rows of the paper's tables under their names there, and further rows.
 ROWS = {
@@ -28,7 +29,15 @@ ROWS = {
     "joint": "AllClassJoint",
     "joint_cosine": "AllClassJoint, cosine head",
 }
-_METRICS = ("novel", "base", "all", "harmonic")
+_ALL = ", with all classes as candidates, in percent"
+_TITLES = {
+    "novel": f"Accuracy on images of novel classes{_ALL}",
+    "base": f"Accuracy on images of base classes{_ALL}",
+    "all": f"Accuracy on images of all classes{_ALL}",
+    "harmonic": "Harmonic mean of the accuracies on base and on novel classes",
+    "alone": "Accuracy among novel classes alone, in percent",
+    "dimensions": f"Accuracy on novel classes by embedding dimensions{_ALL}",
+}
 
 
 def make_result(
@@ -122,50 +131,49 @@ def means(
     }
 
 
-def tables(rows: Sequence[Mapping[str, Any]], dim: int) -> str:
-    """Return the paper's tables as Markdown: one line per row, one column per n.
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the paper's tables as Markdown by title: a line per row, a column per n.
 
-    There is one table per metric for classifiers of all classes (Tables 1, 2 and 4),
-    and one for classifiers of novel classes alone (Table 3 and Figure 6).
+    Tables 1, 2 and 4 of the paper test classifiers of all classes, Table 3 classifiers
+    of novel classes alone, Figure 6 losses and Figure 7 dimensions.
     """
-    alone = [r for r in rows if r["row"].startswith(ALONE) or _is_metric_row(r["row"])]
-    apart = {id(row) for row in alone}
-    others = [row for row in rows if id(row) not in apart]
-    parts = [_table(metric, select(others, metric=metric), dim) for metric in _METRICS]
-    parts.append(_table("novel alone", select(alone, metric="novel"), dim))
-    return "\n\n".join(part for part in parts if part)
+    cells: dict[str, dict[tuple[str, str], dict[int, str]]] = {}
+    for name, metric in result["metrics"].items():
+        _, n, place, score = name.split("/")
+        row, _, dim = place.partition("_d")
+        if (title := _title(row, dim, score)) is None:
+            continue
+        summary = Summary(metric["mean"], metric["ci95"], metric["n"])
+        at = cells.setdefault(title, {}).setdefault((row.removeprefix(ALONE), dim), {})
+        at[int(n.removeprefix("n"))] = str(summary)
+    return {title: _table(cells[title]) for title in _TITLES.values() if title in cells}
 
 
-def label(row: str, dim: int | None = None) -> str:
+def label(row: str, dim: str = "") -> str:
     """Return the name of a row in tables and figures."""
     name = row.removeprefix(ALONE)
-    shown = ROWS.get(name, name.replace("_", ", "))
+    loss, _, kind = name.rpartition("_")
+    shown = ROWS.get(name) or f"{loss}, {kind}"
     return shown + (f", {dim} dimensions" if dim else "")
 
 
-def _is_metric_row(row: str) -> bool:
-    return row.endswith(("_average", "_nearest"))
+def _title(row: str, dim: str, score: str) -> str | None:
+    """Return the title of the table that has a metric; None if no table has it."""
+    if row.startswith(ALONE) or row.endswith(("_average", "_nearest")):
+        return _TITLES["alone"] if score == "novel" and not dim else None
+    if dim:
+        return _TITLES["dimensions"] if score == "novel" else None
+    return _TITLES.get(score)
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]], dim: int) -> str:
-    if not rows:
-        return ""
-    columns = sorted({row["n"] for row in rows})
-    order = [*ROWS]
-    kinds = sorted(
-        {(row["row"], row["dim"]) for row in rows},
-        key=lambda kind: (
-            kind[1] != dim,
-            kind[1],
-            order.index(name) if (name := kind[0].removeprefix(ALONE)) in order else 99,
-        ),
+def _table(cells: Mapping[tuple[str, str], Mapping[int, str]]) -> str:
+    columns = sorted({n for at in cells.values() for n in at})
+    order = [*ROWS, *(row for row, _ in cells if row not in ROWS)]
+    lines = sorted(cells, key=lambda key: (int(key[1] or 0), order.index(key[0])))
+    return markdown(
+        ["row", *(f"n = {n}" for n in columns)],
+        [
+            [label(row, dim), *(cells[row, dim].get(n, "") for n in columns)]
+            for row, dim in lines
+        ],
     )
-    lines = [
-        f"| {title} (%) | " + " | ".join(f"n = {n}" for n in columns) + " |",
-        "| --- |" + " --- |" * len(columns),
-    ]
-    for row, own in kinds:
-        at = means(rows, row=row, dim=own)
-        cells = " | ".join(str(Summary(**at[n])) if n in at else "" for n in columns)
-        lines.append(f"| {label(row, own if own != dim else None)} | {cells} |")
-    return "\n".join(lines)

@@ -54,6 +54,7 @@ class Trainer:
         self.mesh = sharding.make_mesh(config.devices or 1)
         self.images = place(train, self.mesh, limit=config.run.limit)
         self.test_images = place(test, limit=config.run.limit)
+        self.backbone = self.net(config.dim)
         self.split = cache(lambda seed: split_classes(config, train, test, seed))
         self.base = cache(self._base)
         self.program = cache(self._program)
@@ -167,7 +168,7 @@ class Trainer:
             if every
             else None,
             eval_every=every,
-            options=self.config.run.without_last_save(),
+            options=self.config.run.for_member(),
         )
         return [*map(self._record, group, trained)]
 
@@ -215,12 +216,11 @@ class Trainer:
         if row != "base" or network.loss == "softmax":
             scores, _ = self._tested(network, model)
             row = "base_classifier" if row == "base" else row
-        shown = ", ".join(
-            f"{k} {v:.2f}" for k, v in scores.items() if "balanced" not in k
-        )
+        parts = [part for part in ("base", "novel", "all") if part in scores]
+        shown = ", ".join(f"{part} {scores[part]:.2f}%" for part in parts)
         return {
             "rows": {row: scores} if scores else {},
-            "headline": shown or "trained",
+            "headline": f"accuracy {shown}" if shown else "trained",
             "epochs": [dict(line) for line in trained.history],
             **training,
         }

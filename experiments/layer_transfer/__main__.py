@@ -1,32 +1,15 @@
 """The command line of the layer-transfer study."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from experiments.layer_transfer import report
-from experiments.layer_transfer.config import Config, check
-from experiments.layer_transfer.train import Trainer
-from experiments.studies import run_study
+from experiments.layer_transfer.config import Config
 from jaxfer import config as configs
-
-
-def run(
-    config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
-    """Train the missing networks and write the result; see `run_study`."""
-
-    def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
-        parts = trainer.train_set, trainer.test_set
-        return report.make_result(whole, queue, records, *parts, published)
-
-    return run_study(config, workdir, check=check, trainer=Trainer, result=result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
-    return configs.main("experiments.layer_transfer", Config, run, argv)
+    return configs.main("experiments.layer_transfer", Config, argv)
 
 
 if __name__ == "__main__":

@@ -30,16 +30,13 @@ TREATMENT_STYLES = {
 
 
 def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
-    """Draw every figure that the networks of a study allow, and write the table."""
+    """Draw every figure that the networks of a study allow."""
     folder, rows = workdir / "figures", result["rows"]
     folder.mkdir(exist_ok=True)
     grids = {row["grid"] for row in rows}
     drawn = []
     if "similar" in grids:
         drawn.append(treatments(folder, select(rows, grid="similar")))
-        if table := boosts(select(rows, grid="similar")):
-            drawn.append(folder / "boosts.md")
-            drawn[-1].write_text(table)
     if grids & {"dissimilar", "untrained"}:
         drawn.append(distance(folder, rows))
     if kernels := _first_kernels(workdir, result):
@@ -116,37 +113,6 @@ def _by_half(axes: Any, rows: TidyRows, kind: str) -> None:
     axes.set(xlabel="n (0: base network)", ylabel="test accuracy (%)")
     if len(halves) > 1:
         axes.legend(fontsize=8)
-
-
-def boosts(rows: TidyRows) -> str:
-    """Return Table 1 as Markdown: the gain by fine-tuned transfer over spans of n.
-
-    Differences are paired by target, with 95% intervals over splits and seeds.
-    """
-    shown = select(rows, metric="accuracy")
-    layers = sorted({row["n"] for row in select(shown, treatment="AnB+")})
-    against = [
-        name for name in ("base", "base+", "BnB+") if select(shown, treatment=name)
-    ]
-    if not layers:
-        return ""
-    lines = [
-        "| n | " + " | ".join(f"AnB+ - {name}" for name in against) + " |",
-        "| --- |" + " --- |" * len(against),
-    ]
-    # The spans of the paper: all n, n from 3, and n from 5.
-    for lowest in sorted({layers[0], *(n for n in (3, 5) if n in layers)}):
-        span = tuple(n for n in layers if n >= lowest)
-        over = repetitions(select(shown, treatment="AnB+", n=span))
-        cells = []
-        for name in against:
-            at = span if name == "BnB+" else 0
-            under = repetitions(select(shown, treatment=name, n=at))
-            pairs = [key for key in over if key in under]
-            values = [[side[key] for key in pairs] for side in (over, under)]
-            cells.append(str(stats.paired(*values)))
-        lines.append(f"| {', '.join(map(str, span))} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def filters(folder: Path, kernels: Mapping[str, np.ndarray]) -> Path:

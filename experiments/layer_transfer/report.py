@@ -16,7 +16,10 @@ from jaxfer.claims import judge, select
 from jaxfer.data import Images
 from jaxfer.stats import Summary, decouple
 from jaxfer.study import Record
+from jaxfer.tables import markdown
 
+# Networks that copy no layers.
+UNCOPIED = ("base", "base+", "base3", "pixels")
 _SCORES = ("accuracy", "balanced_accuracy", "train_accuracy")
 
 
@@ -133,7 +136,77 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
                 **_metric(lost.excess),
                 "dominant": lost.dominant,
             }
+    return {**found, **_gains(rows)}
+
+
+def _gains(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return Table 1: the gain by fine-tuned transfer over spans of n.
+
+    Differences are paired by target, with 95% intervals over splits and seeds.
+    """
+    shown = select(rows, metric="accuracy", grid="similar")
+    layers = sorted({row["n"] for row in select(shown, treatment="AnB+")})
+    found = {}
+    # The spans of the paper: all n, n from 3, and n from 5.
+    for lowest in sorted({*layers[:1], *(n for n in (3, 5) if n in layers)}):
+        span = tuple(n for n in layers if n >= lowest)
+        over = repetitions(select(shown, treatment="AnB+", n=span))
+        for name in ("base", "base+", "BnB+"):
+            at = span if name == "BnB+" else 0
+            under = repetitions(select(shown, treatment=name, n=at))
+            if pairs := [key for key in over if key in under]:
+                gain = stats.paired(*([x[k] for k in pairs] for x in (over, under)))
+                place = f"similar/n{lowest} to {span[-1]}/AnB+ - {name}/gain"
+                found[place] = _metric(gain)
     return found
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of a study as Markdown, by title."""
+    config, points = result["config"], "in percentage points"
+    scores: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
+    for name, metric in result["metrics"].items():
+        grid, n, treatment, score = name.split("/")
+        at = scores.setdefault(score, {}).setdefault((grid, treatment), {})
+        summary = Summary(metric["mean"], metric["ci95"], metric["n"])
+        at[n.removeprefix("n")] = str(summary)
+
+    def by_n(score: str) -> str:
+        cells = {
+            key: at
+            for key, at in scores.get(score, {}).items()
+            if key[1] not in UNCOPIED
+        }
+        layers = dict.fromkeys(n for at in cells.values() for n in at)
+        columns = [_column(*key, config[f"{key[0]}.by"]) for key in cells]
+        rows = [[n, *(at.get(n, "") for at in cells.values())] for n in layers]
+        return markdown(["n", *columns], rows)
+
+    minus = scores.get("minus_base", {})
+    alone = [
+        [config[f"{grid}.by"], kind, at["0"], minus.get((grid, kind), {}).get("0", "")]
+        for (grid, kind), at in scores["accuracy"].items()
+        if kind in UNCOPIED
+    ]
+    found = {
+        "Accuracy minus that of the base network of the same task, " + points: by_n(
+            "minus_base"
+        ),
+        "Accuracy of networks without copied layers, in percent": markdown(
+            ["classes", "network", "accuracy", "minus base"], alone
+        ),
+        "The same minus base, with unpaired intervals as in the paper": by_n(
+            "minus_base_unpaired"
+        ),
+        "Accuracy that frozen transfer costs, by cause, " + points: by_n("loss"),
+        "Gain by fine-tuned transfer over spans of n, " + points: by_n("gain"),
+    }
+    # A table of a header alone has no cells.
+    return {title: table for title, table in found.items() if table.count("\n") > 1}
+
+
+def _column(grid: str, treatment: str, by: str) -> str:
+    return treatment if grid == "similar" else f"{treatment} ({by})"
 
 
 def repetitions(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, float]:

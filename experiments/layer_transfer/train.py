@@ -37,7 +37,7 @@ class Trainer:
         self.images = place(train, self.mesh, limit=limit)
         self.test_images = place(test, limit=limit)
         self.image_shape = tuple(train.images.shape[1:])
-        self.net = nets.as_net(config.net.build(), self.image_shape)
+        self.backbone = nets.as_net(config.net.build(), self.image_shape)
         self.pixels = nets.as_net(nets.Flatten())
         self.rows = cache(lambda target: class_rows(train, target))
         self.moments = cache(lambda target: moments(train, self.rows(target)[0]))
@@ -45,7 +45,7 @@ class Trainer:
 
     def items(self, config: Config) -> list[Transfer]:
         """Return the networks of a config, each after the one it copies from."""
-        return transfers(config, self.train_set.class_names, len(self.net.layers))
+        return transfers(config, self.train_set.class_names, len(self.backbone.layers))
 
     def member(self, transfer: Transfer) -> study.Member:
         """Return a network as a member of the study's queue.
@@ -72,7 +72,7 @@ class Trainer:
             "seed": target.seed,
         }
         needs = (transfer.source,) if transfer.source else ()
-        work = num_steps * config.batch * _share(self.net, transfer.treatment)
+        work = num_steps * config.batch * _share(self.backbone, transfer.treatment)
         return study.Member(transfer.name, spec, needs, work)
 
     def program(self, transfer: Transfer) -> Any:
@@ -100,7 +100,7 @@ class Trainer:
     def train(self, transfers: Sequence[Transfer], folder: Path) -> list[study.Record]:
         """Train and save networks that share a program, and return their records."""
         config, first = self.config, transfers[0]
-        net = self.net if first.treatment else self.pixels
+        net = self.backbone if first.treatment else self.pixels
         recipe = self.recipe(first)
         begun = [self._start(transfer, net) for transfer in transfers]
         num_steps, _ = models.steps_of(recipe, len(self.rows(first.target)[0]))
@@ -126,7 +126,7 @@ class Trainer:
             mesh=shared_mesh(config, self.mesh, len(transfers)),
             workdir=folder,
             cache=config.cache,
-            options=config.run.without_last_save(),
+            options=config.run.for_member(),
         )
         return [
             self._record(transfer, done, taken, transfers)
@@ -152,7 +152,7 @@ class Trainer:
 
     def _source(self, name: str) -> Model:
         folder = study.member_folder(self.workdir, name)
-        return models.load_model(folder, self.net)
+        return models.load_model(folder, self.backbone)
 
     def _record(
         self,
@@ -169,7 +169,7 @@ class Trainer:
         return {
             **scores,
             "train_accuracy": known["accuracy"],
-            "headline": f"{scores['accuracy']:.2f}%",
+            "headline": f"accuracy {scores['accuracy']:.2f}%",
             **training,
             "taken": list(taken),
             "trained_with": [t.name for t in together],

@@ -1,98 +1,15 @@
 """The command line of prototypical networks."""
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import jax
-import numpy as np
-
-from experiments.prototypes import train
-from experiments.prototypes.config import Config, check
-from experiments.studies import import_figures
+from experiments.prototypes.config import Config
 from jaxfer import config as configs
-from jaxfer import models, runlog, sharding, stats
-from jaxfer import workdir as workdirs
-from jaxfer.data import Images
-from jaxfer.data.feed import place_episodes
-
-
-def run(
-    config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
-    """Train, test, and write the result, the model and the figures.
-
-    Raises:
-        KeyboardInterrupt: stopped on request, after saving.
-        ValueError: data or a folder that do not fit the config.
-    """
-    configs.check_one_process("spreads over the devices of one host")
-    if (earlier := workdirs.earlier_result(workdir, config)) is not None:
-        return earlier
-    check(config)
-    # By default, as many devices as divide the episodes of a step evenly.
-    share = math.gcd(config.episodes_per_step, jax.device_count())
-    mesh = sharding.make_mesh(share if config.devices is None else config.devices)
-    loaded = train.load_splits(config)
-    with workdirs.open_workdir(workdir, config):
-        return _run(config, workdir, published, mesh, loaded)
-
-
-def _run(
-    config: Config,
-    workdir: Path,
-    published: Sequence[Mapping[str, Any]],
-    mesh: Any,
-    loaded: Mapping[str, Images],
-) -> dict[str, Any]:
-    ended = train.train(config, workdir, mesh, loaded)
-    test = loaded[config.data.test]
-    print(f"testing on {test.num_classes} classes of {test.name}")
-    embedded = models.embed_classes(ended.model, test)
-    images = place_episodes(test, mesh, limit=config.run.limit)
-    accuracies = train.evaluate(config, ended.model, embedded, images)
-    np.savez_compressed(workdir / "episodes.npz", **accuracies)  # type: ignore[arg-type]
-    metrics = {
-        name: stats.summarize(values).metric(over="episodes", unit="%")
-        for name, values in accuracies.items()
-    }
-    about = {**ended.model.about, "metrics": {k: m["mean"] for k, m in metrics.items()}}
-    models.save_model(workdir / models.FILE, models.with_about(ended.model, about))
-    result = {
-        "experiment": "prototypes",
-        "config": configs.to_json(config),
-        "metrics": metrics,
-        "reference": runlog.compare(metrics, published),
-        "phases": ended.phases,
-        "throughput": {"episodes_per_s": ended.trained.rate},
-        "compilations": ended.compilations,
-        **runlog.environment(mesh.devices.flat),
-        "processes": jax.process_count(),
-        "dataset_fingerprint": {
-            split: part.fingerprint for split, part in loaded.items()
-        },
-        "classes": {split: list(part.class_names) for split, part in loaded.items()},
-        "seed": config.seed,
-        "wall_s": ended.trained.wall_s,
-    }
-    if test.simulated:
-        result["data"] = "simulated"
-    if config.test.transductive:
-        result["transductive"] = [train.TRANSDUCTIVE]
-    if config.figures and (module := import_figures("prototypes")) is not None:
-        classify = train.method(config).logits
-        names = test.class_names
-        module.draw(config, workdir, names, images, embedded, classify)
-    # Written last: a run counts as finished once this file exists.
-    runlog.write_json(workdir / "result.json", result)
-    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
-    return configs.main("experiments.prototypes", Config, run, argv)
+    return configs.main("experiments.prototypes", Config, argv)
 
 
 if __name__ == "__main__":

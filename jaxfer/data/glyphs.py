@@ -21,7 +21,8 @@ from jaxtyping import Bool, Int, Int64, UInt8, UInt64
 
 from jaxfer.data.images import Images
 
-VERSION = 1  # increased when any pixel changes; it changes all pixels
+# Part of every key, so a new value changes all pixels. Increase it if a pixel changes.
+VERSION = 1
 FAMILIES = ("angular", "curved")
 SIDE = 28  # side of the page, in pixels
 PIXEL = 16  # length units per pixel; lengths are in units, x to the right, y down

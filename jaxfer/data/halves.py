@@ -69,9 +69,9 @@ def halve(class_names: Sequence[str], by: str, split: int = 0) -> Halves:
     b = tuple(c for c in class_names if not c.startswith(parts))
     if not a or not b:
         raise ValueError(
-            f"expected some but not all classes in half A by {by!r}, got {len(a)} of "
-            f"{len(class_names)} (such as {list(class_names[:2])}): it is a rule for "
-            f"{data}"
+            f"expected the rule {by!r} to put some but not all classes in half A, got "
+            f"{len(a)} of {len(class_names)} (the first classes are "
+            f"{list(class_names[:2])}): it is a rule for {data}"
         )
     return Halves(a, b)
 

@@ -224,8 +224,8 @@ def kept_images(
         called = [{file, Path(file).name} for file in files]
         if lost := sorted(set(exclude) - set().union(*called)):
             raise ValueError(
-                f"expected files of {name} to leave out, such as {files[0]!r}, got "
-                f"{lost[:3]}, which are not among them"
+                f"expected names of files of {name} to leave out, such as "
+                f"{files[0]!r}, got {lost[:3]}, which do not exist"
             )
         keep = np.flatnonzero([found.isdisjoint(exclude) for found in called])
     return Images(

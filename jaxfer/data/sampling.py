@@ -45,7 +45,7 @@ class Sampler:
             raise ValueError(f"expected group of at least 1, got {self.group}")
 
 
-class Drawn(NamedTuple):
+class Batch(NamedTuple):
     """The examples of one batch.
 
     Attributes:
@@ -66,7 +66,7 @@ def draw_batch(
     batch: int,
     n: int,
     table: ClassTable | None = None,
-) -> Drawn:
+) -> Batch:
     """The batch of one step.
 
     Args:
@@ -96,14 +96,14 @@ def draw_batch(
         epoch = jnp.asarray(step, jnp.int32) // per_epoch
         at = jnp.asarray(step, jnp.int32) % per_epoch * batch + place
         places = shuffled(key, epoch, at, n=n)
-        return Drawn(places, epoch * n + places)
+        return Batch(places, epoch * n + places)
     if table is None:
         raise ValueError(f"expected a class table for sampler {sampler.kind!r}")
     key = jax.random.fold_in(key, step)
     if sampler.kind == "groups":
         way = batch // sampler.group
         drawn = sample_episode(key, table, way=way, shot=sampler.group, n_query=0)
-        return Drawn(jnp.asarray(drawn.support).reshape(-1), numbers)
+        return Batch(jnp.asarray(drawn.support).reshape(-1), numbers)
     # The samples do not depend on the default of this flag.
     with stable_draws():
         which, where = jax.random.split(key)
@@ -112,4 +112,4 @@ def draw_batch(
         )
         counts = jnp.asarray(table.counts, jnp.int32)[classes]
         chosen = jax.random.randint(where, (batch,), 0, counts, dtype=jnp.int32)
-    return Drawn(jnp.asarray(table.rows, jnp.int32)[classes, chosen], numbers)
+    return Batch(jnp.asarray(table.rows, jnp.int32)[classes, chosen], numbers)

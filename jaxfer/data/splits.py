@@ -226,7 +226,7 @@ def few_examples(
     *,
     allow_fewer: bool = False,
 ) -> tuple[Int[np.ndarray, "classes n"], Int[np.ndarray, " classes"]]:
-    """Rows of n examples of some classes, which begin with the rows of a smaller n.
+    """Sample n examples per class; a smaller n gives the first ones of the same sample.
 
     Args:
         data: data set to sample from.

@@ -17,7 +17,10 @@ class Store(Protocol):
         ...
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """The uint8 images at an array of row numbers; callers must not keep them."""
+        """The uint8 images at an array of row numbers, in a new array.
+
+        Callers may keep this array and change it in place.
+        """
         ...
 
 

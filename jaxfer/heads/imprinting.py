@@ -96,7 +96,9 @@ def imprint(
 def set_rows(
     head: Head, rows: Float[Array, "classes dim"], where: Bool[Array, " classes"]
 ) -> Head:
-    """A head with new rows for some classes, with zero bias and, if new, mean scale.
+    """Replace the rows of some classes, and set their biases to 0.
+
+    If each row has its own scale, a new class gets the mean scale of the others.
 
     Args:
         head: a head with one row per class.

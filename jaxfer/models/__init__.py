@@ -1,53 +1,5 @@
 """Models: train them, embed and predict with them, save and load them."""
 
-from jaxfer.models.batches import train_batches, train_population
-from jaxfer.models.classes import with_classes, with_prototypes
-from jaxfer.models.episodic import embed_classes, measure_episodes, train_episodes
-from jaxfer.models.files import FILE, load_model, save_model
-from jaxfer.models.inference import embed, embed_blocks, predict, predict_labels
-from jaxfer.models.methods import EpisodeShape, Method, embed_together, prototypes
-from jaxfer.models.model import (
-    Model,
-    Pixels,
-    Trained,
-    embedding_dim,
-    prepare,
-    with_about,
-)
-from jaxfer.models.recipe import Examples, Recipe, steps_of
-from jaxfer.models.running import Options, open_run
-from jaxfer.models.starts import init_model, init_transfer
+import lazy_loader
 
-__all__ = [
-    "FILE",
-    "EpisodeShape",
-    "Examples",
-    "Method",
-    "Model",
-    "Options",
-    "Pixels",
-    "Recipe",
-    "Trained",
-    "embed",
-    "embed_blocks",
-    "embed_classes",
-    "embed_together",
-    "embedding_dim",
-    "init_model",
-    "init_transfer",
-    "load_model",
-    "measure_episodes",
-    "open_run",
-    "predict",
-    "predict_labels",
-    "prepare",
-    "prototypes",
-    "save_model",
-    "steps_of",
-    "train_batches",
-    "train_episodes",
-    "train_population",
-    "with_about",
-    "with_classes",
-    "with_prototypes",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,6 +17,7 @@ from jaxfer.data.feed import Source, place
 from jaxfer.loop import Run
 from jaxfer.models.inputs import cache_activations, step_data
 from jaxfer.models.model import AnyImages, Model, Pixels, Trained
+from jaxfer.models.options import DEFAULTS, Options
 from jaxfer.models.plan import check_members, plan, start_model
 from jaxfer.models.programs import (
     Program,
@@ -26,8 +27,9 @@ from jaxfer.models.programs import (
     trained_head,
 )
 from jaxfer.models.recipe import Examples, Recipe
-from jaxfer.models.running import DEFAULTS, Options, evaluations, open_run
+from jaxfer.models.running import evaluations, open_run
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.runlog import Logger
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage, freeze_rules
 from jaxfer.trees import merge
@@ -53,6 +55,7 @@ def train_batches(
     eval_every: int = 0,
     select: Best | None = None,
     options: Options = DEFAULTS,
+    logger: Logger | None = None,
 ) -> Trained:
     """Train one model on labelled images.
 
@@ -69,7 +72,7 @@ def train_batches(
         start: the model whose parameters training starts from; default: fresh ones. Its
             head is used only if it is passed as `head`.
         pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
-        stages: which layers are frozen until when.
+        stages: the stages of training, in order; each has its own frozen layers.
         mesh: the mesh, made by `sharding.make_mesh`; default: one device.
         workdir: a folder for checkpoints and logs, from which the same call resumes; or
             an open run, to which this adds a phase. Default: nothing is kept.
@@ -80,6 +83,8 @@ def train_batches(
         select: which evaluation is best and when to stop; the model returned is then
             the best one.
         options: how to run; results do not depend on them.
+        logger: called as `logger(step, metrics)` with every line of metrics.jsonl, for
+            other tools that show metrics; default: none.
 
     Returns:
         The trained model and the facts of its training.
@@ -127,6 +132,7 @@ def train_batches(
         eval_every=eval_every,
         select=select,
         options=options,
+        logger=logger,
     )
     return trained
 
@@ -148,6 +154,7 @@ def train_population(
     select: Best | None = None,
     cache: bool = False,
     options: Options = DEFAULTS,
+    logger: Logger | None = None,
 ) -> list[Trained]:
     """Train several models on the same images at once, in one compiled program.
 
@@ -161,7 +168,7 @@ def train_population(
         recipe: how to train.
         heads: the classifier of each model.
         starts: the model that each one starts from; default: fresh parameters.
-        stages: which layers are frozen until when.
+        stages: the stages of training, in order; each has its own frozen layers.
         mesh: a mesh whose "data" axis divides the number of models; or, for one model,
             its batch.
         workdir: see `train_batches`.
@@ -169,9 +176,11 @@ def train_population(
         evaluate: called with the index of a model and the model so far.
         eval_every: steps between evaluations.
         select: for one model, see `train_batches`.
-        cache: train frozen networks on activations of their frozen layers, computed
-            once, if that is exact; otherwise a printed line gives the reason.
+        cache: whether to compute the outputs of frozen layers once and train on them.
+            If that is impossible or inexact, the reason is printed and images are used.
+            Ignored with several stages.
         options: how to run.
+        logger: see `train_batches`.
 
     Returns:
         One result of training per model.
@@ -213,6 +222,7 @@ def train_population(
         per_step=program.batch * len(members),
         unit="image",
         options=options,
+        logger=logger,
     ) as run:
         program = dataclasses.replace(program, frozen=stages[0].frozen)
         stores: Sequence[Any] = ()
@@ -361,7 +371,7 @@ def _fingerprint(source: Source, members: Sequence[Examples]) -> str:
 
 
 def _counted(member: Examples) -> np.ndarray:
-    """A mask of the examples of a model that count."""
+    """A mask of the examples that are used: the first `counts[k]` of each class k."""
     labels = np.asarray(member.labels)
     if member.counts is None:
         return np.ones(len(labels), bool)

@@ -29,9 +29,11 @@ from jaxfer.models.methods import (
     prototypes,
 )
 from jaxfer.models.model import Model, Pixels, Trained, embedding_dim, init_params
+from jaxfer.models.options import DEFAULTS, Options
 from jaxfer.models.recipe import Recipe
-from jaxfer.models.running import DEFAULTS, Options, open_run
+from jaxfer.models.running import open_run
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.runlog import Logger
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage, freeze_rules
 from jaxfer.trees import merge
@@ -58,6 +60,7 @@ def train_episodes(
     eval_every: int = 0,
     select: Best | None = None,
     options: Options = DEFAULTS,
+    logger: Logger | None = None,
 ) -> Trained:
     """Train a model on numbered episodes (Snell et al. 2017, Algorithm 1).
 
@@ -75,7 +78,7 @@ def train_episodes(
         method: the classifier; default: prototypes.
         start: the model whose parameters training starts from; default: fresh ones.
         pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
-        stages: which layers are frozen until when.
+        stages: the stages of training, in order; each has its own frozen layers.
         mesh: the mesh, made by `sharding.make_mesh`, over which the episodes of a step
             are sharded; default: one device.
         workdir: see `train_batches`.
@@ -85,6 +88,7 @@ def train_episodes(
         eval_every: steps between evaluations.
         select: which evaluation is best and when to stop; see `train_batches`.
         options: how to run; results do not depend on them.
+        logger: see `train_batches`.
 
     Returns:
         The trained model, without a head, which is made from a support set.
@@ -154,6 +158,7 @@ def train_episodes(
         per_step=program.per_step,
         unit="episode",
         options=options,
+        logger=logger,
     ) as run:
         train_state = sharding.place(_first_state(program, model), mesh)
 

@@ -14,8 +14,8 @@ from jaxfer.data.feed import Source, stream_rows
 from jaxfer.data.shards import Shards, write_shards
 from jaxfer.models.inference import embed_blocks
 from jaxfer.models.model import Model
+from jaxfer.models.options import Options
 from jaxfer.models.programs import Program, Task, drawn
-from jaxfer.models.running import Options
 from jaxfer.transfer import cached_prefix
 
 

@@ -25,9 +25,9 @@ class EpisodeShape(NamedTuple):
         way: classes per episode.
         shot: support examples per class.
         n_query: queries per class.
-        cyclic: whether the examples of each class are shifted cyclically, so that every
-            example is a support example in turn: `shot + n_query` episodes from one
-            embedding. The paper uses one episode.
+        cyclic: whether to average the training loss over all `shot + n_query` cyclic
+            shifts of the examples of each class. The images are embedded once, and
+            each is a support example in `shot` of the shifts. The paper uses no shifts.
     """
 
     way: int
@@ -119,7 +119,13 @@ def make_episode_step(program: EpisodeProgram) -> steps.CompiledStep:
     """The compiled training step on episodes."""
     return steps.compile_step(
         steps.make_train_step(
-            make_episode_loss(program), make_episode_optimizer(program)
+            make_episode_loss(program),
+            make_episode_optimizer(program),
+            schedule=optim.schedule_of(
+                program.recipe.optim,
+                num_steps=program.num_steps,
+                units=(program.per_step, 1),
+            ),
         )
     )
 
@@ -184,7 +190,7 @@ def _prepared(pixels: Pixels, episode: Episode) -> Episode:
 
 
 def moved(limits: Affine, seed: int, episode: Episode, number: Array) -> Episode:
-    """An episode with each image moved at random, which depends on its number only."""
+    """Move each image at random; the seed and the episode's number set the moves."""
     keys = jax.random.split(episode_key(seed, "augment", number))
     support, query = (
         random_affine(key, jnp.asarray(images), limits)

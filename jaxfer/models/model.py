@@ -166,7 +166,7 @@ def init_params(net: Net, image_shape: tuple[int, ...]) -> Jitted:
         with stable_draws():
             return net.init(key, image_shape)
 
-    return jit(draw, once=True)
+    return jit(draw, rarely_called=True)
 
 
 def with_about(model: Model, about: Mapping[str, Any]) -> Model:

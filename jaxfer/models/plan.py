@@ -43,8 +43,11 @@ def check_members(
         )
     devices = 1 if mesh is None else mesh.shape["data"]
     if (batch if count == 1 else count) % devices:
-        what = f"a batch of {batch}" if count == 1 else f"{count} members"
-        raise ValueError(f"expected a multiple of {devices} devices, got {what}")
+        what = "batch size" if count == 1 else "number of members"
+        raise ValueError(
+            f"expected a {what} that is a multiple of the {devices} devices, got "
+            f"{batch if count == 1 else count}"
+        )
     if batch % recipe.accumulate:
         raise ValueError(
             f"expected accumulate to divide a batch of {batch}, got {recipe.accumulate}"

@@ -11,7 +11,7 @@ from jax import Array
 from jaxfer import heads, losses, optim, sharding, steps
 from jaxfer.data import random_affine, random_crop
 from jaxfer.data.augment import Affine
-from jaxfer.data.sampling import Drawn, draw_batch
+from jaxfer.data.sampling import Batch, draw_batch
 from jaxfer.episodes import ClassTable
 from jaxfer.keys import CROP, DROPOUT, ORDER, stable_draws
 from jaxfer.memo import memoised
@@ -58,7 +58,8 @@ class Program:
         frozen: names of the layers that do not train.
         first: the layer that training begins at if those before it are cached;
             `transfer.ALL_CACHED` if all of them are cached.
-        feed: 'shared' images, 'own' inputs of each model, or the items of a 'batch'.
+        feed: what a step reads: 'shared' for images that all models share, 'own' for
+            the cached activations of each model, 'batch' for one streamed batch.
         members: the number of models that train at once.
         mesh: the devices: one model is data-parallel, several are sharded over them.
     """
@@ -106,7 +107,7 @@ def trained_head(params: Params, *, unit: bool) -> Head:
     )
 
 
-def drawn(program: Program, task: Task, step: Array) -> Drawn:
+def drawn(program: Program, task: Task, step: Array) -> Batch:
     """The examples of a step: positions in the task, and numbers for augmentation."""
     return draw_batch(
         program.recipe.sampler,
@@ -222,6 +223,11 @@ def make_step(program: Program) -> steps.CompiledStep:
         make_loss(program),
         make_optimizer(program),
         accumulate=program.recipe.accumulate,
+        schedule=optim.schedule_of(
+            program.recipe.optim,
+            num_steps=program.num_steps,
+            units=(1, program.per_epoch),
+        ),
     )
     alone = program.members == 1
     together = steps.make_population_step(

@@ -1,58 +1,14 @@
-"""Options of a training that do not change its result, and the run it logs to."""
+"""The run that a training logs to."""
 
 import contextlib
-import dataclasses
+import importlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from jaxfer.loop import Run
-from jaxfer.runlog import read_metrics
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run. Results do not depend on these, and they may change on resume."""
-
-    steps_per_call: int = 1
-    """Steps per compiled call; increase it if the overhead of calls is large."""
-    save_every: int = 500
-    """Steps between checkpoints."""
-    log_every: int = 50
-    """Steps averaged in one line of metrics.jsonl."""
-    limit: float = 4.0
-    """Gigabytes of pixels kept on a device; larger data are streamed."""
-    workers: int = 2
-    """Threads that read streamed data."""
-    cache_limit: float = 2.0
-    """Gigabytes of activations kept on a device; more are kept on disk."""
-    progress: bool = True
-    """Show a progress bar."""
-    tensorboard: bool = True
-    """Write TensorBoard events, if tensorboardX is installed."""
-    save_last: bool = True
-    """Save a checkpoint at the end."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers outside their ranges."""
-        for name in ("steps_per_call", "log_every", "workers"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(
-                    f"expected {name} of at least 1, got {getattr(self, name)}"
-                )
-        for name in ("save_every", "limit", "cache_limit"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"expected {name} of at least 0, got {getattr(self, name)}"
-                )
-
-    def without_last_save(self) -> "Options":
-        """The same options without a last checkpoint, if results are kept elsewhere."""
-        return dataclasses.replace(self, save_last=False)
-
-
-DEFAULTS = Options()
+from jaxfer.models.options import Options
+from jaxfer.runlog import Logger, read_metrics
 
 
 @contextlib.contextmanager
@@ -63,6 +19,7 @@ def open_run(
     per_step: int,
     unit: str,
     options: Options,
+    logger: Logger | None = None,
 ) -> Iterator[Run]:
     """Open a run in a folder, or without checkpoints in a temporary one.
 
@@ -73,6 +30,7 @@ def open_run(
         per_step: examples or episodes per step.
         unit: 'image' or 'episode', for messages.
         options: how to run.
+        logger: called with every line of metrics.jsonl; default: `options.logger`.
     """
     if isinstance(workdir, Run):
         yield workdir
@@ -85,16 +43,33 @@ def open_run(
             Run(
                 workdir,
                 fingerprint=fingerprint,
-                per_step=per_step,
-                unit=unit,
-                log_every=options.log_every,
-                show=options.progress,
-                events=options.tensorboard,
                 steps_per_call=options.steps_per_call,
                 save_every=options.save_every if kept else 0,
                 save_last=options.save_last and kept,
+                per_step=per_step,
+                unit=unit,
+                every=options.log_every,
+                show=options.progress,
+                leave=options.leave_bar,
+                events=options.tensorboard,
+                logger=logger or _imported(options.logger),
             )
         )
+
+
+def _imported(path: str | None) -> Logger | None:
+    if path is None:
+        return None
+    module, colon, function = path.partition(":")
+    try:
+        if not colon:
+            raise ValueError("it has no ':'")
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise ValueError(
+            f"expected run.logger to be an import path such as my_package:log, got "
+            f"{path!r}: {e}"
+        ) from e
 
 
 def evaluations(run: Run, phase: str) -> dict[int, Mapping[str, float]]:

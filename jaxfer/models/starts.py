@@ -25,7 +25,7 @@ def init_model(
 ) -> Model:
     """A model with freshly initialised parameters.
 
-    A training with the same key that starts from fresh parameters has the same ones.
+    Training from fresh parameters with the same key starts from the same parameters.
 
     Args:
         net: the backbone.

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.errors import FlaxError
 from jaxtyping import Array, PRNGKeyArray
@@ -121,6 +122,23 @@ def by_name(name: str, **fields: Any) -> AnyNet:
         return make(**fields)
     except (ImportError, AttributeError, TypeError) as e:
         raise ValueError(f"the network {name!r} cannot be made: {e}") from e
+
+
+def num_params(net: AnyNet, image_shape: tuple[int, ...]) -> int:
+    """The number of parameters of a network, without running statistics.
+
+    Args:
+        net: a network, see `as_net`.
+        image_shape: `(height, width, channels)`.
+
+    Example:
+        >>> from jaxfer.nets import Conv4
+        >>> num_params(Conv4(), (28, 28, 1))
+        111680
+    """
+    init = as_net(net, image_shape).init
+    params, _ = jax.eval_shape(lambda key: init(key, image_shape), jax.random.key(0))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
 @memoised(128)

@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def kill_imprinting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run an imprinting study up to a call of its training steps, which fails."""
-    from experiments.imprinting.__main__ import run
+    from experiments.imprinting.run import run
     from jaxfer.models import batches
 
     real, calls = batches.make_step, []

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.imprinting import report
-from experiments.imprinting.__main__ import run
 from experiments.imprinting.config import Config, Data, Network, Rows
 from experiments.imprinting.members import ALONE, networks
+from experiments.imprinting.run import run
 from experiments.imprinting.train import Trainer
 from experiments.inputs import load_parts
 from jaxfer import cosine_head, models, normalize, squared_euclidean
@@ -358,24 +358,44 @@ def test_names_tell_members_apart_and_sources_come_first():
 
 def test_tables_keep_classifiers_of_novel_classes_apart(finished):
     result, _, _ = finished
-    shown = dict(
-        (lines[0].split("|")[1].strip(), [x.split("|")[1].strip() for x in lines[2:]])
-        for lines in (
-            part.splitlines()
-            for part in report.tables(result["rows"], TINY.dim).split("\n\n")
-        )
-    )
-    titles = ("novel", "base", "all", "harmonic", "novel alone")
-    assert [*shown] == [f"{title} (%)" for title in titles]
-    assert shown["all (%)"] == [
+    shown = {
+        title: [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+        for title, table in report.tables(result).items()
+    }
+    novel, base, all_, harmonic, alone, dims = shown.values()
+    assert [title.split(",")[0] for title in shown] == [
+        "Accuracy on images of novel classes",
+        "Accuracy on images of base classes",
+        "Accuracy on images of all classes",
+        "Harmonic mean of the accuracies on base and on novel classes",
+        "Accuracy among novel classes alone",
+        "Accuracy on novel classes by embedding dimensions",
+    ]
+    assert all_ == [
         *(*NOT_TRAINED, "Rand + FT", "Imprinting + FT"),
         *("AllClassJoint", "AllClassJoint, cosine head"),
-        *(f"{row}, 4 dimensions" for row in (*NOT_TRAINED, "AllClassJoint")),
     ]
-    assert shown["novel (%)"] == shown["all (%)"]
+    assert novel == all_ == harmonic == base[1:]
+    assert dims == [f"{row}, 4 dimensions" for row in (*NOT_TRAINED, "AllClassJoint")]
     assert {
         *("softmax, nearest", "lifted, average", "Imprinting + Aug", "Rand + FT")
-    } < {*shown["novel alone (%)"]}
+    } < {*alone}
+
+
+def test_tables_have_the_means_of_the_metrics(finished):
+    result, workdir, _ = finished
+    novel = next(iter(report.tables(result).values())).splitlines()
+    head = [cell.strip() for cell in novel[0].split("|")]
+    (line,) = (line for line in novel if line.startswith("| Imprinting  "))
+    cell = line.split("|")[head.index("n = 3")].strip()
+    rows = [
+        row["value"]
+        for row in result["rows"]
+        if row["metric"] == "novel"
+        and (row["row"], row["n"], row["dim"]) == ("imprinting", 3, TINY.dim)
+    ]
+    assert cell.split(" ± ")[0] == f"{np.mean(rows):.2f}"
+    assert cell in (workdir / "tables.md").read_text()
 
 
 def test_claims_are_paired_by_seed(finished):
@@ -404,7 +424,7 @@ def test_every_figure_and_the_gallery_are_made(finished):
     _, workdir, _ = finished
     made = {path.name for path in (workdir / "figures").iterdir()}
     assert made == {
-        *("tables.md", "rows.png", "nearest.png", "dimensions.png"),
+        *("rows.png", "nearest.png", "dimensions.png"),
         *("epochs.png", "transfer_epochs.png", "gallery.png"),
     }
     folder = member_folder(workdir, "seed0-measure-n1-softmax-d8")

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.imprinting.__main__ import run
 from experiments.imprinting.classes import most_shots, split_classes, train_set
 from experiments.imprinting.config import Config, Data, Network, Rows
 from experiments.imprinting.measure import score
@@ -19,6 +18,7 @@ from experiments.imprinting.rows import (
     metric_heads,
     with_novel,
 )
+from experiments.imprinting.run import run
 from experiments.imprinting.train import Trainer
 from jaxfer import cosine_head, head_logits, models
 from jaxfer.data import Crop, Images

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.imprinting.__main__ import run
 from experiments.imprinting.classes import split_classes
 from experiments.imprinting.config import Config, Data, Network, Rows
+from experiments.imprinting.run import run
 from experiments.inputs import load_parts
 from jaxfer import models
 from jaxfer.data import Crop, View

@@ -111,7 +111,7 @@ def test_a_folder_of_another_study_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as e:
         main(["--config", str(ROOT / CONFIG), "--workdir", str(tmp_path / "run")])
     assert e.value.code == 2
-    assert "epochs (there 3, here 15)" in capsys.readouterr().err
+    assert "epochs = 3 (got 15)" in capsys.readouterr().err
     assert path.read_text() == '{"epochs": 3}'
 
 

@@ -6,13 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.layer_transfer import figures
+from experiments.layer_transfer import report
 from experiments.layer_transfer.claims import claims
 from experiments.layer_transfer.config import Config, Data, Grid
 from experiments.layer_transfer.members import transfers
 from experiments.layer_transfer.report import repetitions, summaries, tidy_rows
 from jaxfer.claims import judge, select
+from jaxfer.config import to_json
 from jaxfer.keys import key_of
+from jaxfer.stats import Summary
 
 EMPTY = Grid("whole", splits=())
 CONFIG = Config(
@@ -235,10 +237,25 @@ def test_one_n_or_none_makes_no_trend():
 
 def test_the_table_of_boosts(paper):
     _, _, rows = paper
-    lines = figures.boosts(rows).splitlines()
-    assert lines[0] == "| n | AnB+ - base | AnB+ - base+ | AnB+ - BnB+ |"
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1, 4, 7"]
-    mean = float(lines[2].split(" | ")[1].split(" ±")[0])
+    gains = {k: m for k, m in summaries(rows).items() if k.endswith("/gain")}
+    assert [*gains] == [
+        f"similar/n1 to 7/AnB+ - {name}/gain" for name in ("base", "base+", "BnB+")
+    ]
     found = judge(rows, claims((1, 4, 7)))["4/base"]["difference"]["mean"]
-    assert mean == pytest.approx(found, abs=0.006)
-    assert figures.boosts(select(rows, treatment="base")) == ""
+    assert gains["similar/n1 to 7/AnB+ - base/gain"]["mean"] == pytest.approx(found)
+    bases = summaries(select(rows, treatment="base"))
+    assert not [name for name in bases if name.endswith("/gain")]
+
+
+def test_tables_show_each_metric_once(paper):
+    _, _, rows = paper
+    metrics = summaries(rows)
+    shown = report.tables({"config": to_json(CONFIG), "metrics": metrics})
+    minus, bases, *_ = shown.values()
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in minus.splitlines()]
+    assert [line[0] for line in lines[2:]] == ["1", "4", "7"]
+    at = metrics["similar/n4/AnB/minus_base"]
+    expected = str(Summary(at["mean"], at["ci95"], at["n"]))
+    assert lines[3][lines[0].index("AnB")] == expected
+    named = [line.split("|")[2].strip() for line in bases.splitlines()[2:]]
+    assert named == ["base", "base+", "pixels"]

@@ -11,7 +11,7 @@ import pytest
 
 import jaxfer
 from experiments.inputs import Network
-from experiments.prototypes import __main__ as prototypes
+from experiments.prototypes import run as prototypes
 from experiments.prototypes import train
 from experiments.prototypes.config import Config, Data, Evaluation, Task, Validation
 from experiments.prototypes.presets import omniglot_snell2017, published_accuracies
@@ -182,7 +182,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
 
 def test_a_finished_run_of_another_config_is_refused(finished):
     workdir, _ = finished
-    with pytest.raises(ValueError, match=r"seed \(there 0, here 1\)"):
+    with pytest.raises(ValueError, match=r"seed = 0 \(got 1\)"):
         prototypes.run(_with(seed=1), workdir)
 
 
@@ -196,7 +196,7 @@ def test_the_table_shows_intervals_and_published_values(finished):
 def test_another_config_in_the_same_folder_is_refused(tmp_path):
     with workdirs.open_workdir(tmp_path, TINY):
         pass
-    with pytest.raises(ValueError, match=r"optim.learning_rate \(there 0.001, here"):
+    with pytest.raises(ValueError, match=r"optim.learning_rate = 0.001 \(got"):
         prototypes.run(_with(optim=Optim(learning_rate=0.5)), tmp_path)
 
 

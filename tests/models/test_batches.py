@@ -233,7 +233,10 @@ def test_metric_losses_train_without_a_head(task):
         ({"recipe": {"batch": 41}}, "at least one batch of 41 examples, got 40"),
         ({"recipe": {"accumulate": 3}}, "accumulate to divide a batch of 10, got 3"),
         ({"stages": [Stage(("nosuch",))]}, "expected layers among"),
-        ({"mesh": 3}, "expected a multiple of 3 devices, got a batch of 10"),
+        (
+            {"mesh": 3},
+            "batch size that is a multiple of the 3 devices, got 10",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(task, recipe, head, change, message):
@@ -288,3 +291,39 @@ def test_images_of_another_size_are_refused(trained):
     )
     with pytest.raises(ValueError, match="expected images of 8x8 pixels"):
         embed(model, small)
+
+
+def log(step, metrics):
+    """A logger that a test names by its import path."""
+    SEEN.append((step, metrics))
+
+
+SEEN: list = []
+
+
+def test_loggers_get_the_learning_rate_of_the_schedule(task, recipe, head):
+
+    recipe = dataclasses.replace(recipe, optim=Optim("sgd", 0.2, "cosine"))
+    seen: dict = {}
+    options = Options(progress=False, log_every=1)
+    trained = train(task, recipe, head, options=options, logger=seen.__setitem__)
+    rates = [metrics["train/learning_rate"] for metrics in seen.values()]
+    steps = np.arange(1, trained.steps + 1)
+    expected = 0.1 * (1 + np.cos(np.pi * steps / trained.steps))
+    assert [*seen] == steps.tolist()
+    np.testing.assert_allclose(rates, expected, atol=1e-6)
+    # A transformation of optax does not tell its rate.
+    seen.clear()
+    recipe = dataclasses.replace(recipe, optim=optax.sgd(0.1))
+    train(task, recipe, head, options=options, logger=seen.__setitem__)
+    assert seen and all("train/learning_rate" not in found for found in seen.values())
+
+
+def test_a_logger_may_be_an_import_path(task, recipe, head):
+    SEEN.clear()
+    options = Options(progress=False, logger=f"{__name__}:log")
+    trained = train(task, recipe, head, options=options)
+    assert SEEN[-1][0] == trained.steps and "train/loss" in SEEN[-1][1]
+    for path in ("nosuch_module:log", f"{__name__}:nosuch", "nocolon"):
+        with pytest.raises(ValueError, match=f"expected run.logger .* got '{path}'"):
+            train(task, recipe, head, options=Options(logger=path))

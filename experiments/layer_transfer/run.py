@@ -1,0 +1,29 @@
+"""A layer-transfer study, from data to result."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.layer_transfer import report
+from experiments.layer_transfer.config import Config, check
+from experiments.layer_transfer.train import Trainer
+from experiments.studies import run_study
+
+
+def run(
+    config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Train the missing networks and write the result; see `run_study`."""
+
+    def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
+        parts = trainer.train_set, trainer.test_set
+        return report.make_result(whole, queue, records, *parts, published)
+
+    return run_study(
+        config,
+        workdir,
+        check=check,
+        trainer=Trainer,
+        result=result,
+        tables=report.tables,
+    )

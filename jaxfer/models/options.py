@@ -1,0 +1,53 @@
+"""Options of a training that do not change its result."""
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. Results do not depend on these, and they may change on resume."""
+
+    steps_per_call: int = 1
+    """Steps per compiled call; increase it if the overhead of calls is large."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 50
+    """Steps averaged in one line of metrics.jsonl."""
+    limit: float = 4.0
+    """Gigabytes of pixels kept on a device; larger data are streamed."""
+    workers: int = 2
+    """Threads that read streamed data."""
+    cache_limit: float = 2.0
+    """Gigabytes of activations kept on a device; more are kept on disk."""
+    progress: bool = True
+    """Show a progress bar."""
+    tensorboard: bool = True
+    """Write TensorBoard events, if tensorboardX is installed."""
+    logger: str | None = None
+    """Import path of a function log(step, metrics), such as my_package:log, that is
+    called with every line of metrics.jsonl; default: none."""
+    save_last: bool = True
+    """Save a checkpoint at the end."""
+    leave_bar: bool = True
+    """Leave the progress bar on the screen when training ends."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges."""
+        for name in ("steps_per_call", "log_every", "workers"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(
+                    f"expected {name} of at least 1, got {getattr(self, name)}"
+                )
+        for name in ("save_every", "limit", "cache_limit"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"expected {name} of at least 0, got {getattr(self, name)}"
+                )
+
+    def for_member(self) -> "Options":
+        """The options of a study's member: its record replaces checkpoint and bar."""
+        return dataclasses.replace(self, save_last=False, leave_bar=False)
+
+
+DEFAULTS = Options()
