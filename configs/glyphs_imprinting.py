@@ -1,4 +1,4 @@
-"""Imprinting of novel classes on built-in handwriting, in minutes, without download.
+"""Imprinting of novel classes on generated handwriting: minutes, no download.
 
 Reproduces: nothing published. It runs the experiments of Qi et al. 2018 on `glyphs`:
     250 characters, 15 writers for training and 5 for test, 200 base classes and 50

@@ -1,4 +1,4 @@
-"""Which layers transfer, on built-in handwriting, in minutes and without download.
+"""Which layers transfer, on generated handwriting: minutes, no download.
 
 Reproduces: nothing published. It runs the experiments of Yosinski et al. 2014 on
     `glyphs`: 200 characters of ten alphabets, 15 writers for training and 5 for test,

@@ -1,4 +1,4 @@
-"""A prototypical network on built-in handwriting, in a minute, without download.
+"""A prototypical network on generated handwriting: one minute, no download.
 
 Reproduces: nothing published. It runs the whole pipeline of Snell et al. 2017 on
     `glyphs`, handwriting simulated by jaxfer, and tests on alphabets that were not used

@@ -66,8 +66,8 @@ def run_study(
         tables: returns the tables of a result by title.
 
     Returns:
-        The content of result.json. It is that of the earlier run if no network is
-        missing.
+        The content of result.json. If no network is missing, the earlier result is
+        returned.
 
     Raises:
         KeyboardInterrupt: stopped on request, after saving.
@@ -118,7 +118,7 @@ def write_result(
 
 
 def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
-    """Return the devices that share a population, or the batch of a single network.
+    """Return a mesh whose size divides the number of networks, or the batch of one.
 
     Args:
         config: the config of the study.

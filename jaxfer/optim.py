@@ -25,33 +25,35 @@ class Optim:
     """The optimizer and its learning-rate schedule."""
 
     name: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    """Adam and AdamW use b1 = 0.9, b2 = 0.999 and eps = 1e-8."""
+    """adam, adamw, rmsprop or sgd. Adam and AdamW use b1 = 0.9, b2 = 0.999 and eps =
+    1e-8."""
     learning_rate: float = 1e-3
-    """The highest learning rate of the schedule."""
+    """The highest learning rate of the schedule, above 0."""
     schedule: Literal["constant", "cosine", "staircase"] = "constant"
-    """Constant; a cosine that reaches 0 at the last step; or a staircase: the rate is
-    multiplied by decay after every decay_every units of training."""
+    """constant; cosine, which reaches 0 at the last step; or staircase, for which the
+    rate is multiplied by decay after every decay_every units of training."""
     warmup: float = 0.0
     """Share of the training, in [0, 1), over which the rate rises linearly to its
     scheduled value. The first update is never 0."""
     decay: float = 0.5
-    """Factor of the staircase."""
+    """Factor by which the staircase multiplies the rate, in (0, 1]."""
     decay_every: int = 2000
-    """Length of a stair in units: epochs when training on batches of labelled images,
-    episodes when training on episodes."""
+    """Length of a stair, at least 1: in epochs when training on batches of labelled
+    images, in episodes when training on episodes."""
     momentum: float = 0.9
-    """Momentum of SGD and RMSProp; 0 for none."""
+    """Momentum of SGD and RMSProp, in [0, 1); 0 for none."""
     weight_decay: float = 0.0
-    """Weight decay. SGD, RMSProp and Adam add it to the gradient; AdamW applies it
-    directly to the parameters, times the learning rate."""
+    """Weight decay, at least 0; 0 for none. SGD, RMSProp and Adam add it to the
+    gradient; AdamW applies it directly to the parameters, times the learning rate."""
     rms_decay: float = 0.9
-    """Decay of RMSProp's second moment, which starts at 1."""
+    """Decay of RMSProp's second moment, in [0, 1); the moment starts at 1."""
     rms_eps: float = 1.0
-    """Number that RMSProp adds to the second moment, inside the square root."""
+    """Number above 0 that RMSProp adds to the second moment, inside the square root."""
     clip: float = 0.0
-    """Maximum global norm of the gradient of the trained parameters; 0 for none."""
+    """Maximum global norm of the gradient of the trained parameters, at least 0; 0 for
+    no limit."""
     head_rate: float = 1.0
-    """Multiplier of the learning rate for the parameters of the head."""
+    """Multiplier of the learning rate for the parameters of the head, above 0."""
 
 
 def check_optim(optim: Optim, name: str = "optim") -> None:

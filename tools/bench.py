@@ -96,7 +96,7 @@ def race(
     return times
 
 
-# Contenders that do the work of peers: float32, each test episode embedded anew.
+# Contenders that do the work of peers: float32, each test episode is embedded again.
 _SAME_WORK = ("jaxfer resident float32", "jaxfer streamed float32")
 
 
@@ -127,8 +127,8 @@ def rows_of(
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as text."""
     peers = list(dict.fromkeys(p for row in rows for p in row["faster_than"]))
-    head = ["work", "contender", "episodes/s", "ms", "compile s", "MB"]
-    lines = [head + [f"x {peer}" for peer in peers]]
+    head = ["work", "contender", "episodes/s", "ms/episode", "compile s", "memory MB"]
+    lines = [head + [f"speed / {peer}" for peer in peers]]
     for row in rows:
         cells = [row["work"], row["contender"], f"{row['episodes_per_s']:.4g}"]
         cells.append(f"{row['ms_per_episode']:.4g}")
@@ -176,9 +176,10 @@ def episodes_a_second(
 
 
 def whole_test(images: Images, options: Options) -> dict[str, Any]:
-    """Time four test settings of 1000 episodes: embedded once, or each episode anew.
+    """Time four test settings of 1000 episodes, embedding images once or per episode.
 
-    Embedding anew is timed on a share of the episodes of each setting, and scaled up.
+    Embedding per episode is timed on a twentieth of the episodes of each setting, and
+    the time is multiplied by 20.
     """
     share, block = 20, 10
     shapes = [EpisodeShape(way, shot, TEST_QUERY) for way, shot in TESTS]
@@ -249,7 +250,10 @@ def transfer(options: Options) -> dict[str, Any]:
             for who, took in times.items()
         }
         for who, row in content[name].items():
-            print(f"{name} {who}: {row['ms']:.2f} ms, {row['ratio']:.2f} of {against}")
+            print(
+                f"{name}, {who}: {row['ms']:.2f} ms, {row['ratio']:.2f} times the time "
+                f"of {against}"
+            )
     return content
 
 
@@ -308,9 +312,10 @@ def measure(options: Options, stack: contextlib.ExitStack) -> dict[str, Any]:
     test = whole_test(images["eval"], options)
     print(table(rows))
     print(
-        f"4 x {TEST_EPISODES} test episodes of {test['images']} images: "
-        f"{test['once_s']:.1f} s with the embedding, {test['anew_s']:.1f} s with each "
-        f"episode embedded anew, {test['ratio']:.1f} times as long"
+        f"4 x {TEST_EPISODES} test episodes from {test['images']} images: "
+        f"{test['once_s']:.1f} s if the images are embedded once, "
+        f"{test['anew_s']:.1f} s if they are embedded again for each episode "
+        f"({test['ratio']:.1f} times as long)"
     )
     about = {peer.name: peer.about for peer in peers}
     return {"peers": about, "rows": rows, "test": test}

@@ -30,7 +30,7 @@ def check(workdir: Path) -> bool:
         half = "" if metric["ci95"] is None else f" ± {metric['ci95']:.2f}"
         print(
             f"  {row['name']}: ours {row['ours']:.2f}{half} {metric['unit']} over "
-            f"{metric['n']} {metric['over']}, published {row['value']:.1f} - "
+            f"{metric['n']} {metric['over']}, published {row['value']:.1f}, tolerance "
             f"{row['tolerance']:.2f}: {'within' if row['within'] else 'OUTSIDE'} "
             f"({row['source']})"
         )

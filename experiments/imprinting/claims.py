@@ -27,7 +27,7 @@ def claims(config: Config, shots: Sequence[int]) -> list[Claim]:
         name: str, what: str, one: Any, other: Any, metric: str = "novel", **how: Any
     ) -> None:
         n = one["n"]
-        what = f"{what}, n = {n}, {metric}"
+        what = f"{what}, n = {n}, {metric} classes"
         found.append(Claim(f"{name}/n{n}", what, one, other, metric, **how))
 
     for n in shots:
@@ -42,13 +42,16 @@ def claims(config: Config, shots: Sequence[int]) -> list[Claim]:
         say("5", what, tuned, imprinting, expects=expects)
         say("5/all", what, tuned, imprinting, "all")
         for loss in ("softmax", *config.losses):
-            what = f"the mean - nearest neighbour, embedding by {loss}, novel alone"
+            what = (
+                "among novel classes only: class means - nearest neighbour, "
+                f"{loss} embedding"
+            )
             # With one example per class, both classifiers are the same.
             if n > 1:
                 average, nearest = at(f"{loss}_average", n), at(f"{loss}_nearest", n)
                 say(f"6/{loss}", what, average, nearest)
         for dim in config.dims:
-            what = f"{dim} - {config.dim} dimensions: little effect"
+            what = f"Imprinting with {dim} - with {config.dim} dimensions: about equal"
             say(f"7/d{dim}", what, at("imprinting", n, dim), imprinting, **about)
         say(
             "8", "AllClassJoint - Imprinting+FT", at("joint", n), tuned, expects="below"

@@ -78,8 +78,8 @@ def split_classes(config: Config, train: Images, test: Images, seed: int) -> Cla
         many = counts >= data.base_min_images
         if many.all() or not many.any():
             raise ValueError(
-                f"expected some classes with data.base_min_images = "
-                f"{data.base_min_images} training images and some without, got "
+                "expected some but not all classes to have at least "
+                f"data.base_min_images = {data.base_min_images} training images, got "
                 f"{many.sum()} of {len(names)}"
             )
         order = np.argsort(~many, kind="stable")

@@ -19,23 +19,23 @@ PAIRS = ("nca", "lifted")
 class Data(inputs.Data):
     """A data set whose classes are divided into base and novel classes.
 
-    Base classes train on all their images in the training part, novel classes on a few.
-    To choose options, train on `train` and test on `val`.
+    Networks train on all training images of base classes, and on a few of each novel
+    class. To choose options, set `train` to train and `test` to val.
     """
 
     base: int = 80
-    """Number of base classes, at least 1; the others are novel."""
+    """Number of base classes, at least 1 and fewer than all; the others are novel."""
     shuffled: bool = True
     """Choose the base classes at random by seed; otherwise the first ones are taken."""
     base_min_images: int | None = None
-    """Use classes with at least this many training images as base classes, in place of
-    base and shuffled; default: not used."""
+    """Use classes with at least this many training images (at least 1) as base classes,
+    in place of base and shuffled; default: not used."""
     allow_fewer: bool = False
     """Let novel classes with fewer than n images use all of them, as in Table 4 of the
     paper; default: refuse such classes."""
     pixels: Literal["moments", "range"] = "moments"
-    """Preprocessing: moments subtracts the mean image of base classes and divides by
-    their standard deviation; range scales pixels to [-1, 1]."""
+    """Preprocessing: moments subtracts the mean image of the base classes and divides
+    by the standard deviation of all their pixels; range scales pixels to [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +88,34 @@ class Config(StudyOptions):
     transfer_steps: int = 300
     """Steps of fine-tuning on novel classes alone, at least 1."""
     shots: tuple[int, ...] = which((1, 2, 5, 10, 20))
-    """Values of n, the novel examples per class, for rows without training."""
+    """Values of n, the novel examples per class, for table rows that need no training:
+    one or more, each at least 1."""
     seeds: tuple[int, ...] = which((0, 1, 2, 3, 4))
-    """Seeds of novel examples, networks and shuffled base classes, one or more."""
+    """Seeds, one or more, in [0, 2^32). A seed determines the novel examples, the
+    networks and, with data.shuffled, the base classes."""
     tuned: Rows = field(default_factory=Rows)
     """Values of n and seeds of Rand + FT and Imprinting + FT."""
     transfer: Rows = field(default_factory=Rows)
-    """Values of n and seeds of both on novel classes alone (Table 3)."""
+    """Values of n and seeds of Rand + FT and Imprinting + FT with novel classes only
+    (Table 3)."""
     joint: Rows = field(default_factory=Rows)
     """Values of n and seeds of AllClassJoint, with a linear and a cosine head."""
     dims: tuple[int, ...] = which(())
-    """Further embedding dimensions besides dim, each with base networks (Figure 7)."""
+    """Further embedding dimensions for which base networks are trained (Figure 7), each
+    at least 1 and other than dim; empty to skip."""
     losses: tuple[Loss, ...] = which(())
-    """Further losses of base networks (Figure 6): proxy_nca, nca, lifted."""
+    """Further losses of base networks (Figure 6): proxy_nca, nca or lifted. Base
+    networks with softmax are always trained, so softmax is refused here."""
     side_seeds: tuple[int, ...] = which((0,))
-    """Seeds of dims and losses, a subset of seeds."""
+    """Seeds of the networks for dims and losses, a subset of seeds; empty to skip."""
     side_shots: tuple[int, ...] = which(())
-    """Values of n at which AllClassJoint is trained with dims, each at least 1."""
+    """Values of n, each at least 1, at which AllClassJoint is trained for each of dims.
+    Needs dims; empty to skip."""
     group: int = 4
-    """Examples per class in the batches of nca and lifted, a divisor of batch."""
+    """Examples per class in the batches of nca and lifted, a divisor of batch that is
+    at least 2."""
     margin: float = 1.0
-    """Margin of the lifted structured loss."""
+    """Margin of the lifted structured loss, a finite number."""
 
 
 def check(config: Config) -> None:
@@ -164,6 +171,6 @@ def check(config: Config) -> None:
 def _check_within(name: str, found: list, seeds: tuple[int, ...]) -> None:
     if lost := sorted(set(found) - set(seeds)):
         raise ValueError(
-            f"expected {name} among seeds = {list(seeds)}, whose base networks they "
-            f"start from, got {lost}"
+            f"expected {name} among seeds = {list(seeds)}, the seeds of the study, got "
+            f"{lost}"
         )

@@ -51,9 +51,10 @@ def score(
         num_classes: number of all classes.
 
     Returns:
-        Accuracies in percent as means over images: "base" and "novel", and if there are
-        images of both also "all" and "harmonic", the mean 2bn / (b + n). Names that end
-        with "_balanced" are means over classes. The recalls are in percent too.
+        Accuracies in percent: "base" and "novel" and, if there are images of both,
+        "all" and "harmonic", the harmonic mean of "base" and "novel". Accuracies are
+        means over images; those whose names end with "_balanced" are means over
+        classes. The recalls are in percent too.
     """
     hits = predicted == labels
     counts = np.bincount(labels, minlength=num_classes)
@@ -139,9 +140,10 @@ def gallery_images(
         test: test images.
 
     Returns:
-        "classes", the numbers of novel classes, and their "exemplars"; test "images",
-        whether each is predicted "right", and the index of its "predicted" class among
-        "classes".
+        A dictionary of arrays: "classes", indices of novel classes, from 0;
+        "exemplars", one image per class; "images", test images; and for each of these
+        "right", whether its prediction is correct, and "predicted", the position of its
+        predicted class in "classes".
     """
     labels, rng = split.test, np.random.default_rng(seed)
     met = (labels >= split.base) & (predicted >= split.base)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from experiments.imprinting.config import Config
 
-# Fine-tuned networks by their initial novel rows, and joint networks by their head.
+# The fine-tuned networks, one per initialisation of the novel classes, and the joint
+# networks, one per kind of head.
 STARTS = ("rand_ft", "imprinting_ft")
 JOINTS = ("joint", "joint_cosine")
 # A measurement of a base network with n novel examples, without training.
@@ -23,8 +24,9 @@ class Imprinted(NamedTuple):
 
     Attributes:
         seed: seed of the classes, the examples and the network.
-        row: 'base', 'measure', 'rand_ft', 'imprinting_ft', 'joint' or 'joint_cosine';
-            fine-tuned ones also with the prefix 'transfer_', for novel classes alone.
+        row: 'base', 'measure', 'rand_ft', 'imprinting_ft', 'joint', 'joint_cosine', or,
+            for a classifier of novel classes only, 'transfer_rand_ft' or
+            'transfer_imprinting_ft'.
         n: novel examples per class; 0 for base networks.
         dim: dimensions of the embedding.
         loss: loss that trains it; 'linear' is the cross-entropy of a linear head.

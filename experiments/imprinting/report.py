@@ -108,7 +108,8 @@ def summaries(
 ) -> dict[str, dict[str, Any]]:
     """Return means over seeds with 95% intervals, by n, row and metric.
 
-    Rows of a dimension other than the study's end with it, such as `imprinting_d128`.
+    The name of a row with another dimension than `dim` ends with that dimension, as in
+    `imprinting_d128`.
     """
     grouped = defaultdict(list)
     for row in rows:

@@ -57,8 +57,8 @@ def claims(layers: Sequence[int]) -> list[Claim]:
     for n in layers:
         far = at("AnB", n, "dissimilar")
         how = {"metric": "minus_base", "match": "unpaired"}
-        what = f"AnB - base, dissimilar - similar halves, n = {n}: falls faster"
+        what = f"(AnB - base) of dissimilar - of similar halves, n = {n}: falls more"
         say(f"5/falls/n{n}", what, far, at("AnB", n), expects="below", **how)
-        what = f"(AnB, dissimilar halves - base) - (random - base), n = {n}"
+        what = f"(AnB - base) of dissimilar halves - (random - base), n = {n}"
         say(f"5/random/n{n}", what, far, at("random", n, "untrained"), **how)
     return found

@@ -14,17 +14,19 @@ class Grid:
     """A rule that halves the classes, and the networks trained for each half."""
 
     by: str = "random"
-    """How classes are halved: random, made, animals, family, the common path of two
-    class lists without A.txt and B.txt, or whole for all classes as one task."""
+    """Rule that halves the classes: random; made or animals (for cifar100); family (for
+    glyphs); a path PREFIX, for the class lists PREFIXA.txt and PREFIXB.txt; or whole,
+    for one task with all classes."""
     splits: tuple[int, ...] = which(())
-    """Numbers of random splits, or one number, such as 0, for the other rules. Leave
-    empty to skip this grid."""
+    """Which random splits to use: numbers of at least 0, such as 0 1 2. The other rules
+    have a single split: give one number, such as 0. Leave empty to skip this grid."""
     seeds: tuple[int, ...] = which((0,))
-    """Seeds of the networks, one or more."""
+    """Seeds of the networks: one or more integers."""
     treatments: tuple[str, ...] = which(("base", "BnB", "BnB+", "AnB", "AnB+"))
-    """base, and any of base3, base+, BnB, BnB+, AnB, AnB+, random, variants such as
-    BnB-keep2 and AnB-thaw (see `jaxfer.Treatment`), and pixels for logistic
-    regression."""
+    """base (required) and any of base3, base+, BnB, BnB+, AnB, AnB+, random and pixels
+    (logistic regression); see `jaxfer.Treatment`. BnB and AnB accept -keepK, to copy K
+    more layers and train them; BnB, AnB and random accept -thaw, to unfreeze the layers
+    one by one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Config(StudyOptions):
     )
     """Grid of untrained frozen layers (Figure 3, right)."""
     layers: tuple[int, ...] = which((1, 2, 3, 4, 5, 6, 7))
-    """Values of n, the number of copied or frozen layers, each at least 1."""
+    """Values of n, the number of copied or frozen layers, each from 1 to the number of
+    layers of the network."""
     frozen_dropout: bool = True
     """Apply dropout in frozen layers too, as in the paper."""
     outputs: int | None = None
@@ -63,8 +66,8 @@ class Config(StudyOptions):
     accumulate: int = 1
     """Micro-batches per step, a divisor of batch; a larger number needs less memory."""
     cache: bool = True
-    """Train networks with frozen layers on cached activations of these layers where
-    that is exact; otherwise the log states the reason."""
+    """Compute the outputs of frozen layers once and train on them, if these outputs do
+    not change during training; otherwise the reason is printed."""
 
     def grids(self) -> dict[str, Grid]:
         """Return the grids that have networks, by the name used in results."""
@@ -89,7 +92,9 @@ def check(config: Config) -> None:
             "uses whole images"
         )
     if not config.grids():
-        raise ValueError("expected splits in at least one grid, such as 0, got none")
+        raise ValueError(
+            "expected splits in at least one grid, got none: set --similar.splits 0"
+        )
     check_optim(config.optim)
     check_different("layers", config.layers, needed=True)
     for name, grid in config.grids().items():

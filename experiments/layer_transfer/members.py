@@ -77,8 +77,8 @@ def transfers(
     Args:
         config: the config of the study.
         class_names: names of the classes of the data set.
-        num_layers: number of layers of the net. A treatment is left out at each n where
-            it would copy more layers.
+        num_layers: number of layers of the net. A treatment that copies extra layers,
+            such as BnB-keep2, is left out at each n where it would copy more than this.
 
     Raises:
         ValueError: a rule that does not halve the classes, or an n or a treatment that
@@ -86,7 +86,8 @@ def transfers(
     """
     if most := [n for n in config.layers if n > num_layers]:
         raise ValueError(
-            f"expected layers of at most the {num_layers} layers of the net, got {most}"
+            f"expected each number in layers to be at most {num_layers}, the number of "
+            f"layers of the net, got {most}"
         )
     found = []
     for grid_name, grid in config.grids().items():
@@ -98,8 +99,9 @@ def transfers(
         ]
         if lost := sorted(set(kinds) - {t.name for t in fits}):
             raise ValueError(
-                f"expected {grid_name}.treatments to copy at most the {num_layers} "
-                f"layers of the net at some n of {list(config.layers)}, got {lost}"
+                f"expected {grid_name}.treatments that fit the {num_layers} layers of "
+                f"the net at one or more n of {list(config.layers)}, got {lost}, which "
+                "copy too many layers at every n"
             )
         asked: list[Treatment | None] = [*fits]
         asked += [None] * (PIXELS in grid.treatments)

@@ -37,11 +37,12 @@ def omniglot_snell2017(
 ) -> Config:
     """Return the Omniglot protocol of Snell et al. 2017, as in their released code.
 
-    Each update uses one episode. Adam starts at 1e-3 and is halved every 2000 episodes.
-    Every 100 episodes, 100 new 5-way validation episodes are measured on five
-    alphabets. Training stops after more than 200 validations in a row without a lower
-    loss. A second training then starts from scratch on train + val, for as many
-    episodes as the best state took, counted from 0, plus 20,000. Its last weights are
+    Each update uses one episode. The learning rate of Adam starts at 1e-3 and is halved
+    every 2000 episodes. Every 100 episodes, the loss is measured on 100 new 5-way
+    validation episodes from five alphabets. Training stops after more than 200
+    validations in a row without a lower loss. A second training then starts from
+    scratch on train + val and lasts 19,900 episodes longer than the best state took:
+    the released code counts validations from 0 and adds 200. Its last weights are
     tested on 1000 episodes. Convolutions have no bias, since BatchNorm would subtract
     it (see `Conv4`).
 

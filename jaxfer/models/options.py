@@ -9,17 +9,19 @@ class Options:
     """How to run. Results do not depend on these, and they may change on resume."""
 
     steps_per_call: int = 1
-    """Steps per compiled call; increase it if the overhead of calls is large."""
+    """Steps per compiled call, at least 1; increase it if the overhead of calls is
+    large."""
     save_every: int = 500
-    """Steps between checkpoints."""
+    """Steps between checkpoints, at least 0; 0 for none before the end."""
     log_every: int = 50
-    """Steps averaged in one line of metrics.jsonl."""
+    """Steps averaged in one line of metrics.jsonl, at least 1."""
     limit: float = 4.0
-    """Gigabytes of pixels kept on a device; larger data are streamed."""
+    """Gigabytes of pixels, at least 0, kept on a device; larger data are streamed."""
     workers: int = 2
     """Threads that read streamed data."""
     cache_limit: float = 2.0
-    """Gigabytes of activations kept on a device; more are kept on disk."""
+    """Gigabytes of cached activations, at least 0, kept on a device; more are kept on
+    disk."""
     progress: bool = True
     """Show a progress bar."""
     tensorboard: bool = True
@@ -28,7 +30,7 @@ class Options:
     """Import path of a function log(step, metrics), such as my_package:log, that is
     called with every line of metrics.jsonl; default: none."""
     save_last: bool = True
-    """Save a checkpoint at the end."""
+    """Save a checkpoint at the end; studies ignore this and save none."""
     leave_bar: bool = True
     """Leave the progress bar on the screen when training ends."""
 

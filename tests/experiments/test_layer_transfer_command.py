@@ -31,7 +31,7 @@ def _refused(tmp_path, capsys, *options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--layers 1 8", r"layers of at most the 7 layers of the net, got \[8\]"),
+        ("--layers 1 8", r"layers to be at most 7, the number of layers of the net, got \[8\]"),
         ("--layers 1 1", r"different values for layers, got \[1, 1\]"),
         ("--layers -1 3", r"n of at least 1 for BnB .* got n = -1"),
         ("--layers 0 3", r"n of at least 1 for BnB .* got n = 0"),
@@ -41,7 +41,7 @@ def _refused(tmp_path, capsys, *options):
         ("--similar.treatments base AnB+-thaw", r"got AnB\+-thaw, which is not frozen"),
         (
             "--layers 7 --similar.treatments base AnB-keep1",
-            r"to copy at most .* got \['AnB-keep1'\]",
+            r"got \['AnB-keep1'\], which copy too many layers",
         ),
         ("--untrained.treatments base AnB", "by = 'whole', got .'AnB'.: there is no"),
         ("--dissimilar.splits 0 1", r"one split for dissimilar.by = 'family', got"),

@@ -52,7 +52,7 @@ def test_rows_have_medians_and_ratios_within_a_turn():
     assert not next(bench.rows_of("eval", contenders, cached))["faster_than"]
     assert theirs["faster_than"] == {} and ours["compile_s"] == 2.0
     head, first, second = bench.table([ours, theirs]).splitlines()
-    assert head.split()[-3:] == ["x", "torch", "nchw"] and first.endswith("1.00")
+    assert head.split()[-3:] == ["/", "torch", "nchw"] and first.endswith("1.00")
     assert "torch nchw" in second
 
 
@@ -113,7 +113,7 @@ def test_steps_of_layer_transfer_are_timed_against_the_full_one(monkeypatch, cap
     assert [*content["step"]] == ["full", "frozen n=6", "cached n=6", "masked n=6"]
     assert content["step"]["full"]["ratio"] == 1
     assert all(row["ms"] > 0 for row in content["population"].values())
-    assert "of full" in capsys.readouterr().out
+    assert "times the time of full" in capsys.readouterr().out
 
 
 def test_the_study_that_is_timed_is_the_preset():

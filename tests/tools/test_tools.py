@@ -51,7 +51,7 @@ def test_check_result_prints_the_comparison_and_exits_by_it(tmp_path):
     done = _tool("check_result.py", good)
     assert done.returncode == 0
     assert "ours 98.50 ± 0.10 % over 1000 episodes" in done.stdout
-    assert "published 98.8 - 0.60: within (Table 1)" in done.stdout
+    assert "published 98.8, tolerance 0.60: within (Table 1)" in done.stdout
     done = _tool("check_result.py", good, bad)
     assert done.returncode == 1 and "OUTSIDE" in done.stdout
 
