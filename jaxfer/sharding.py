@@ -35,8 +35,8 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
         data = len(devices) // max(model, 1)
     if min(data, model) < 1 or data * model > len(devices):
         raise ValueError(
-            f"expected data x model, each at least 1, within {len(devices)} devices, "
-            f"got {data} x {model}"
+            f"expected from 1 to {len(devices)} devices, the number that JAX finds, "
+            f"got {data}" + (f" x {model}" if model != 1 else "")
         )
     # A contraction over sharded weights needs automatic propagation.
     return jax.make_mesh(

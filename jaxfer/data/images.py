@@ -69,6 +69,14 @@ class Images:
                 f"{labels.min()} to {top}"
             )
 
+    def __repr__(self) -> str:
+        """Name and size: the arrays themselves would fill pages."""
+        size = "x".join(map(str, self.images.shape[1:]))
+        return (
+            f"Images({self.name!r}: {len(self.labels):,} images of "
+            f"{self.num_classes:,} classes, {size} pixels)"
+        )
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""

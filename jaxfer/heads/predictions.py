@@ -19,11 +19,22 @@ class Predictions(NamedTuple):
         names: `n` names, the most probable class of each embedding.
         probabilities: `[n, classes]`, float32; each row sums to 1.
         classes: the name of each column.
+
+    Example:
+        >>> Predictions(["b"], np.array([[0.1, 0.9]], np.float32), ("a", "b"))
+        Predictions(1 images: b (90%))
     """
 
     names: list[str]
     probabilities: np.ndarray
     classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """The first predictions, each with its probability."""
+        best = self.probabilities[:3].max(axis=1)
+        shown = [f"{self.names[i]} ({p:.0%})" for i, p in enumerate(best)]
+        more = ", ..." if len(self.names) > 3 else ""
+        return f"Predictions({len(self.names):,} images: {', '.join(shown)}{more})"
 
 
 def class_logits(named: NamedHead, z: Float[AnyArray, "n dim"]) -> np.ndarray:

@@ -16,7 +16,7 @@ from jaxfer.data import Images
 from jaxfer.data.feed import Source, place
 from jaxfer.loop import Run
 from jaxfer.models.inputs import cache_activations, step_data
-from jaxfer.models.model import AnyImages, Model, Pixels, Trained
+from jaxfer.models.model import AnyImages, Model, Pixels, Trained, training_facts
 from jaxfer.models.options import DEFAULTS, Options
 from jaxfer.models.plan import check_members, plan, start_model
 from jaxfer.models.programs import (
@@ -347,8 +347,7 @@ def _model(
     params = {name: params.get("net", {}).get(name, {}) for name in start.params}
     state = {name: state.get(name, {}) for name in start.state}
     about = {
-        "data": source.fingerprint,
-        "steps": int(train_state.step),
+        **training_facts(source.fingerprint, source.items.shape, train_state),
         "examples": program.n,
     }
     pixels = _with_window(member.pixels, program.recipe)

@@ -28,7 +28,14 @@ from jaxfer.models.methods import (
     make_episode_step,
     prototypes,
 )
-from jaxfer.models.model import Model, Pixels, Trained, embedding_dim, init_params
+from jaxfer.models.model import (
+    Model,
+    Pixels,
+    Trained,
+    embedding_dim,
+    init_params,
+    training_facts,
+)
 from jaxfer.models.options import DEFAULTS, Options
 from jaxfer.models.recipe import Recipe
 from jaxfer.models.running import open_run
@@ -333,5 +340,5 @@ def _model(train_state: TrainState, start: Model, images: Images) -> Model:
     net = {name: params["net"].get(name, {}) for name in start.net.layers}
     if "method" in params:
         net["method"] = params["method"]
-    about = {"data": images.fingerprint, "steps": int(train_state.step)}
+    about = training_facts(images.fingerprint, images.images.shape, train_state)
     return Model(start.net, net, train_state.state, None, start.pixels, (), about)

@@ -88,7 +88,7 @@ def load_model(path: str | Path, net: AnyNet | None = None) -> Model:
 
     Args:
         path: a file of `save_model`, or a run's folder that holds `model.safetensors`.
-        net: the network, if it is not one of `jaxfer.nets`.
+        net: the network, if it is not one of `jaxfer.nets`: a `Net` or a Linen module.
 
     Raises:
         ValueError: no such file; the folder of a study (the message lists its members);
@@ -135,7 +135,10 @@ def _find(path: Path) -> Path:
             f"{path / 'members' / members[0]} (the members are "
             f"{', '.join(members[:5])}{more})"
         )
-    raise ValueError(f"expected {FILE} in {path}, got a folder without it")
+    hint = ""
+    if (path / "config.json").exists():
+        hint = ": this run has not finished; run its command again to resume it"
+    raise ValueError(f"expected {FILE} in {path}, got a folder without it{hint}")
 
 
 def _tensors(model: Model) -> dict[str, Any]:
@@ -154,6 +157,7 @@ def _model(
     net: AnyNet | None,
     path: Path,
 ) -> Model:
+    shape = tuple(header["about"].get("image_shape", ())) or None
     tree = unflatten({name: jnp.asarray(x) for name, x in tensors.items()})
     spec = header["net"]
     if net is None:
@@ -162,8 +166,9 @@ def _model(
                 "it was made with a network that jaxfer does not know: pass it as net="
             )
         net = nets.by_name(spec["name"], **spec["fields"])
-    elif spec is not None and _net_header(as_net(net)) not in (None, spec):
-        raise ValueError(f"expected {spec} as in the file, got {as_net(net).spec}")
+    net = as_net(net, shape)
+    if spec is not None and _net_header(net) not in (None, spec):
+        raise ValueError(f"expected {spec} as in the file, got {net.spec}")
     groups = {
         part: {name: tree.get(part, {}).get(name, {}) for name in header[names]}
         for part, names in (("params", "layers"), ("state", "stateful"))
@@ -173,7 +178,7 @@ def _model(
     size = how["size"] and tuple(how["size"])
     pixels = Pixels(**tree["pixels"], **{**how, "size": size})
     return Model(
-        as_net(net),
+        net,
         groups["params"],
         groups["state"],
         head,

@@ -74,7 +74,7 @@ def embed_blocks(
 ) -> Iterator[Array]:
     """The embeddings of images, one block after another; see `embed`."""
     items = items_of(images)
-    check_images(model.pixels, items)
+    check_images(model, items)
     run = _embedding(model.net, last)
     params, state, pixels = model.params, model.state, model.pixels
 
@@ -112,7 +112,10 @@ def predict(model: Model, images: AnyImages, *, block: int = 1000) -> Prediction
         (5, 3)
     """
     if model.head is None:
-        raise ValueError("expected a model with a head, got one that only embeds")
+        raise ValueError(
+            "expected a model with a head, got one that only embeds: add a head with "
+            "`with_prototypes(model, support)`"
+        )
     z = embed(model, images, block=block)
     logits = _logits(model.head, z.reshape(len(z), -1))
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))

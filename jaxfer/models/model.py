@@ -14,7 +14,7 @@ from jaxfer.compilation import Jitted, jit
 from jaxfer.data import Images, View
 from jaxfer.keys import stable_draws
 from jaxfer.memo import memoised
-from jaxfer.types import EVAL, AnyArray, Head, Net, Params, State
+from jaxfer.types import EVAL, AnyArray, Head, Net, Params, State, TrainState
 
 AnyImages = AnyArray | Images | View
 _MEMOISED = 128
@@ -181,23 +181,59 @@ def with_about(model: Model, about: Mapping[str, Any]) -> Model:
     return dataclasses.replace(model, about=dict(about))
 
 
+def training_facts(
+    fingerprint: str, shape: tuple[int, ...], train_state: TrainState
+) -> dict[str, Any]:
+    """What a trained model knows `about` its training.
+
+    Args:
+        fingerprint: hash of the training data.
+        shape: shape of the training images, `[n, ...]`.
+        train_state: state at the end of training.
+    """
+    return {
+        "data": fingerprint,
+        "image_shape": [int(size) for size in shape[1:]],
+        "steps": int(train_state.step),
+    }
+
+
 def items_of(images: AnyImages) -> AnyArray | View:
-    """The array or view behind images of any kind."""
-    return images.images if isinstance(images, Images) else images
+    """The array or view behind images of any kind.
+
+    Raises:
+        ValueError: anything else, such as a list of paths.
+    """
+    items = images.images if isinstance(images, Images) else images
+    if not hasattr(items, "shape"):
+        raise ValueError(
+            "expected images as an array [n, height, width, channels], or as `Images` "
+            f"that `jaxfer.data.load` returns, got a {type(images).__name__}"
+        )
+    return items
 
 
-def check_images(pixels: Pixels, images: AnyArray | View) -> None:
-    """Refuse images that a model's preprocessing does not describe.
+def check_images(model: Model, images: AnyArray | View) -> None:
+    """Refuse images of another size or number of channels than a model was trained on.
 
     Raises:
         ValueError: images of another size, number of channels or rank.
     """
+    pixels = model.pixels
     mean = np.shape(pixels.mean)
     shape = tuple(images.shape[1:])
+    channels = model.about.get("image_shape", [None])[-1]
+    if channels is not None and len(shape) == 3 and shape[-1] != channels:
+        hint = ": convert them with `jaxfer.data.greyscale`" if channels == 1 else ""
+        raise ValueError(
+            f"expected images with {channels} channels as the model was trained on, "
+            f"got shape {tuple(images.shape)}{hint}"
+        )
     if pixels.size is not None and shape[:2] != pixels.size:
         raise ValueError(
             f"expected images of {pixels.size[0]}x{pixels.size[1]} pixels as the model "
-            f"was trained on, got shape {tuple(images.shape)}: resize them first"
+            f"was trained on, got shape {tuple(images.shape)}: load them with side = "
+            f"{pixels.size[0]}, or resize them"
         )
     if mean and mean[-1] not in (1, shape[-1]):
         raise ValueError(

@@ -44,7 +44,8 @@ def init_model(
     params, state = init_params(built, tuple(image_shape))(
         jax.random.fold_in(key, INIT)
     )
-    return Model(built, params, state, head, pixels or Pixels(), class_names)
+    about = {"image_shape": [*image_shape]}
+    return Model(built, params, state, head, pixels or Pixels(), class_names, about)
 
 
 def init_transfer(

@@ -31,7 +31,10 @@ def _refused(tmp_path, capsys, *options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--layers 1 8", r"layers to be at most 7, the number of layers of the net, got \[8\]"),
+        (
+            "--layers 1 8",
+            r"to be at most 7, the number of layers of the net, got \[8\]",
+        ),
         ("--layers 1 1", r"different values for layers, got \[1, 1\]"),
         ("--layers -1 3", r"n of at least 1 for BnB .* got n = -1"),
         ("--layers 0 3", r"n of at least 1 for BnB .* got n = 0"),

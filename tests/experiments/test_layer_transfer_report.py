@@ -65,7 +65,7 @@ def test_layers_are_kept_where_there_are_so_many():
     assert sorted({m.n for m in queue if m.n}) == [5, 6]
     with pytest.raises(ValueError, match=r"similar.treatments .* got \['AnB-keep1'\]"):
         transfers(_only("base", "AnB-keep1", layers=(7,)), NAMES, 7)
-    with pytest.raises(ValueError, match=r"at most 4, the number of layers .* got \[7\]"):
+    with pytest.raises(ValueError, match=r"at most 4, the number .* got \[7\]"):
         transfers(_only("base", layers=(1, 7)), NAMES, 4)
 
 

@@ -284,6 +284,20 @@ def test_a_loss_that_is_not_finite_names_the_step(task, recipe, head):
         train(task, wild, head)
 
 
+def test_images_that_do_not_fit_a_model_are_refused_with_a_hint(trained):
+    model = trained.model
+    assert model.about["image_shape"] == [*SHAPE]
+    colour = np.zeros((2, *SHAPE[:2], 3), np.uint8)
+    hint = "1 channels .* convert them with `jaxfer.data.greyscale`"
+    with pytest.raises(ValueError, match=hint):
+        predict(model, colour)
+    with pytest.raises(ValueError, match="expected images as an array .* got a list"):
+        embed(model, ["some/path.png"])
+    bare = dataclasses.replace(model, head=None)
+    with pytest.raises(ValueError, match="add a head with `with_prototypes"):
+        predict(bare, colour[..., :1])
+
+
 def test_images_of_another_size_are_refused(trained):
     small = Images("s", np.zeros((1, 9, 9, 1), np.uint8), np.zeros(1, np.int32), ("a",))
     model = dataclasses.replace(

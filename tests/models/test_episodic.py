@@ -73,7 +73,8 @@ def test_a_linen_module_trains_on_episodes(blobs):
     assert (ended.steps, ended.compilations, ended.best_step) == (40, 1, 0)
     model = ended.model
     assert model.head is None and model.net.layers == ("first", "norm", "second")
-    assert model.about == {"data": blobs.fingerprint, "steps": 40}
+    facts = {"data": blobs.fingerprint, "image_shape": [16, 16, 1], "steps": 40}
+    assert model.about == facts
     start = _train(module, blobs, num_steps=1).model
     assert _differ(model.params, start.params)
     assert np.abs(model.state["norm"]["mean"]).max() > 0

@@ -101,6 +101,26 @@ def test_a_wrong_path_is_named_and_nothing_is_made(tmp_path, model):
         load_model(tmp_path)
 
 
+def test_a_run_that_has_not_finished_is_said(tmp_path):
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ValueError, match="has not finished; run its command again"):
+        load_model(tmp_path)
+
+
+def test_a_linen_module_is_passed_as_it_is(tmp_path):
+    from flax import linen as nn
+
+    class Small(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x.reshape(len(x), -1))
+
+    model = init_model(Small(), SHAPE, jax.random.key(0))
+    back = load_model(save_model(tmp_path / "m.safetensors", model), net=Small())
+    images = np.zeros((2, *SHAPE), np.uint8)
+    np.testing.assert_array_equal(embed(model, images), embed(back, images))
+
+
 def test_a_network_of_ones_own_is_passed(tmp_path):
     from jaxfer.nets.layers import Linear
 
