@@ -60,6 +60,13 @@ def test_import_loads_nothing_heavy():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_paths_in_place_of_images_are_refused():
+    # In a process of its own, where types are not checked as they are under pytest.
+    done = _run("import jaxfer.models.model\njaxfer.models.model.items_of(['a.png'])")
+    assert "ValueError: expected images as an array" in done.stderr
+    assert "got a list" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["imprinting", "layer_transfer", "prototypes"])
 def test_help_loads_neither_networks_nor_training(name):
     done = _run(

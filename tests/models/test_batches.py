@@ -291,8 +291,6 @@ def test_images_that_do_not_fit_a_model_are_refused_with_a_hint(trained):
     hint = "1 channels .* convert them with `jaxfer.data.greyscale`"
     with pytest.raises(ValueError, match=hint):
         predict(model, colour)
-    with pytest.raises(ValueError, match="expected images as an array .* got a list"):
-        embed(model, ["some/path.png"])
     bare = dataclasses.replace(model, head=None)
     with pytest.raises(ValueError, match="add a head with `with_prototypes"):
         predict(bare, colour[..., :1])
