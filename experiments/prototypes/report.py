@@ -1,6 +1,6 @@
-"""The table of a run of prototypical networks."""
+"""The tables of runs of prototypical networks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxfer.stats import Summary
@@ -15,29 +15,64 @@ _METHODS: dict[str, str] = {
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the test accuracies as a Markdown table, keyed by its title."""
+    cells = _cells(result)
+    published = _published(result)
+    columns = list(dict.fromkeys(method for row in cells.values() for method in row))
+    header = ["task", *(_METHODS.get(name) or name for name in columns), "chance"]
+    rows = []
+    for task, row in cells.items():
+        way = int(task.partition("way")[0])
+        rows.append([_spoken(task), *(row.get(name, "") for name in columns)])
+        rows[-1].append(f"{100 / way:.2f}")
+        if published:
+            rows[-1].append(published.get(task, ""))
+    split = result["config"]["data.test"]
+    episodes = max(metric["n"] for metric in result["metrics"].values())
+    title = (
+        f"Accuracy on {split} classes in percent, means over {episodes} episodes with "
+        "95% intervals"
+    )
+    return {title: markdown([*header, *["published"] * bool(published)], rows)}
+
+
+def compare_runs(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return one row per run of the same test tasks, and the published values.
+
+    Args:
+        results: the results of runs that were tested on the same tasks.
+    """
+    tasks = [*_cells(results[0])]
+    rows = []
+    for result in results:
+        config, cells = result["config"], _cells(result)
+        trained = f"{config['task.way']}-way {config['task.shot']}-shot"
+        facts = [trained, f"{config['episodes']:,}", str(config["seed"])]
+        rows.append([*facts, *(cells[task]["prototypes"] for task in tasks)])
+    if published := _published(results[0]):
+        (source,) = {row["source"] for row in results[0]["reference"]}
+        rows.append([source, "", "", *(published.get(task, "") for task in tasks)])
+    pixels = _cells(results[0])
+    name = "pixel_nearest_neighbour"
+    rows.append([_METHODS[name], "", "", *(pixels[task][name] for task in tasks)])
+    return markdown(["trained", "episodes", "seed", *map(_spoken, tasks)], rows)
+
+
+def _cells(result: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return accuracies with intervals, by task and method."""
     found: dict[str, dict[str, str]] = {}
-    episodes, split = set(), result["config"]["data.test"]
     for name, metric in result["metrics"].items():
-        _, setting, method, _ = name.split("/")
+        _, task, method, _ = name.split("/")
         summary = Summary(metric["mean"], metric["ci95"], metric["n"])
-        shown = _METHODS.get(method) or method
-        found.setdefault(setting, {})[shown] = str(summary)
-        episodes.add(metric["n"])
-    published = {
+        found.setdefault(task, {})[method] = str(summary)
+    return found
+
+
+def _published(result: Mapping[str, Any]) -> dict[str, str]:
+    return {
         row["name"].split("/")[1]: f"{row['value']:.1f}" for row in result["reference"]
     }
-    columns = list(dict.fromkeys(method for row in found.values() for method in row))
-    rows = [
-        [
-            setting.replace("_", " ").replace("way", "-way").replace("shot", "-shot"),
-            *(row.get(method, "") for method in columns),
-            *([published.get(setting, "")] if published else []),
-        ]
-        for setting, row in found.items()
-    ]
-    title = (
-        f"Accuracy on {split} classes in percent, means over {max(episodes)} episodes "
-        "with 95% intervals"
-    )
-    header = ["task", *columns, *(["published"] if published else [])]
-    return {title: markdown(header, rows)}
+
+
+def _spoken(task: str) -> str:
+    way, shot = task.split("_")
+    return f"{way.removesuffix('way')}-way {shot.removesuffix('shot')}-shot"

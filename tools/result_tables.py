@@ -1,0 +1,133 @@
+"""Keep the results of runs, and write their tables into the documentation.
+
+    python tools/result_tables.py --keep RUN NAME
+    python tools/result_tables.py [--check]
+
+The first line copies what tables need from RUN/result.json to
+docs/results/data/NAME.json.
+The second line makes every table of README.md and docs/ again. A table lies between two
+comments, of which the first names the kept result and the beginning of a title:
+
+    <!-- table NAME: Accuracy on images of novel classes -->
+    <!-- end of table -->
+
+The title "Findings" stands for the verdicts on a paper's findings. Several names give
+one row per run of prototypical networks, and take no title. With --check nothing is
+written, and the exit code is 1 if a table differs from its result.
+"""
+
+import argparse
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.prototypes.report import compare_runs
+from jaxfer.claims import findings_table
+from jaxfer.config import clean_errors
+from jaxfer.runlog import read_json, read_result, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "docs" / "results" / "data"
+_KEPT = (
+    *("experiment", "config", "metrics", "findings", "reference", "seed", "wall_s"),
+    *("versions", "devices", "dataset_fingerprint"),
+)
+_LEFT_OUT = ("_balanced", "/balanced_accuracy", "/train_accuracy")
+_TABLE = re.compile(
+    r"<!-- table (?P<names>[\w ]+?)(?:: (?P<title>[^\n]*?))? -->\n"
+    r".*?<!-- end of table -->",
+    re.DOTALL,
+)
+
+
+def keep(workdir: Path, name: str) -> Path:
+    """Write the part of a result that tables need, and return its path."""
+    result = read_result(workdir, ("config", "metrics"))
+    kept = {key: result[key] for key in _KEPT if key in result}
+    kept["metrics"] = {
+        key: metric
+        for key, metric in result["metrics"].items()
+        if not key.endswith(_LEFT_OUT)
+    }
+    DATA.mkdir(parents=True, exist_ok=True)
+    write_json(DATA / f"{name}.json", _rounded(kept))
+    return DATA / f"{name}.json"
+
+
+def written(text: str) -> str:
+    """Return a page with its tables made from the kept results.
+
+    Raises:
+        ValueError: a result that is not kept, or a title that no table has.
+    """
+    return _TABLE.sub(lambda match: f"{_filled(match)}", text)
+
+
+def pages() -> list[Path]:
+    """Return the pages that may have tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _filled(match: re.Match[str]) -> str:
+    names, title = match["names"].split(), match["title"]
+    results = [read_json(DATA / f"{name}.json") for name in names]
+    opening = match[0].partition("\n")[0]
+    table = compare_runs(results) if len(names) > 1 else _table(results[0], title or "")
+    return f"{opening}\n{table}\n<!-- end of table -->"
+
+
+def _table(result: Mapping[str, Any], title: str) -> str:
+    if title == "Findings":
+        return findings_table(result["findings"])
+    report = importlib.import_module(f"experiments.{result['experiment']}.report")
+    tables = report.tables(result)
+    found = [table for name, table in tables.items() if name.startswith(title)]
+    if len(found) != 1:
+        raise ValueError(
+            f"expected a title that one table begins with, got {title!r}: the tables "
+            f"are {[*tables]}"
+        )
+    return found[0]
+
+
+def _rounded(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_rounded(value) for value in content]
+    return round(content, 4) if isinstance(content, float) else content
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--keep",
+        nargs=2,
+        metavar=("RUN", "NAME"),
+        help="keep the result of the finished run in folder RUN as NAME",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare the tables, and write nothing"
+    )
+    args = parser.parse_args()
+    with clean_errors():
+        if args.keep:
+            print(keep(Path(args.keep[0]), args.keep[1]))
+            return 0
+        differing = []
+        for page in pages():
+            text = page.read_text()
+            if (made := written(text)) == text:
+                continue
+            differing.append(page)
+            print(f"{page.relative_to(ROOT)} {'differs' if args.check else 'written'}")
+            if not args.check:
+                page.write_text(made)
+    return 1 if args.check and differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
