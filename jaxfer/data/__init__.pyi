@@ -9,13 +9,14 @@ from .augment import (
 from .cache import read_cache, write_cache
 from .cifar import cifar100
 from .feed import Source, in_blocks, place
-from .folders import folder_of_classes, image_folder
+from .folders import folder_of_classes, image_folder, loose_images
 from .glyphs import glyphs
 from .halves import Halves, halve, random_halves, read_halves
 from .images import Images, greyscale, rotations, shrunk
+from .lists import read_excluded
 from .omniglot import omniglot
 from .order import shuffled
-from .photos import Photos, read_excluded, tfds_photos
+from .photos import Photos, tfds_photos
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sampling import Sampler, draw_batch
 from .sources import from_arrays, load, load_all
@@ -61,6 +62,7 @@ __all__ = [
     "in_blocks",
     "load",
     "load_all",
+    "loose_images",
     "official_split",
     "omniglot",
     "omniglot_split",

@@ -15,8 +15,9 @@ from jaxfer.data.cifar import cifar100
 from jaxfer.data.folders import folder_of_classes, image_folder
 from jaxfer.data.glyphs import glyphs
 from jaxfer.data.images import Images, shrunk
+from jaxfer.data.lists import read_excluded
 from jaxfer.data.omniglot import omniglot
-from jaxfer.data.photos import RECORDS, SIDE, read_excluded, tfds_photos
+from jaxfer.data.photos import RECORDS, SIDE, tfds_photos
 from jaxfer.data.splits import BY_CLASS, BY_EXAMPLE
 from jaxfer.data.view import View
 

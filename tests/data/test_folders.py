@@ -156,12 +156,19 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path, photographs, parted):
     for part in ("train", "test"):
         (tmp_path / "half" / part / part).mkdir(parents=True)
         (tmp_path / "half" / part / part / "a.jpg").write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match=r"got \['test', 'train'\] in one part only"):
+    with pytest.raises(
+        ValueError, match="at least two .*half/test, .*got one, as in 1 other classes"
+    ):
         image_folder(tmp_path / "half")
     with pytest.raises(
-        ValueError, match="a folder val/ in .*half for split 'trainval', got"
+        ValueError, match="a part val in .*half for split 'trainval', got .'train'"
     ):
         folder_of_classes(tmp_path / "half", ["trainval"])
+    shutil.copytree(tmp_path / "half/train/train", tmp_path / "half/test/train")
+    with pytest.raises(
+        ValueError, match=r"got \['train'\] in two .* such as \['test'\], in one part"
+    ):
+        image_folder(tmp_path / "half")
     (tmp_path / "empty" / "two.jpg").write_bytes(b"not a picture")
     shutil.rmtree(tmp_path / "half")
     data = image_folder(tmp_path)
