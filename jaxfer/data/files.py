@@ -163,8 +163,8 @@ class FilesByName:
             if (path := self.find(name)) is not None:
                 return [Found(label, self._folder(path), path)]
         below = (self._below.get(base + line.strip("/")) for base in self._bases)
-        found = next((paths for paths in below if paths), None)
-        return found and [Found("", self._folder(path), path) for path in found]
+        paths = next((paths for paths in below if paths), [])
+        return [Found("", self._folder(path), path) for path in paths] or None
 
     def _folder(self, path: Path) -> str:
         folder = path.parent

@@ -220,7 +220,8 @@ def _listing(directory: Path, parts: dict[str, list[tuple[str, Path]]]) -> Listi
     """The listing of labelled files, undivided if only one part has any."""
     filled = {part: grouped(own) for part, own in parts.items() if own}
     if len(filled) == 1:
-        filled = dict(zip((WHOLE,), filled.values(), strict=True))
+        (only,) = filled.values()
+        return Listing(directory, {WHOLE: only})
     return Listing(directory, filled)
 
 

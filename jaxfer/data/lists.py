@@ -92,8 +92,8 @@ def look_up(
         ignored 1 of 2 names in list.txt, such as 'owl': expected birds
         [3]
     """
-    found = {name: find(name) for name in names}
-    lost = [name for name, x in found.items() if x is None]
+    found = [(name, find(name)) for name in names]
+    lost = [name for name, x in found if x is None]
     if len(lost) == len(found):
         raise ValueError(
             f"expected {what}; got {counted(len(found), 'other name')} in {where}, "
@@ -104,7 +104,7 @@ def look_up(
             f"ignored {len(lost):,} of {counted(len(found), 'name')} in {where}, such "
             f"as {lost[0]!r}: expected {what}"
         )
-    return [x for x in found.values() if x is not None]
+    return [x for _, x in found if x is not None]
 
 
 def look_up_classes(
