@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxfer.data.class_splits import random_class_split
 from jaxfer.data.files import Classes, images_in, place_in
 from jaxfer.data.images import Images
 from jaxfer.data.layouts import WHOLE, Listing, read_layout
-from jaxfer.data.lists import look_up_classes
+from jaxfer.data.lists import without_classes
 from jaxfer.data.photos import SIDE, Photos, kept_images
 from jaxfer.data.view import View
 
@@ -62,22 +63,7 @@ def image_folder(
         >>> data.class_names, data.images.shape, data.num_train
         (('kite', 'wren'), (4, 8, 8, 3), 2)
     """
-    listing = _without(read_layout(directory), exclude_classes)
-    parts = listing.parts
-    if parts.keys() != {WHOLE} and _differ(listing):
-        print(
-            f"{listing.directory.name}: the parts have different classes, and are read "
-            "as one: a fifth of each class is for testing"
-        )
-        merged = {name: x for own in parts.values() for name, x in own.items()}
-        parts = {WHOLE: dict(sorted(merged.items()))}
-    if WHOLE in parts:
-        return _files(listing, _divided(listing.directory, parts[WHOLE]), side, exclude)
-    train, test = parts["train"], parts["test" if "test" in parts else "val"]
-    if "test" in parts:
-        more = parts.get("val", {})
-        train = {name: own + more.get(name, []) for name, own in train.items()}
-    return _files(listing, (train, test), side, exclude)
+    return _labelled(_read(directory, exclude_classes), side, exclude)
 
 
 def folder_of_classes(
@@ -87,7 +73,9 @@ def folder_of_classes(
     exclude: Collection[str] = (),
     exclude_classes: Sequence[str] = (),
 ) -> dict[str, Images]:
-    """Splits of a few-shot folder, whose parts have different classes.
+    """Splits of a folder by class: its parts, if they have different classes.
+
+    Otherwise the parts are read as one and divided by `random_class_split`.
 
     Args:
         directory: directory in one of the layouts of `image_folder`.
@@ -97,17 +85,19 @@ def folder_of_classes(
         exclude_classes: names of classes to leave out.
 
     Returns:
-        All images of each split; empty if the folder has no parts, or if its parts have
-        the same classes.
+        All images of the classes of each split.
 
     Raises:
         ValueError: a part is missing, some but not all classes are in two parts, or any
             error of `image_folder`.
     """
-    listing = _without(read_layout(directory), exclude_classes)
+    listing = _read(directory, exclude_classes)
     parts = listing.parts
     if WHOLE in parts or not _differ(listing):
-        return {}
+        data = _labelled(listing, side, exclude)
+        return {split: random_class_split(data, split) for split in splits}
+    merged = {name: paths for own in parts.values() for name, paths in own.items()}
+    whole = _files(listing, (merged, {}), side, exclude)
     found = {}
     for split in splits:
         own = ("train", "val") if split == "trainval" else (split,)
@@ -116,8 +106,8 @@ def folder_of_classes(
                 f"expected a part {lost[0]} in {listing.directory} for split "
                 f"{split!r}, got {[*parts]}"
             )
-        classes = {name: paths for part in own for name, paths in parts[part].items()}
-        found[split] = _files(listing, (classes, {}), side, exclude, split)
+        names = [name for part in own for name in parts[part]]
+        found[split] = whole.take_classes(names, name=f"{whole.name} {split}")
     return found
 
 
@@ -154,24 +144,38 @@ def loose_images(
     return View.of(_photos(paths, side)), names
 
 
-def _without(listing: Listing, classes: Sequence[str]) -> Listing:
-    """The listing without some classes."""
-    if not classes:
+def _read(directory: str | Path, excluded: Sequence[str]) -> Listing:
+    """The files of a directory without those of some classes."""
+    listing = read_layout(directory)
+    if not excluded:
         return listing
     names = dict.fromkeys(name for own in listing.parts.values() for name in own)
-    where = "exclude_classes"
-    out = look_up_classes(classes, names, data=listing.directory.name, where=where)
-    if not names.keys() - {*out}:
-        raise ValueError(
-            f"expected some classes of {listing.directory} not to be excluded, got all "
-            f"{len(names)} excluded"
-        )
+    kept = {*without_classes(names, excluded, data=listing.directory.name)}
     return listing._replace(
         parts={
-            part: {name: paths for name, paths in own.items() if name not in out}
+            part: {name: paths for name, paths in own.items() if name in kept}
             for part, own in listing.parts.items()
         }
     )
+
+
+def _labelled(listing: Listing, side: int, exclude: Collection[str]) -> Images:
+    """All images of a listing, training images first."""
+    parts = listing.parts
+    if WHOLE not in parts and _differ(listing):
+        print(
+            f"{listing.directory.name}: the parts have different classes, and are read "
+            "as one: a fifth of each class is for testing"
+        )
+        merged = {name: x for own in parts.values() for name, x in own.items()}
+        parts = {WHOLE: dict(sorted(merged.items()))}
+    if WHOLE in parts:
+        return _files(listing, _divided(listing.directory, parts[WHOLE]), side, exclude)
+    train, test = parts["train"], parts["test" if "test" in parts else "val"]
+    if "test" in parts:
+        more = parts.get("val", {})
+        train = {name: own + more.get(name, []) for name, own in train.items()}
+    return _files(listing, (train, test), side, exclude)
 
 
 def _differ(listing: Listing) -> bool:
@@ -218,7 +222,6 @@ def _files(
     parts: Sequence[Mapping[str, Sequence[Path]]],
     side: int,
     exclude: Collection[str],
-    split: str = "",
 ) -> Images:
     """Images of two parts, which share the classes of the first part."""
     paths, labels = [], []
@@ -227,7 +230,7 @@ def _files(
             paths += part.get(name, [])
             labels += [number] * len(part.get(name, []))
     return kept_images(
-        f"{listing.directory.name} {split}".strip(),
+        listing.directory.name,
         _photos(paths, side),
         np.array(labels, np.int32),
         [*parts[0]],

@@ -136,6 +136,33 @@ def look_up_classes(
     return [*dict.fromkeys(found)]
 
 
+def without_classes(
+    class_names: Collection[str], excluded: Iterable[str], *, data: str
+) -> list[str]:
+    """The classes that are left when some are excluded; see `look_up_classes`.
+
+    Args:
+        class_names: names of all classes.
+        excluded: names of classes to leave out.
+        data: name of the data set, for messages.
+
+    Raises:
+        ValueError: no name stands for a class, or no class is left.
+
+    Example:
+        >>> without_classes(["kite", "wren"], ["wren"], data="birds")
+        ['kite']
+    """
+    where = "exclude_classes"
+    out = {*look_up_classes(excluded, class_names, data=data, where=where)}
+    if not {*class_names} - out:
+        raise ValueError(
+            f"expected classes of {data} that are not excluded, got none of "
+            f"{len(class_names)}"
+        )
+    return [name for name in class_names if name not in out]
+
+
 def class_in(line: str, class_names: Collection[str]) -> str | None:
     """The class that a line names, or None.
 

@@ -1,10 +1,16 @@
 """Images that are read when they are indexed."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Integer, UInt8
+from tqdm.auto import tqdm
+
+# Images that a thread reads at a time.
+_PIECE = 32
 
 
 @runtime_checkable
@@ -119,4 +125,52 @@ class View:
         """Read all images into memory."""
         if copy is False:
             raise ValueError("expected copy = True or None for a view, got False")
-        return self[:].astype(dtype or self.dtype, copy=False)
+        return self.read().astype(dtype or self.dtype, copy=False)
+
+    def read(self, *, workers: int | None = None, bar: bool = False) -> np.ndarray:
+        """Read all images into memory; see `read_into`."""
+        if isinstance(self.store, np.ndarray):
+            return self[:]
+        array = np.empty(self.shape, self.dtype)
+        self.read_into(array, workers=workers, bar=bar)
+        return array
+
+    def read_into(
+        self, array: np.ndarray, *, workers: int | None = None, bar: bool = False
+    ) -> None:
+        """Read all images into an array of the same shape.
+
+        Several threads read a store that is not an array, since decoders of images run
+        in parallel. The result does not depend on their number.
+
+        Args:
+            array: the array to fill.
+            workers: number of threads; default: one per CPU that the process may use.
+            bar: whether to show a progress bar while a store is read.
+
+        Raises:
+            ValueError: an image that cannot be read; the first one is named.
+        """
+        if isinstance(self.store, np.ndarray):
+            array[:] = self[:]
+            return
+
+        def read_piece(start: int) -> int:
+            piece = self[start : start + _PIECE]
+            array[start : start + len(piece)] = piece
+            return len(piece)
+
+        count, label = len(self), f"decoding {len(self):,} images"
+        with (
+            ThreadPoolExecutor(workers or _cpus()) as pool,
+            tqdm(desc=label, total=count, leave=False, disable=not bar) as shown,
+        ):
+            for done in pool.map(read_piece, range(0, count, _PIECE)):
+                shown.update(done)
+
+
+def _cpus() -> int:
+    """The number of CPUs that the process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
