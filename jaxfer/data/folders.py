@@ -11,7 +11,7 @@ from jaxfer.data.class_splits import random_class_split
 from jaxfer.data.files import Classes, images_in, place_in
 from jaxfer.data.images import Images
 from jaxfer.data.layouts import WHOLE, Listing, read_layout
-from jaxfer.data.lists import without_classes
+from jaxfer.data.lists import counted, without_classes
 from jaxfer.data.photos import SIDE, Photos, kept_images
 from jaxfer.data.view import View
 
@@ -195,8 +195,9 @@ def _differ(listing: Listing) -> bool:
     alone = sorted(train.keys() ^ test.keys())
     raise ValueError(
         f"expected the same classes or different classes in the parts of "
-        f"{listing.directory}, got {twice[:3]} in two parts and {len(alone)} classes, "
-        f"such as {alone[:3]}, in one part only: exclude either of them"
+        f"{listing.directory}, got {twice[:3]} in two parts and "
+        f"{counted(len(alone), 'class', 'es')}, such as {alone[:3]}, in one part "
+        "only: exclude either of them"
     )
 
 
@@ -206,7 +207,8 @@ def _divided(directory: Path, classes: Classes) -> tuple[Classes, Classes]:
     if few := [name for name, paths in classes.items() if len(paths) < 2]:
         raise ValueError(
             f"expected at least two images in {directory / few[0]}, one of them to "
-            f"test on, got one, as in {len(few) - 1} other classes: exclude them"
+            f"test on, got one, as in {counted(len(few) - 1, 'other class', 'es')}: "
+            "exclude them"
         )
     for name, paths in classes.items():
         seed = zlib.crc32(name.encode())

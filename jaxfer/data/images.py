@@ -261,6 +261,8 @@ def read_images(
         [2, 0]
     """
     views = {name: View.of(part.images) for name, part in parts.items()}
+    if not views:
+        return {}
     if len({id(view.store) for view in views.values()}) > 1:
         each = [{name: part} for name, part in parts.items()]
         alone = [read_images(one, limit=limit, workers=workers) for one in each]

@@ -177,11 +177,11 @@ def class_in(line: str, class_names: Collection[str]) -> str | None:
     return next((form for form in forms if form in class_names), None)
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, ending: str = "s") -> str:
     """A number with a noun, for messages.
 
     Example:
-        >>> counted(1, "image"), counted(1234, "image")
-        ('1 image', '1,234 images')
+        >>> counted(1, "image"), counted(1234, "class", "es")
+        ('1 image', '1,234 classes')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else ending}"

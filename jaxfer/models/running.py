@@ -24,7 +24,7 @@ class Options:
     limit: float = 4.0
     """Gigabytes of pixels kept on a device; larger data are streamed."""
     workers: int = 2
-    """Threads that read streamed data."""
+    """Threads that decode images and read streamed data."""
     cache_limit: float = 2.0
     """Gigabytes of activations kept on a device; more are kept on disk."""
     progress: bool = True

@@ -87,7 +87,7 @@ def test_classes_of_tiny_imagenet_may_be_dealt_out(tiny_imagenet):
     lines = [f"val_{i}.JPEG\tn0{i + 1}" for i in range(3)]
     _text(tiny_imagenet / "val", "val_annotations.txt", *lines)
     with pytest.raises(
-        ValueError, match=r"\['n01', 'n02', 'n03'\] in two .* 1 classes, such as .'n04'"
+        ValueError, match=r"\['n01', 'n02', 'n03'\] in two .* 1 class, such as .'n04'"
     ):
         load("folder", ["train"], tiny_imagenet, side=8)
     shutil.rmtree(tiny_imagenet / "train" / "n04")
