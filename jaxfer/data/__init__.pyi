@@ -26,7 +26,13 @@ from .photos import Photos, tfds_photos
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sampling import Sampler, draw_batch
 from .sources import from_arrays, load, load_all
-from .splits import base_and_novel, few_examples, official_split, split_by_drawer
+from .splits import (
+    at_most_per_class,
+    base_and_novel,
+    few_examples,
+    official_split,
+    split_by_drawer,
+)
 from .streamed import Drawn, read_ahead, stream
 from .view import View
 
@@ -41,6 +47,7 @@ __all__ = [
     "Sampler",
     "Source",
     "View",
+    "at_most_per_class",
     "base_and_novel",
     "centre_crop",
     "cifar100",

@@ -3,6 +3,7 @@
 Model selection uses the validation part only.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -173,6 +174,36 @@ def few_examples(
         rows[place], counts[place] = mine[0], len(mine)
         rows[place, : len(mine)] = mine
     return rows, counts
+
+
+def at_most_per_class(data: Images, most: int) -> Images:
+    """At most some images of each class, in the order of the data set.
+
+    The name of a class seeds its selection, which does not depend on other classes and
+    contains the selection of a smaller number.
+
+    Args:
+        data: data set or part of one.
+        most: largest number of images per class, at least 1.
+
+    Raises:
+        ValueError: `most` is below 1.
+
+    Example:
+        >>> images, labels = np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 0, 0])
+        >>> data = Images("two", images, labels.astype(np.int32), ("a", "b"))
+        >>> at_most_per_class(data, 2).labels.tolist()
+        [0, 1, 0]
+    """
+    if most < 1:
+        raise ValueError(f"expected at least 1 image per class, got {most}")
+    order = np.argsort(data.labels, kind="stable")
+    ends = np.cumsum(np.bincount(data.labels, minlength=data.num_classes))
+    kept = []
+    for name, own in zip(data.class_names, np.split(order, ends[:-1]), strict=True):
+        draw = np.random.RandomState(zlib.crc32(name.encode()))  # noqa: NPY002
+        kept.append(draw.permutation(own)[:most])
+    return data.take(np.sort(np.concatenate(kept)), name=data.name)
 
 
 # The rule of each data set.

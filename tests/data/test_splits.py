@@ -3,6 +3,7 @@ import pytest
 
 from jaxfer.data import (
     Images,
+    at_most_per_class,
     base_and_novel,
     class_lists,
     few_examples,
@@ -231,3 +232,31 @@ def test_cifar_fs_is_cifar_100_by_its_class_lists(real_data):
     assert [part.num_classes for part in parts.values()] == [64, 20]
     assert [len(part.labels) for part in parts.values()] == [38400, 12000]
     assert "people/man" in parts["test"].class_names
+
+
+def test_at_most_k_images_of_a_class_are_chosen_by_its_name():
+    data = _few()
+    images = np.arange(26, dtype=np.uint8).reshape(26, 1, 1, 1)
+    data = Images(data.name, images, data.labels, data.class_names)
+
+    def chosen(data, most):
+        few = at_most_per_class(data, most)
+        assert (np.diff(few.images[:].ravel()) > 0).all()
+        return {
+            name: {*few.images[:].ravel()[few.labels == i].tolist()}
+            for i, name in enumerate(few.class_names)
+        }
+
+    three, six = chosen(data, 3), chosen(data, 6)
+    assert [len(six[name]) for name in "abcd"] == [5, 6, 5, 6]
+    assert [len(three[name]) for name in "abcd"] == [3] * 4
+    for name in "abcd":
+        own = {*np.flatnonzero(data.labels == "abcd".index(name)).tolist()}
+        assert three[name] < six[name] <= own
+    # Without the other classes, and under another number, it is the same.
+    alone = data.take_classes(["d", "b"], name="alone")
+    assert chosen(alone, 3) == {name: three[name] for name in "db"}
+    # These are not the first images.
+    assert any(three[name] != {*sorted(six[name])[:3]} for name in "abcd")
+    with pytest.raises(ValueError, match="at least 1 image per class, got 0"):
+        at_most_per_class(data, 0)
