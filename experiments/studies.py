@@ -68,7 +68,7 @@ def run_study(
     if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
         return earlier
     check(config)
-    networks = trainer(config, workdir, *load_parts(config.data, config.run.limit))
+    networks = trainer(config, workdir, *load_parts(config.data))
     whole, queue, records = train_study(config, workdir, networks)
     with study.report_lock(workdir):
         content = result(whole, queue, records, networks)
