@@ -59,7 +59,8 @@ class Trainer:
         self.mesh = sharding.make_mesh(config.devices or 1)
         self.split = cache(lambda seed: split_classes(config, train, test, seed))
         for network in networks(config):
-            self.recipe(network)
+            if network.row != MEASURE:
+                self.recipe(network)
         self.train_set, self.test_set = read_parts(train, test, config.run)
         self.images = place(self.train_set, self.mesh, limit=limit)
         self.test_images = place(self.test_set, limit=limit)
