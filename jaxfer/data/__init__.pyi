@@ -1,3 +1,4 @@
+from .arrays import from_arrays
 from .augment import (
     Affine,
     Crop,
@@ -25,7 +26,7 @@ from .order import shuffled
 from .photos import Photos, tfds_photos
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sampling import Sampler, draw_batch
-from .sources import from_arrays, load, load_all
+from .sources import load, load_all
 from .splits import (
     at_most_per_class,
     base_and_novel,

@@ -29,8 +29,15 @@ def folders_in(directory: Path) -> list[Path]:
         path
         for path in directory.glob("*")
         # A cache may be next to the folders from which it was made.
-        if path.is_dir() and not path.name.startswith(".") and path.suffix != ".cache"
+        if path.is_dir()
+        and not path.name.startswith(".")
+        and path.suffix != ".cache"
+        and not (path.is_symlink() and _holds(path, directory))
     )
+
+
+def _holds(above: Path, directory: Path) -> bool:
+    return directory.resolve().is_relative_to(above.resolve())
 
 
 def holding_images(directory: Path) -> list[Path]:
@@ -60,19 +67,6 @@ def place_in(directory: Path, path: Path) -> str:
         'wren/1.jpg'
     """
     return path.as_posix().removeprefix(f"{directory.as_posix()}/")
-
-
-def grouped(labelled: Iterable[tuple[str, Path]]) -> Classes:
-    """Files by class, both sorted.
-
-    Example:
-        >>> grouped([("b", Path("2")), ("a", Path("3")), ("b", Path("1"))]).keys()
-        dict_keys(['a', 'b'])
-    """
-    found: Classes = {}
-    for name, path in sorted({*labelled}):
-        found.setdefault(name, []).append(path)
-    return found
 
 
 def class_folders(directory: Path) -> Classes:

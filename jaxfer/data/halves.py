@@ -1,13 +1,12 @@
 """Two halves of the classes of a data set: at random, by a rule, or from files."""
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxfer.data.lists import class_in, look_up, read_names
+from jaxfer.data.lists import class_after_number, class_in, look_up, read_names
 
 # Superclasses of CIFAR-100: man-made things, and animals (including people).
 _MADE = (
@@ -138,13 +137,13 @@ def read_halves(class_names: Sequence[str], prefix: str | Path) -> Halves:
             )
     names = dict.fromkeys(class_names)
     lists = [read_names(path) for path in paths]
-    named = any(_after_number(line, names) for lines in lists for line in lines)
+    named = any(class_after_number(line, names) for lines in lists for line in lines)
 
     def find(line: str) -> str | None:
         first = line.split()[0]
         name = class_in(line, names) or class_in(first, names)
         if named:
-            return _after_number(line, names) or name
+            return class_after_number(line, names) or name
         if name is None and first.isdigit():
             if int(first) >= len(class_names):
                 raise ValueError(
@@ -174,11 +173,3 @@ def read_halves(class_names: Sequence[str], prefix: str | Path) -> Halves:
             "add them to a list, or exclude them"
         )
     return Halves(*(tuple(c for c in class_names if c in half) for half in (a, b)))
-
-
-def _after_number(line: str, names: Collection[str]) -> str | None:
-    """The class that is named after the numbers at the start of a line, or None."""
-    rest = re.sub(r"^(\d+\s+)+", "", line)
-    if rest == line:
-        return None
-    return class_in(rest, names) or class_in(rest.split()[0], names)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from jaxfer.data.view import View
+from jaxfer.data.view import View, decoding_bar
 
 # Largest number of images, and of bytes of pixels, in a block.
 _BLOCK = 4096
@@ -96,14 +96,17 @@ class Images:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The images in blocks of at most 4096 images, each read when needed."""
-        images = self.images
+        images, count = self.images, len(self.images)
         block = max(1, min(_BLOCK, _BYTES // math.prod(images.shape[1:])))
-        for start in range(0, len(images), block):
-            if isinstance(images, View):
-                end = min(start + block, len(images))
-                yield images.take(np.arange(start, end)).read()
-            else:
-                yield images[start : start + block]
+        starts = range(0, count, block)
+        if isinstance(images, np.ndarray):
+            yield from (images[start : start + block] for start in starts)
+            return
+        with decoding_bar(images) as bar:
+            for start in starts:
+                rows = np.arange(start, min(start + block, count))
+                yield images.take(rows).read()
+                bar.update(len(rows))
 
     def in_memory(self, *, workers: int | None = None) -> "Images":
         """The same data set, with all images read into one array.

@@ -15,7 +15,6 @@ from jaxfer.data.files import (
     Found,
     class_folders,
     folders_in,
-    grouped,
     holding_images,
     images_in,
     loose_in,
@@ -124,7 +123,7 @@ def _tiny_imagenet(directory: Path) -> Listing | None:
         where="val/val_annotations.txt",
     )
     _say_unlabelled(directory / "test")
-    return Listing(directory, {"train": train, "val": grouped(val)})
+    return Listing(directory, {"train": train, "val": _grouped(val)})
 
 
 def _divided(directory: Path) -> Listing | None:
@@ -218,11 +217,19 @@ LAYOUTS: dict[str, Callable[[Path], Listing | None]] = {
 
 def _listing(directory: Path, parts: dict[str, list[tuple[str, Path]]]) -> Listing:
     """The listing of labelled files, undivided if only one part has any."""
-    filled = {part: grouped(own) for part, own in parts.items() if own}
+    filled = {part: _grouped(own) for part, own in parts.items() if own}
     if len(filled) == 1:
         (only,) = filled.values()
         return Listing(directory, {WHOLE: only})
     return Listing(directory, filled)
+
+
+def _grouped(labelled: Iterable[tuple[str, Path]]) -> Classes:
+    """Files by class, both sorted."""
+    found: Classes = {}
+    for name, path in sorted({*labelled}):
+        found.setdefault(name, []).append(path)
+    return found
 
 
 def _places(directory: Path, *ends: str) -> Iterator[tuple[str, Path]]:

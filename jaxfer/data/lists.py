@@ -173,8 +173,26 @@ def class_in(line: str, class_names: Collection[str]) -> str | None:
         >>> [class_in(line, {"tit", "great tit"}) for line in lines]
         ['tit', 'great tit', 'tit', None]
     """
-    forms = (line, re.sub(r"^(\d+\s+)+", "", line), re.split(r"[\t,]", line)[0])
+    forms = (line, _after_numbers(line), re.split(r"[\t,]", line)[0])
     return next((form for form in forms if form in class_names), None)
+
+
+def class_after_number(line: str, class_names: Collection[str]) -> str | None:
+    """The class that a line names after numbers, perhaps with words after it, or None.
+
+    Example:
+        >>> lines = ["0 3 tit", "1 tit in flight", "tit", "2 wren"]
+        >>> [class_after_number(line, {"tit"}) for line in lines]
+        ['tit', 'tit', None, None]
+    """
+    rest = _after_numbers(line)
+    if rest == line:
+        return None
+    return class_in(rest, class_names) or class_in(rest.split()[0], class_names)
+
+
+def _after_numbers(line: str) -> str:
+    return re.sub(r"^(\d+\s+)+", "", line)
 
 
 def counted(count: int, noun: str, ending: str = "s") -> str:

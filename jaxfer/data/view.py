@@ -140,13 +140,13 @@ class View:
     ) -> None:
         """Read all images into an array of the same shape.
 
-        Several threads read a store that is not an array, since decoders of images run
-        in parallel. The result does not depend on their number.
+        Several threads read a store that is not an array, since images are decoded in
+        parallel.
 
         Args:
             array: the array to fill.
             workers: number of threads; default: one per CPU that the process may use.
-            bar: whether to show a progress bar while a store is read.
+            bar: whether to show a progress bar while images are decoded.
 
         Raises:
             ValueError: an image that cannot be read; the first one is named.
@@ -160,17 +160,23 @@ class View:
             array[start : start + len(piece)] = piece
             return len(piece)
 
-        count, label = len(self), f"decoding {len(self):,} images"
+        starts = range(0, len(self), _PIECE)
         with (
             ThreadPoolExecutor(workers or _cpus()) as pool,
-            tqdm(desc=label, total=count, leave=False, disable=not bar) as shown,
+            decoding_bar(self, shown=bar) as progress,
         ):
-            for done in pool.map(read_piece, range(0, count, _PIECE)):
-                shown.update(done)
+            for done in pool.map(read_piece, starts):
+                progress.update(done)
+
+
+def decoding_bar(view: View, *, shown: bool = True) -> tqdm:
+    """A progress bar for the images of a view; hidden if they are in an array."""
+    hidden = not shown or isinstance(view.store, np.ndarray)
+    label, total = f"decoding {len(view):,} images", len(view)
+    return tqdm(desc=label, total=total, leave=False, disable=hidden)
 
 
 def _cpus() -> int:
     """The number of CPUs that the process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    known = getattr(os, "sched_getaffinity", None)
+    return len(known(0)) if known else os.cpu_count() or 1

@@ -129,6 +129,7 @@ def test_only_images_of_classes_are_met(photographs, tmp_path):
     (first / "folder.png").mkdir()
     shutil.copytree(first, tmp_path / "mine" / ".thumbnails")
     shutil.copytree(first, tmp_path / "mine" / "folder.cache")
+    (tmp_path / "mine" / "up").symlink_to(tmp_path / "mine")
     (first / "more").mkdir()
     (first / "kite11.jpg").rename(first / "more" / "kite11.jpg")
     found = image_folder(tmp_path / "mine", 8).in_memory()

@@ -209,6 +209,13 @@ def test_parts_without_common_images_become_arrays(rng):
     np.testing.assert_array_equal(both["b"].images, store.images)
 
 
+def test_a_bar_shows_that_a_fingerprint_decodes(rng, capsys):
+    data, _ = _stored(rng)
+    assert data.fingerprint == data.in_memory().fingerprint
+    assert "decoding 12 images" in capsys.readouterr().err
+    assert len(_images().fingerprint) == 16 and not capsys.readouterr().err
+
+
 def test_images_above_the_limit_are_not_read(rng):
     data, store = _stored(rng)
     parts = {k: data.take(np.arange(10), name=k) for k in ("one", "same")}
