@@ -1,14 +1,15 @@
 """Options that experiments share: the data, the network and how a study runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxfer import nets
 from jaxfer.config import check_at_least, how, to_json
-from jaxfer.data import Images, load
+from jaxfer.data import Images, View, at_most_per_class, load, read_images
+from jaxfer.data.splits import Split
 from jaxfer.models import Options, Pixels
 
 # Network names of earlier versions, and their replacements.
@@ -21,13 +22,34 @@ _RENAMED = {
 }
 
 
-@dataclass(frozen=True)
-class Data:
-    """A data set whose training and test parts share classes but no examples."""
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set, and what is left out of it."""
 
-    name: str = "cifar100"
+    name: str = field(default="cifar100", kw_only=False)
     """Data set: caltech_birds2011, cifar100, folder, glyphs, i_naturalist2017 or
     omniglot."""
+    side: int | None = None
+    """Image side in pixels: images are shrunk and photographs are resized to it;
+    default: unchanged, and 256 for photographs. A cache of photographs keeps the side
+    that it was written with."""
+    max_images: int | None = None
+    """Use at most this many images of each class in each part, at least 1; they are
+    chosen by the name of the class. Default: all."""
+    exclude: str | None = None
+    """Path of a text file that lists photographs to leave out; default: none."""
+    exclude_classes: tuple[str, ...] | None = None
+    """Classes to leave out: names, or paths of lists that end in .txt or .json;
+    default: none."""
+    dir: str | None = how(None)
+    """Path of the data directory; default: $JAXFER_DATA, or else that of TFDS. For
+    folder, the directory of the images, in any layout of `jaxfer.data.image_folder`."""
+
+
+@dataclass(frozen=True)
+class Data(DataSet):
+    """A data set whose training and test parts share classes but no examples."""
+
     train: str = "trainval"
     """Part to train on: train, or trainval for train and val together."""
     test: str = "test"
@@ -36,14 +58,6 @@ class Data:
     """Number of classes to use, from the start of their list; default: all."""
     min_images: int = 1
     """Leave out classes with fewer training images than this (at least 1)."""
-    side: int | None = None
-    """Image side in pixels: images are shrunk and photographs are resized to it;
-    default: unchanged, and 256 for photographs. A cache of photographs keeps the side
-    that it was written with."""
-    exclude: str | None = None
-    """Path of a text file that lists photographs to leave out; default: none."""
-    dir: str | None = how(None)
-    """Path of the data directory; default: $JAXFER_DATA, or else that of TFDS."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ def check_study(config: Any, positive: Sequence[str]) -> None:
     """
     values = to_json(config)
     shared = ("population", "threads", "devices", "epochs", "batch", "accumulate")
-    data = ("data.classes", "data.min_images", "data.side")
+    data = ("data.classes", "data.min_images", "data.max_images", "data.side")
     check_at_least(1, values, (*shared, *data, *positive))
     check_at_least(0, values, ("augment.shift",))
     if config.batch % config.accumulate:
@@ -130,25 +144,39 @@ def check_study(config: Any, positive: Sequence[str]) -> None:
         )
 
 
-def load_parts(data: Data, limit: float) -> tuple[Images, Images]:
-    """Return the training and test images of the chosen classes.
+def load_images(
+    data: DataSet,
+    splits: Sequence[str],
+    by: Literal["class", "example"],
+    rule: Split | None = None,
+) -> dict[str, Images]:
+    """Return parts of a data set, whose images are decoded by `read_images` later.
 
     Args:
-        data: the data set, its parts and its classes.
-        limit: largest size in gigabytes of images that are read into memory.
+        data: the data set.
+        splits: names of the parts.
+        by: see `jaxfer.data.load`.
+        rule: see `jaxfer.data.load`.
+
+    Raises:
+        ValueError: missing data, or names to leave out of which none exists.
+    """
+    out = {"exclude": data.exclude, "exclude_classes": data.exclude_classes or ()}
+    kind: Any = {"by": by, "rule": rule, "side": data.side, **out}
+    parts = load(data.name, splits, data.dir, limit=0.0, **kind)
+    if data.max_images is not None:
+        most = data.max_images
+        parts = {name: at_most_per_class(part, most) for name, part in parts.items()}
+    return parts
+
+
+def load_parts(data: Data) -> tuple[Images, Images]:
+    """Return the training and test images of the chosen classes, without decoding them.
 
     Raises:
         ValueError: missing data, or no class with enough images.
     """
-    parts = load(
-        data.name,
-        (data.train, data.test),
-        data.dir,
-        by="example",
-        limit=limit * 1e9,
-        side=data.side,
-        exclude=data.exclude,
-    )
+    parts = load_images(data, (data.train, data.test), "example")
     train, test = parts[data.train], parts[data.test]
     counts = np.bincount(train.labels, minlength=train.num_classes)
     chosen = [
@@ -164,8 +192,14 @@ def load_parts(data: Data, limit: float) -> tuple[Images, Images]:
         )
     if len(chosen) < train.num_classes:
         train, test = (x.take_classes(chosen, name=x.name) for x in (train, test))
-    size = (train.images.nbytes + test.images.nbytes) / 1e9
-    return (train, test) if size > limit else (train.in_memory(), test.in_memory())
+    return train, test
+
+
+def read_parts(train: Images, test: Images, run: Options) -> tuple[Images, Images]:
+    """Return both parts in memory, or unchanged above `run.limit` gigabytes."""
+    parts = {"train": train, "test": test}
+    read = read_images(parts, limit=run.limit * 1e9, workers=run.workers)
+    return read["train"], read["test"]
 
 
 def moments(images: Images, rows: np.ndarray, block: int = 1000) -> Pixels:
@@ -177,9 +211,9 @@ def moments(images: Images, rows: np.ndarray, block: int = 1000) -> Pixels:
         block: number of images read at a time.
     """
     shape = images.images.shape[1:]
-    total, squares = np.zeros(shape), 0.0
+    total, squares, view = np.zeros(shape), 0.0, View.of(images.images)
     for start in range(0, len(rows), block):
-        part = images.images[rows[start : start + block]].astype(np.float64)
+        part = view.take(rows[start : start + block]).read().astype(np.float64)
         total += part.sum(axis=0)
         squares += float((part * part).sum())
     mean = total / len(rows)

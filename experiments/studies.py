@@ -77,7 +77,7 @@ def run_study(
     if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
         return earlier
     check(config)
-    parts = load_parts(config.data, config.run.limit)
+    parts = load_parts(config.data)
     networks = trainer(config, workdir, *parts)
     print(opening(config, workdir, networks.backbone, parts, config.devices or 1))
     whole, queue, records = train_study(config, workdir, networks)

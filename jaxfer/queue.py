@@ -26,8 +26,8 @@ class Member:
     Attributes:
         name: unique within the study; names its folder.
         spec: everything that its result depends on, including the data, as plain values
-            that JSON can hold. Its hash is in the record: a record of another
-            specification is refused.
+            that JSON can hold. It is in the record: a record of another specification
+            is refused. A value of None is the same as no value.
         needs: names of the members that must be done before it.
         work: relative cost, for the estimate of the time left.
     """
@@ -36,11 +36,6 @@ class Member:
     spec: Mapping[str, Any]
     needs: tuple[str, ...] = ()
     work: float = 1.0
-
-    @property
-    def fingerprint(self) -> str:
-        """The hash of the specification."""
-        return _hash(self.spec)
 
 
 def member_folder(workdir: str | Path, name: str) -> Path:
@@ -132,9 +127,10 @@ class Queue:
                 f"the record {path} is damaged: train the member again with --redo, or "
                 "remove its folder"
             )
-        if _hash(spec) != member.fingerprint:
-            theirs, ours = spec, plain(member.spec)
-            names = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
+        theirs, ours = spec, plain(member.spec)
+        # A record of an earlier version lacks later options, whose default is None.
+        names = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
+        if names:
             shown = ", ".join(
                 f"{k} = {theirs.get(k)!r} (got {ours.get(k)!r})" for k in names[:3]
             )

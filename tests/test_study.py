@@ -167,6 +167,16 @@ def test_a_record_of_another_specification_is_refused_with_the_difference(tmp_pa
         _run(tmp_path, _members("a", epochs=3, data=("f", 1), batch=8), Training())
 
 
+def test_a_record_without_an_option_has_its_default(tmp_path):
+    """A version with more options goes on with the records of an earlier one."""
+    _run(tmp_path, _members("a", epochs=3), Training())
+    again = _members("a", epochs=3, exclude=None)
+    assert recorded(tmp_path, again)["a"] == {"accuracy": 1}
+    train = Training()
+    _run(tmp_path, again, train)
+    assert train.groups == []
+
+
 def test_a_record_may_hold_arrays_and_numbers_that_json_lacks(tmp_path):
     train = Training(rate=float("nan"), losses=np.arange(2), n=np.float32(0.5))
     spec = _members("a", limit=float("inf"))

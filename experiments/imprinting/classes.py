@@ -22,7 +22,6 @@ class ClassSplit(NamedTuple):
         few: `[novel, most]`, indices of the novel examples, nested: those of a smaller
             n come first.
         counts: `[novel]`, number of examples that each class really has.
-        pixels: preprocessing.
     """
 
     names: tuple[str, ...]
@@ -31,7 +30,6 @@ class ClassSplit(NamedTuple):
     test: np.ndarray
     few: np.ndarray
     counts: np.ndarray
-    pixels: Pixels
 
     def owners(self, n: int, first: int) -> np.ndarray:
         """Return `[novel, most]`, the class of each example; -1 after the first n.
@@ -89,14 +87,16 @@ def split_classes(config: Config, train: Images, test: Images, seed: int) -> Cla
     few, counts = few_examples(
         train, novel, most_shots(config), seed, allow_fewer=data.allow_fewer
     )
-    labels = new[train.labels]
+    labels = new[train.labels], new[test.labels]
+    return ClassSplit((*base, *novel), len(base), *labels, few, counts)
+
+
+def base_pixels(config: Config, train: Images, split: ClassSplit) -> Pixels:
+    """Return the preprocessing of the networks of a class split."""
+    if config.data.pixels == "moments":
+        return moments(train, np.flatnonzero(split.train < split.base))
     _, height, width, _ = train.images.shape
-    pixels = Pixels(np.float32(127.5), np.float32(127.5), (height, width))
-    if data.pixels == "moments":
-        pixels = moments(train, np.flatnonzero(labels < len(base)))
-    return ClassSplit(
-        (*base, *novel), len(base), labels, new[test.labels], few, counts, pixels
-    )
+    return Pixels(np.float32(127.5), np.float32(127.5), (height, width))
 
 
 def most_shots(config: Config) -> int:

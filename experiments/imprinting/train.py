@@ -14,6 +14,7 @@ from jax import Array
 
 from experiments.imprinting.classes import (
     TrainSet,
+    base_pixels,
     split_classes,
     train_set,
 )
@@ -21,6 +22,7 @@ from experiments.imprinting.config import PAIRS, Config
 from experiments.imprinting.measure import Embedded, gallery_images, measure, score
 from experiments.imprinting.members import MEASURE, Imprinted, networks
 from experiments.imprinting.rows import imprinted, with_novel
+from experiments.inputs import read_parts
 from experiments.studies import keep, shared_mesh
 from jaxfer import heads, models, nets, sharding, study
 from jaxfer.compilation import jit
@@ -46,16 +48,26 @@ class Trainer:
     def __init__(
         self, config: Config, workdir: Path, train: Images, test: Images
     ) -> None:
-        """Put the images on the devices, unless they are to be streamed."""
-        shape = tuple(train.images.shape[1:])
+        """Check the counts, then decode the images and put them on the devices.
+
+        Raises:
+            ValueError: an image smaller than the window, or too few examples.
+        """
+        shape, limit = tuple(train.images.shape[1:]), config.run.limit
         self.image_shape = (*config.augment.window(*shape[:2]), shape[2])
         self.config, self.workdir = config, workdir
-        self.train_set, self.test_set = train, test
         self.mesh = sharding.make_mesh(config.devices or 1)
-        self.images = place(train, self.mesh, limit=config.run.limit)
-        self.test_images = place(test, limit=config.run.limit)
         self.backbone = self.net(config.dim)
         self.split = cache(lambda seed: split_classes(config, train, test, seed))
+        for network in networks(config):
+            if network.row != MEASURE:
+                self.recipe(network)
+        self.train_set, self.test_set = read_parts(train, test, config.run)
+        self.images = place(self.train_set, self.mesh, limit=limit)
+        self.test_images = place(self.test_set, limit=limit)
+        self.pixels = cache(
+            lambda seed: base_pixels(config, self.train_set, self.split(seed))
+        )
         self.base = cache(self._base)
         self.program = cache(self._program)
         self.embedded = memoised(1)(self._embedded)
@@ -176,7 +188,7 @@ class Trainer:
         return Examples(
             examples.rows,
             examples.labels,
-            self.split(network.seed).pixels,
+            self.pixels(network.seed),
             key_of(network.name),
             examples.names,
             examples.counts,

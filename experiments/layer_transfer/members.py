@@ -105,15 +105,11 @@ def transfers(
             )
         asked: list[Treatment | None] = [*fits]
         asked += [None] * (PIXELS in grid.treatments)
+        parts = {split: _halves(class_names, grid.by, split) for split in grid.splits}
         for split, seed in itertools.product(grid.splits, grid.seeds):
-            if grid.by == "whole":
-                halves = {"W": tuple(class_names)}
-            else:
-                a, b = halve(class_names, grid.by, split)
-                halves = {"A": a, "B": b}
             targets = [
                 Target(grid_name, split, half, seed, classes)
-                for half, classes in halves.items()
+                for half, classes in parts[split].items()
             ]
             others = [*reversed(targets)] if len(targets) > 1 else [None]
             found += [
@@ -123,3 +119,12 @@ def transfers(
             ]
     # Base networks come first, then treatments without n, then the others by n.
     return sorted(found, key=lambda m: (m.kind != "base", m.n))
+
+
+def _halves(
+    class_names: Sequence[str], by: str, split: int
+) -> dict[str, tuple[str, ...]]:
+    if by == "whole":
+        return {"W": tuple(class_names)}
+    a, b = halve(class_names, by, split)
+    return {"A": a, "B": b}

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.inputs import moments
+from experiments.inputs import moments, read_parts
 from experiments.layer_transfer.config import Config
 from experiments.layer_transfer.members import Target, Transfer, transfers
 from experiments.studies import keep, shared_mesh
@@ -29,39 +29,46 @@ class Trainer:
     def __init__(
         self, config: Config, workdir: Path, train: Images, test: Images
     ) -> None:
-        """Put the images on the devices."""
+        """Check the counts, then decode the images and put them on the devices.
+
+        Raises:
+            ValueError: halves that do not fit the classes, or too few examples.
+        """
         self.config, self.workdir = config, workdir
-        self.train_set, self.test_set = train, test
         self.mesh = sharding.make_mesh(config.devices or 1)
-        limit = config.run.limit
-        self.images = place(train, self.mesh, limit=limit)
-        self.test_images = place(test, limit=limit)
         self.image_shape = tuple(train.images.shape[1:])
         self.backbone = nets.as_net(config.net.build(), self.image_shape)
         self.pixels = nets.as_net(nets.Flatten())
+        names, num_layers = train.class_names, len(self.backbone.layers)
+        self.items = cache(lambda config: transfers(config, names, num_layers))
         self.rows = cache(lambda target: class_rows(train, target))
-        self.moments = cache(lambda target: moments(train, self.rows(target)[0]))
+        for transfer in self.items(config):
+            self.num_steps(transfer)
+        self.train_set, self.test_set = read_parts(train, test, config.run)
+        self.images = place(self.train_set, self.mesh, limit=config.run.limit)
+        self.test_images = place(self.test_set, limit=config.run.limit)
+        self.moments = cache(
+            lambda target: moments(self.train_set, self.rows(target)[0])
+        )
         self.source = cache(self._source)
 
-    def items(self, config: Config) -> list[Transfer]:
-        """Return the networks of a config, each after the one it copies from."""
-        return transfers(config, self.train_set.class_names, len(self.backbone.layers))
-
-    def member(self, transfer: Transfer) -> study.Member:
-        """Return a network as a member of the study's queue.
+    def num_steps(self, transfer: Transfer) -> int:
+        """Return the number of training steps of a network.
 
         Raises:
             ValueError: too few examples, or too few outputs for the task.
         """
-        config, target = self.config, transfer.target
-        n = len(self.rows(target)[0])
-        recipe = self.recipe(transfer)
-        num_steps, _ = models.steps_of(recipe, n)
+        target = transfer.target
         if (outputs := self.outputs(target)) < len(target.classes):
             raise ValueError(
                 f"expected outputs of at least the {len(target.classes)} classes of "
                 f"{target.name}, got {outputs}"
             )
+        return models.steps_of(self.recipe(transfer), len(self.rows(target)[0]))[0]
+
+    def member(self, transfer: Transfer) -> study.Member:
+        """Return a network as a member of the study's queue."""
+        config, target = self.config, transfer.target
         classes = hashlib.sha256(repr(target.classes).encode()).hexdigest()[:16]
         spec = {
             **what_of(config),
@@ -72,7 +79,8 @@ class Trainer:
             "seed": target.seed,
         }
         needs = (transfer.source,) if transfer.source else ()
-        work = num_steps * config.batch * _share(self.backbone, transfer.treatment)
+        work = self.num_steps(transfer) * config.batch
+        work *= _share(self.backbone, transfer.treatment)
         return study.Member(transfer.name, spec, needs, work)
 
     def program(self, transfer: Transfer) -> Any:
@@ -103,10 +111,9 @@ class Trainer:
         net = self.backbone if first.treatment else self.pixels
         recipe = self.recipe(first)
         begun = [self._start(transfer, net) for transfer in transfers]
-        num_steps, _ = models.steps_of(recipe, len(self.rows(first.target)[0]))
         plan: Sequence[Stage] = (Stage(),)
         if first.treatment is not None:
-            plan = stages(net, first.treatment, num_steps)
+            plan = stages(net, first.treatment, self.num_steps(first))
         trained = models.train_population(
             net,
             self.images,

@@ -1,21 +1,24 @@
 """Options of `experiments.prototypes`, and their checks."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
-from experiments.inputs import Network, check_different
+from experiments.inputs import DataSet, Network, check_different
 from jaxfer import heads
 from jaxfer.config import check_at_least, how, to_json
-from jaxfer.data import Affine
+from jaxfer.data import Affine, class_lists, random_class_split
+from jaxfer.data.splits import Split
 from jaxfer.models import Options
 from jaxfer.optim import Optim, check_optim
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(DataSet):
     """The data set, and its parts for training, validation and test."""
 
     name: str = "omniglot"
-    """Data set whose parts have different classes: folder, glyphs or omniglot."""
+    """Data set whose parts have different classes: folder, glyphs or omniglot; or any
+    data set with class_lists, class_shares or class_seed."""
     train: str = "trainval"
     """Part to train on: train, or trainval for train and val together."""
     val: str | None = None
@@ -27,11 +30,32 @@ class Data:
     in the released code of Snell et al. 2017."""
     test: str = "test"
     """Part to test on, such as test or val."""
-    side: int | None = None
-    """Image side in pixels: images are shrunk and photographs are resized to it;
-    default: unchanged, and 256 for photographs."""
-    dir: str | None = how(None)
-    """Path of the data directory; default: $JAXFER_DATA, or else that of TFDS."""
+    class_lists: str | None = None
+    """Path of a folder with the lists train.txt, val.txt and test.txt (or .json) of
+    class names; default: the parts of the data set, or a random split of a folder."""
+    class_shares: tuple[float, float, float] | None = None
+    """Shares of the classes to train, validate and test on, in a random split; default:
+    0.64, 0.16 and 0.2."""
+    class_seed: int | None = None
+    """Seed of a random split of the classes, in [0, 2^32); default: the number of
+    classes alone determines the split."""
+
+    def rule(self) -> Split | None:
+        """Return the rule that splits the classes; None for that of the data set.
+
+        Raises:
+            ValueError: lists with shares or a seed, or lists that do not exist.
+        """
+        how = {"shares": self.class_shares, "seed": self.class_seed}
+        how = {name: value for name, value in how.items() if value is not None}
+        if self.class_lists is None:
+            return partial(random_class_split, **how) if how else None
+        if how:
+            raise ValueError(
+                "expected data.class_lists without data.class_shares and "
+                f"data.class_seed, got {how}"
+            )
+        return class_lists(self.class_lists)
 
 
 @dataclass(frozen=True)
@@ -124,15 +148,16 @@ def check(config: Config) -> None:
     values, val = to_json(config), config.val
     positive = ("episodes", "episodes_per_step", "test.episodes", "devices")
     own = ("val.every", "val.episodes", "val.patience")
-    check_at_least(1, values, (*positive, *own, "data.side"))
+    check_at_least(1, values, (*positive, *own, "data.max_images", "data.side"))
     check_at_least(2, values, ("task.way", "val.way"))
     check_at_least(0, values, [name for name in values if name.startswith("augment.")])
     for name in ("ways", "shots"):
         check_different(f"test.{name}", getattr(config.test, name), needed=True)
     if min(config.test.ways) < 2:
         raise ValueError(f"expected test.ways of at least 2, got {config.test.ways}")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"expected seed in [0, 2^32), got {config.seed}")
+    for name in ("seed", "data.class_seed"):
+        if values[name] is not None and not 0 <= values[name] < 2**32:
+            raise ValueError(f"expected {name} in [0, 2^32), got {values[name]}")
     check_optim(config.optim)
     config.net.build()
     per_step = config.episodes_per_step

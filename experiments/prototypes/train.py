@@ -11,9 +11,10 @@ import numpy as np
 from jax import Array
 from tqdm.auto import tqdm
 
+from experiments.inputs import load_images
 from experiments.prototypes.config import Config
 from jaxfer import heads, models, nets, steps
-from jaxfer.data import Images, Resident, load
+from jaxfer.data import Images, Resident, read_images
 from jaxfer.data.feed import episode_feed, take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
@@ -60,13 +61,13 @@ def load_splits(config: Config) -> dict[str, Images]:
     ]
     asked = [(split, shape) for split, shape in asked if split]
     splits = list(dict.fromkeys(split for split, _ in asked))
-    limit = config.run.limit * 1e9
-    loaded = load(data.name, splits, data.dir, limit=limit, side=data.side)
+    loaded = load_images(data, splits, "class", data.rule())
     tables = {split: table_of(images) for split, images in loaded.items()}
     for split, shape in asked:
         names, where = loaded[split].class_names, loaded[split].name
         check_episode(tables[split], names, where=where, **shape.sizes())
-    return loaded
+    run = config.run
+    return read_images(loaded, limit=run.limit * 1e9, workers=run.workers)
 
 
 def train(

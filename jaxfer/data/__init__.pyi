@@ -1,3 +1,4 @@
+from .arrays import from_arrays
 from .augment import (
     Affine,
     Crop,
@@ -8,24 +9,29 @@ from .augment import (
 )
 from .cache import read_cache, write_cache
 from .cifar import cifar100
-from .feed import Source, in_blocks, place
-from .folders import folder_of_classes, image_folder
-from .glyphs import glyphs
-from .halves import Halves, halve, random_halves, read_halves
-from .images import Images, greyscale, rotations, shrunk
-from .omniglot import omniglot
-from .order import shuffled
-from .photos import Photos, read_excluded, tfds_photos
-from .resident import Resident, draw, fetch, floats, resident, to_float
-from .sampling import Sampler, draw_batch
-from .sources import from_arrays, load, load_all
-from .splits import (
-    base_and_novel,
-    few_examples,
+from .class_splits import (
+    class_lists,
     glyphs_split,
-    official_split,
     omniglot_split,
     random_class_split,
+)
+from .feed import Source, in_blocks, place
+from .folders import folder_of_classes, image_folder, loose_images
+from .glyphs import glyphs
+from .halves import Halves, halve, random_halves, read_halves
+from .images import Images, greyscale, read_images, rotations, shrunk
+from .lists import read_excluded
+from .omniglot import omniglot
+from .order import shuffled
+from .photos import Photos, tfds_photos
+from .resident import Resident, draw, fetch, floats, resident, to_float
+from .sampling import Sampler, draw_batch
+from .sources import load, load_all
+from .splits import (
+    at_most_per_class,
+    base_and_novel,
+    few_examples,
+    official_split,
     split_by_drawer,
 )
 from .streamed import Drawn, read_ahead, stream
@@ -42,9 +48,11 @@ __all__ = [
     "Sampler",
     "Source",
     "View",
+    "at_most_per_class",
     "base_and_novel",
     "centre_crop",
     "cifar100",
+    "class_lists",
     "draw",
     "draw_batch",
     "draw_crop",
@@ -61,6 +69,7 @@ __all__ = [
     "in_blocks",
     "load",
     "load_all",
+    "loose_images",
     "official_split",
     "omniglot",
     "omniglot_split",
@@ -73,6 +82,7 @@ __all__ = [
     "read_cache",
     "read_excluded",
     "read_halves",
+    "read_images",
     "resident",
     "rotations",
     "shrunk",

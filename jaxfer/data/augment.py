@@ -120,17 +120,22 @@ def draw_crop(
 
 
 def centre_crop(
-    images: Shaped[AnyArray, "n height width channels"], limits: Crop
+    images: Shaped[AnyArray, "n height width channels"], limits: Crop | int
 ) -> Shaped[AnyArray, "n h w channels"]:
     """The centre window of each image, or the whole image if the side is None.
+
+    Args:
+        images: images of one size.
+        limits: the side of the window in pixels, or a `Crop` that has it.
 
     Raises:
         ValueError: the window is larger than the images.
 
     Example:
-        >>> centre_crop(np.arange(9).reshape(1, 3, 3, 1), Crop(side=1)).ravel()
+        >>> centre_crop(np.arange(9).reshape(1, 3, 3, 1), 1).ravel()
         array([4])
     """
+    limits = Crop(side=limits) if isinstance(limits, int) else limits
     _, height, width, _ = images.shape
     h, w = limits.window(height, width)
     top, left = (height - h) // 2, (width - w) // 2

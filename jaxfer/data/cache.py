@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxfer.data.images import Images
+from jaxfer.data.view import View
 
 FORMAT = 3
 # Above this many bytes of pixels, the fingerprint of a cache is not verified.
@@ -60,7 +61,7 @@ def write_cache(data: Images, directory: str | Path) -> Path:
 def _write(data: Images, folder: Path) -> None:
     shape: Any = data.images.shape
     file = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
-    data.read_into(file)
+    View.of(data.images).read_into(file, bar=True)
     file.flush()
     # Hash the written file: reading it again is faster than decoding again.
     fingerprint = replace(data, images=file).fingerprint

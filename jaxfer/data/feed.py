@@ -67,10 +67,11 @@ def place(
             return images
         return images._replace(items=sharding.place(images.items, mesh))
     if isinstance(images, Images):
-        fingerprint = images.fingerprint
         if _is_streamed(images, limit):
-            return Source(View.of(images.images), fingerprint)
-        items = np.asarray(images.images)
+            return Source(View.of(images.images), images.fingerprint)
+        if isinstance(images.images, View):
+            images = images.in_memory()  # The fingerprint reads all images too.
+        items, fingerprint = images.images, images.fingerprint
     elif isinstance(images, View):
         return Source(images, _hash(images.shape, images.rows))
     else:

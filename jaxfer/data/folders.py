@@ -1,70 +1,69 @@
-"""Photographs in one folder per class, with or without train and test parts."""
+"""Photographs in folders: labelled ones in any published layout, and loose ones."""
 
 import zlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxfer.data.class_splits import random_class_split
+from jaxfer.data.files import Classes, images_in, place_in
 from jaxfer.data.images import Images
+from jaxfer.data.layouts import WHOLE, Listing, read_layout
+from jaxfer.data.lists import counted, without_classes
 from jaxfer.data.photos import SIDE, Photos, kept_images
+from jaxfer.data.view import View
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Share of each class used for testing if a folder has no parts.
 _TESTED = 0.2
 
 
 def image_folder(
-    directory: str | Path, side: int = SIDE, exclude: Collection[str] = ()
+    directory: str | Path,
+    side: int = SIDE,
+    exclude: Collection[str] = (),
+    exclude_classes: Sequence[str] = (),
 ) -> Images:
-    """Images in one folder per class, optionally in train, val and test parts.
+    """Labelled images in a published layout, divided into training and test images.
 
-    Parts are `train/`, `test/` and `val/`. With all three, `val/` is added to the
-    training images; without `test/`, `val/` is used for testing. Without parts, a fifth
+    The layouts are: one folder per class; `train/`, `test/` and `val/` with such
+    folders; lists `train.txt`, `test.txt` and `val.txt` of images, also in `meta/`,
+    `lists/`, `splits/` or `annotations/`; `tiny-imagenet-200`; `CUB_200_2011`; or a
+    folder that holds only one of these. What is ignored is printed.
+
+    With all three parts, `val` is added to the training images; without `test`, `val`
+    is used for testing. Without parts, or if each part has classes of its own, a fifth
     of each class is used for testing, at least one image; the class name seeds the
-    selection. A class has all images below its folder. Names that begin with a dot are
-    ignored.
+    selection. A class has all images below its folder.
 
     Args:
-        directory: directory of the folders; their names, sorted, are the class names.
+        directory: directory of the data set. The names of the classes are sorted.
         side: side in pixels to which images are resized, whatever their shape.
         exclude: names of files to leave out, with or without their folder.
+        exclude_classes: names of classes to leave out.
 
     Returns:
         uint8 images `[n, side, side, 3]`, training images first, as a view that decodes
         images when it is indexed.
 
     Raises:
-        ValueError: there are no folders, a folder has no images, a class has a single
-            image, a class is in one part only, or a file to leave out does not exist.
+        ValueError: the layout is not understood, a class has a single image, some but
+            not all classes are in one part only, or no name to leave out exists.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     for name in ("kite", "wren"):
+        ...         (Path(directory) / name).mkdir()
+        ...         for i in range(2):
+        ...             Image.new("RGB", (4, 3)).save(f"{directory}/{name}/{i}.png")
+        ...     data = image_folder(directory, 8)
+        >>> data.class_names, data.images.shape, data.num_train
+        (('kite', 'wren'), (4, 8, 8, 3), 2)
     """
-    directory = Path(directory).resolve()
-    parts = _parts(directory)
-    if "train" not in parts:
-        train, test = {}, {}
-        for name, paths in _classes(directory).items():
-            if len(paths) < 2:
-                raise ValueError(
-                    f"expected at least two images in {directory / name}, one of them "
-                    "to test on, got one"
-                )
-            seed = zlib.crc32(name.encode())
-            order = np.random.RandomState(seed).permutation(len(paths))  # noqa: NPY002
-            cut = len(paths) - max(1, int(_TESTED * len(paths)))
-            train[name] = [paths[i] for i in order[:cut]]
-            test[name] = [paths[i] for i in order[cut:]]
-        return _files(directory.name, (train, test), side, exclude)
-    train, test = parts["train"], parts["test" if "test" in parts else "val"]
-    if train.keys() != test.keys():
-        alone = sorted(train.keys() ^ test.keys())
-        raise ValueError(
-            f"expected the same classes in the training and test parts of {directory}, "
-            f"got {alone[:3]} in one part only"
-        )
-    if "test" in parts:
-        more = parts.get("val", {})
-        train = {name: own + more.get(name, []) for name, own in train.items()}
-    return _files(directory.name, (train, test), side, exclude)
+    return _labelled(_read(directory, exclude_classes), side, exclude)
 
 
 def folder_of_classes(
@@ -72,50 +71,156 @@ def folder_of_classes(
     splits: Sequence[str],
     side: int = SIDE,
     exclude: Collection[str] = (),
+    exclude_classes: Sequence[str] = (),
 ) -> dict[str, Images]:
-    """Splits of a few-shot folder, whose parts have different classes.
+    """Splits of a folder by class: its parts, if they have different classes.
+
+    Otherwise the parts are read as one and divided by `random_class_split`.
 
     Args:
-        directory: contains `train/` and `test/`, optionally `val/`, with one folder per
-            class.
+        directory: directory in one of the layouts of `image_folder`.
         splits: any of 'train', 'val', 'trainval' and 'test'.
         side: side in pixels to which images are resized.
         exclude: names of files to leave out.
+        exclude_classes: names of classes to leave out.
 
     Returns:
-        All images of each split; empty if the folder has no parts.
+        All images of the classes of each split.
 
     Raises:
-        ValueError: a part is missing, a class is in two parts, or any error of
-            `image_folder`.
+        ValueError: a part is missing, some but not all classes are in two parts, or any
+            error of `image_folder`.
     """
-    directory = Path(directory).resolve()
-    parts = _parts(directory)
-    if "train" not in parts:
-        return {}
-    wanted = {s: ("train", "val") if s == "trainval" else (s,) for s in splits}
-    for split, own in wanted.items():
+    listing = _read(directory, exclude_classes)
+    parts = listing.parts
+    if WHOLE in parts or not _differ(listing):
+        data = _labelled(listing, side, exclude)
+        return {split: random_class_split(data, split) for split in splits}
+    merged = {name: paths for own in parts.values() for name, paths in own.items()}
+    whole = _files(listing, (merged, {}), side, exclude)
+    found = {}
+    for split in splits:
+        own = ("train", "val") if split == "trainval" else (split,)
         if lost := [part for part in own if part not in parts]:
             raise ValueError(
-                f"expected a folder {lost[0]}/ in {directory} for split {split!r}, "
-                "got none"
+                f"expected a part {lost[0]} in {listing.directory} for split "
+                f"{split!r}, got {[*parts]}"
             )
-    every = [name for own in parts.values() for name in own]
-    if twice := sorted({name for name in every if every.count(name) > 1}):
-        raise ValueError(
-            f"expected different classes in the parts of {directory}, got {twice[:3]} "
-            "in two parts"
-        )
-    found = {}
-    for split, own in wanted.items():
-        classes = {name: paths for part in own for name, paths in parts[part].items()}
-        name = f"{directory.name} {split}"
-        found[split] = _files(name, (classes, {}), side, exclude)
+        names = [name for part in own for name in parts[part]]
+        found[split] = whole.take_classes(names, name=f"{whole.name} {split}")
     return found
 
 
+def loose_images(
+    directory: str | Path, side: int = SIDE
+) -> tuple[View, tuple[str, ...]]:
+    """Images without labels, to embed or to classify, and their names.
+
+    Args:
+        directory: directory with images at any depth.
+        side: side in pixels to which images are resized, whatever their shape.
+
+    Returns:
+        uint8 images `[n, side, side, 3]`, as a view that decodes images when it is
+        indexed, and the path of each image relative to the directory, sorted.
+
+    Raises:
+        ValueError: the directory has no images, or any error of `Photos`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     Image.new("RGB", (4, 3), "red").save(f"{directory}/red.png")
+        ...     images, names = loose_images(directory, 2)
+        ...     names, images[0][0, 0].tolist()
+        (('red.png',), [255, 0, 0])
+    """
+    directory = Path(directory).resolve()
+    paths = images_in(directory)
+    if not paths:
+        raise ValueError(f"expected images in {directory}, got none")
+    names = tuple(place_in(directory, path) for path in paths)
+    return View.of(_photos(paths, side)), names
+
+
+def _read(directory: str | Path, excluded: Sequence[str]) -> Listing:
+    """The files of a directory without those of some classes."""
+    listing = read_layout(directory)
+    if not excluded:
+        return listing
+    names = dict.fromkeys(name for own in listing.parts.values() for name in own)
+    kept = {*without_classes(names, excluded, data=listing.directory.name)}
+    return listing._replace(
+        parts={
+            part: {name: paths for name, paths in own.items() if name in kept}
+            for part, own in listing.parts.items()
+        }
+    )
+
+
+def _labelled(listing: Listing, side: int, exclude: Collection[str]) -> Images:
+    """All images of a listing, training images first."""
+    parts = listing.parts
+    if WHOLE not in parts and _differ(listing):
+        print(
+            f"{listing.directory.name}: the parts have different classes, and are read "
+            "as one: a fifth of each class is for testing"
+        )
+        merged = {name: x for own in parts.values() for name, x in own.items()}
+        parts = {WHOLE: dict(sorted(merged.items()))}
+    if WHOLE in parts:
+        return _files(listing, _divided(listing.directory, parts[WHOLE]), side, exclude)
+    train, test = parts["train"], parts["test" if "test" in parts else "val"]
+    if "test" in parts:
+        more = parts.get("val", {})
+        train = {name: own + more.get(name, []) for name, own in train.items()}
+    return _files(listing, (train, test), side, exclude)
+
+
+def _differ(listing: Listing) -> bool:
+    """Whether parts have different classes; those to train and test on may be equal.
+
+    Raises:
+        ValueError: some classes are in several parts and some are not.
+    """
+    parts = listing.parts
+    every = [name for own in parts.values() for name in own]
+    if len({*every}) == len(every):
+        return True
+    train, test = parts["train"], parts["test" if "test" in parts else "val"]
+    if train.keys() == test.keys():
+        return False
+    twice = sorted(name for name, n in Counter(every).items() if n > 1)
+    alone = sorted(train.keys() ^ test.keys())
+    raise ValueError(
+        f"expected the same classes or different classes in the parts of "
+        f"{listing.directory}, got {twice[:3]} in two parts and "
+        f"{counted(len(alone), 'class', 'es')}, such as {alone[:3]}, in one part "
+        "only: exclude either of them"
+    )
+
+
+def _divided(directory: Path, classes: Classes) -> tuple[Classes, Classes]:
+    """The training and test files of each class, by a selection seeded by its name."""
+    train, test = {}, {}
+    if few := [name for name, paths in classes.items() if len(paths) < 2]:
+        raise ValueError(
+            f"expected at least two images in {directory / few[0]}, one of them to "
+            f"test on, got one, as in {counted(len(few) - 1, 'other class', 'es')}: "
+            "exclude them"
+        )
+    for name, paths in classes.items():
+        seed = zlib.crc32(name.encode())
+        order = np.random.RandomState(seed).permutation(len(paths))  # noqa: NPY002
+        cut = len(paths) - max(1, int(_TESTED * len(paths)))
+        train[name] = [paths[i] for i in order[:cut]]
+        test[name] = [paths[i] for i in order[cut:]]
+    return train, test
+
+
 def _files(
-    name: str,
+    listing: Listing,
     parts: Sequence[Mapping[str, Sequence[Path]]],
     side: int,
     exclude: Collection[str],
@@ -123,53 +228,22 @@ def _files(
     """Images of two parts, which share the classes of the first part."""
     paths, labels = [], []
     for part in parts:
-        for number, own in enumerate(part.values()):
-            paths += own
-            labels += [number] * len(own)
-
-    def read(row: int) -> bytes:
-        return paths[row].read_bytes()
-
+        for number, name in enumerate(parts[0]):
+            paths += part.get(name, [])
+            labels += [number] * len(part.get(name, []))
     return kept_images(
-        name,
-        Photos(read, len(paths), side, lambda row: str(paths[row])),
+        listing.directory.name,
+        _photos(paths, side),
         np.array(labels, np.int32),
         [*parts[0]],
-        [f"{path.parent.name}/{path.name}" for path in paths],
+        [place_in(listing.directory, path) for path in paths],
         exclude,
         num_train=sum(len(own) for own in parts[0].values()),
     )
 
 
-def _parts(directory: Path) -> dict[str, dict[str, list[Path]]]:
-    """The files of each part; empty without `train` and one of `val` and `test`."""
-    there = [part for part in ("train", "val", "test") if (directory / part).is_dir()]
-    if "train" not in there or len(there) < 2:
-        return {}
-    return {part: _classes(directory / part) for part in there}
+def _photos(paths: Sequence[Path], side: int) -> Photos:
+    def read(row: int) -> bytes:
+        return paths[row].read_bytes()
 
-
-def _classes(directory: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder, by name."""
-    found = {}
-    for own in sorted(directory.glob("*")):
-        # A cache may be next to the folders from which it was made.
-        if not own.is_dir() or own.name.startswith(".") or own.suffix == ".cache":
-            continue
-        found[own.name] = sorted(
-            path
-            for path in own.rglob("*")
-            if path.suffix.lower() in _SUFFIXES
-            and not path.name.startswith(".")
-            and path.is_file()
-        )
-        if not found[own.name]:
-            raise ValueError(
-                f"expected images in {own}, files that end in one of "
-                f"{sorted(_SUFFIXES)}, got none"
-            )
-    if not found:
-        raise ValueError(
-            f"expected one folder of images per class in {directory}, got no folders"
-        )
-    return found
+    return Photos(read, len(paths), side, lambda row: str(paths[row]))

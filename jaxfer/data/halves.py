@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxfer.data.lists import class_after_number, class_in, look_up, read_names
+
 # Superclasses of CIFAR-100: man-made things, and animals (including people).
 _MADE = (
     "food_containers",
@@ -112,37 +114,51 @@ def random_halves(class_names: Sequence[str], split: int) -> Halves:
 def read_halves(class_names: Sequence[str], prefix: str | Path) -> Halves:
     """Read halves from two lists, `<prefix>A.txt` and `<prefix>B.txt`.
 
-    The first word of a line is the name or the number of a class. The rest of the line
-    is ignored, and so are lines that begin with "#". The released lists of Yosinski et
-    al. 2014 have this format.
+    A line names a class, perhaps with words after it, or gives its number first; lines
+    that begin with "#" are ignored. In lists of numbered classes, such as the released
+    lists of Yosinski et al. 2014 ("0 0 n01440764"), the name counts, if some line has
+    one, and else the number. Names of other classes are ignored, and counted in a
+    printed line.
 
     Args:
         class_names: all class names.
         prefix: common prefix of both paths.
 
     Raises:
-        ValueError: a list is missing, or a class is unknown, in both lists, twice in
-            one, or in neither.
+        ValueError: a list is missing or names no class; a number is too high; or a
+            class is in both lists, twice in one, or in neither.
     """
-    number = {str(i): c for i, c in enumerate(class_names)}
-    known = {**number, **{c: c for c in class_names}}
-    halves = []
-    for letter in "AB":
-        path = Path(f"{prefix}{letter}.txt")
+    paths = [Path(f"{prefix}{letter}.txt") for letter in "AB"]
+    for path in paths:
         if not path.is_file():
             raise ValueError(
                 f"expected 'random', one of {[*RULES]}, or the path of two class lists "
                 f"without A.txt and B.txt, got {prefix}: there is no {path}"
             )
-        lines = [line.split() for line in path.read_text().splitlines()]
-        words = [line[0] for line in lines if line and not line[0].startswith("#")]
-        if unknown := [word for word in words if word not in known]:
-            raise ValueError(
-                f"expected class names, such as {list(class_names[:2])}, or numbers "
-                f"below {len(class_names)} in {path}, got {len(unknown)} unknown "
-                f"classes, such as {unknown[:3]}"
-            )
-        halves.append([known[word] for word in words])
+    names = dict.fromkeys(class_names)
+    lists = [read_names(path) for path in paths]
+    named = any(class_after_number(line, names) for lines in lists for line in lines)
+
+    def find(line: str) -> str | None:
+        first = line.split()[0]
+        name = class_in(line, names) or class_in(first, names)
+        if named:
+            return class_after_number(line, names) or name
+        if name is None and first.isdigit():
+            if int(first) >= len(class_names):
+                raise ValueError(
+                    f"expected class names, such as {list(class_names[:2])}, or "
+                    f"numbers below {len(class_names)} in the lists {prefix}, got "
+                    f"{first}"
+                )
+            return class_names[int(first)]
+        return name
+
+    what = f"classes, such as {class_names[0]!r}"
+    halves = [
+        look_up(lines, find, what=what, where=path.name)
+        for lines, path in zip(lists, paths, strict=True)
+    ]
     a, b = map(set, halves)
     if both := sorted(a & b):
         raise ValueError(
@@ -153,6 +169,7 @@ def read_halves(class_names: Sequence[str], prefix: str | Path) -> Halves:
         raise ValueError(f"a class is named twice in a list of {prefix}")
     if neither := [c for c in class_names if c not in a | b]:
         raise ValueError(
-            f"the halves {prefix} miss {len(neither)} classes, such as {neither[:3]}"
+            f"the halves {prefix} miss {len(neither)} classes, such as {neither[:3]}: "
+            "add them to a list, or exclude them"
         )
     return Halves(*(tuple(c for c in class_names if c in half) for half in (a, b)))

@@ -2,14 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from jaxfer.data.view import View
+from jaxfer.data.view import View, decoding_bar
 
 # Largest number of images, and of bytes of pixels, in a block.
 _BLOCK = 4096
@@ -105,24 +104,26 @@ class Images:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The images in blocks of at most 4096 images, each read when needed."""
-        block = max(1, min(_BLOCK, _BYTES // math.prod(self.images.shape[1:])))
-        for start in range(0, len(self.images), block):
-            yield self.images[start : start + block]
+        images, count = self.images, len(self.images)
+        block = max(1, min(_BLOCK, _BYTES // math.prod(images.shape[1:])))
+        starts = range(0, count, block)
+        if isinstance(images, np.ndarray):
+            yield from (images[start : start + block] for start in starts)
+            return
+        with decoding_bar(images) as bar:
+            for start in starts:
+                rows = np.arange(start, min(start + block, count))
+                yield images.take(rows).read()
+                bar.update(len(rows))
 
-    def in_memory(self) -> "Images":
-        """The same data set, with all images read into one array."""
-        images = np.empty(self.images.shape, np.uint8)
-        self.read_into(images)
+    def in_memory(self, *, workers: int | None = None) -> "Images":
+        """The same data set, with all images read into one array.
+
+        Args:
+            workers: number of threads that decode; default: one per CPU.
+        """
+        images = View.of(self.images).read(workers=workers, bar=True)
         return replace(self, images=images, origin=None)
-
-    def read_into(self, array: np.ndarray) -> None:
-        """Read all images into an array of the same shape."""
-        done = 0
-        with tqdm(desc=f"reading {self.name}", total=len(array), leave=False) as bar:
-            for block in self.blocks():
-                array[done : done + len(block)] = block
-                done += len(block)
-                bar.update(len(block))
 
     def take(self, rows: np.ndarray, *, name: str) -> "Images":
         """A subset of the images; all classes keep their numbers and names."""
@@ -245,3 +246,58 @@ def greyscale(data: Images) -> Images:
     weights = np.array([0.299, 0.587, 0.114])
     grey = [np.rint(block @ weights).astype(np.uint8) for block in data.blocks()]
     return replace(data, images=np.concatenate(grey)[..., None], origin=None)
+
+
+def read_images(
+    parts: Mapping[str, Images],
+    *,
+    limit: float = math.inf,
+    workers: int | None = None,
+) -> dict[str, Images]:
+    """Read the images of parts into memory, each stored image once.
+
+    Parts may share images, as `train` and `trainval` do, or have each of them several
+    times, as rotations do.
+
+    Args:
+        parts: parts of a data set.
+        limit: largest number of bytes to read; larger data sets stay as they are.
+        workers: number of threads that decode; default: one per CPU.
+
+    Example:
+        >>> images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
+        >>> data = Images("three", images, np.zeros(3, np.int32), ("a",))
+        >>> parts = {"two": data.take(np.array([2, 0]), name="two")}
+        >>> read_images(parts)["two"].images.ravel().tolist()
+        [2, 0]
+    """
+    views = {name: View.of(part.images) for name, part in parts.items()}
+    if not views:
+        return {}
+    if len({id(view.store) for view in views.values()}) > 1:
+        each = [{name: part} for name, part in parts.items()]
+        alone = [read_images(one, limit=limit, workers=workers) for one in each]
+        return {name: part for one in alone for name, part in one.items()}
+    every = np.concatenate([view.rows for view in views.values()])
+    rows, places = np.unique(every, return_inverse=True)
+    if len(rows) == len(every):
+        # No image is needed twice: in this order, each part is a slice.
+        rows, places = every, np.arange(len(every))
+    stored = View.of(next(iter(views.values())).store).take(rows)
+    if stored.nbytes > limit:
+        return dict(parts)
+    array, found, start = stored.read(workers=workers, bar=True), {}, 0
+    for name, view in views.items():
+        at = places[start : start + len(view)]
+        images = _plain(replace(view, store=array, rows=at))
+        found[name] = replace(parts[name], images=images, origin=None)
+        start += len(view)
+    return found
+
+
+def _plain(view: View) -> np.ndarray | View:
+    """The array that a view is a slice of, or the view."""
+    rows = view.rows
+    if view.transposed or view.turns.any() or (np.diff(rows) != 1).any():
+        return view
+    return view.store[slice(rows[0], rows[-1] + 1)] if len(rows) else view

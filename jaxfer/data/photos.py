@@ -1,7 +1,7 @@
 """Photographs of any size, decoded when they are indexed, and those of TFDS."""
 
 import io
-import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from jaxfer.data.images import Images
+from jaxfer.data.lists import look_up
 from jaxfer.data.tfds import naming, open_records
 from jaxfer.data.view import View
 
@@ -135,29 +136,6 @@ def tfds_photos(
     )
 
 
-def read_excluded(path: str | Path) -> frozenset[str]:
-    """Read names of files to leave out: one per line, after a `#` if there is one.
-
-    The published list of CUB-200-2011 images that are in ImageNet has this format: each
-    name follows the name in ImageNet. Lines that begin with a `#` are headings.
-
-    Raises:
-        ValueError: the file cannot be read, or has no names.
-    """
-    try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path} cannot be read as a list of files ({e})") from e
-    found = [
-        re.split(r"\s#\s+", line)[-1].strip()
-        for line in lines
-        if not re.match(r"#+\s", line)
-    ]
-    if not any(found):
-        raise ValueError(f"expected one file name per line in {path}, got none")
-    return frozenset(found) - {""}
-
-
 def _decoded(encoded: bytes, side: int) -> np.ndarray:
     image_module, ops = _pillow()
     try:
@@ -213,21 +191,22 @@ def kept_images(
         labels: one label per image.
         class_names: names of all classes.
         files: one file name per image; used only if files are left out.
-        exclude: names of files to leave out.
+        exclude: names of files to leave out; those that do not exist are counted.
         num_train: number of training images, which come first.
 
     Raises:
-        ValueError: a name to leave out does not exist.
+        ValueError: no name to leave out exists.
     """
     keep = np.arange(len(labels))
     if exclude:
-        called = [{file, Path(file).name} for file in files]
-        if lost := sorted(set(exclude) - set().union(*called)):
-            raise ValueError(
-                f"expected names of files of {name} to leave out, such as "
-                f"{files[0]!r}, got {lost[:3]}, which do not exist"
-            )
-        keep = np.flatnonzero([found.isdisjoint(exclude) for found in called])
+        named = defaultdict(list)
+        for row, file in enumerate(files):
+            path = Path(file)
+            for form in {file, path.name, f"{path.parent.name}/{path.name}"}:
+                named[form].append(row)
+        what = f"files of {name}, such as {files[0]!r}"
+        found = look_up(sorted(exclude), named.get, what=what, where="exclude")
+        keep = np.setdiff1d(keep, np.concatenate(found))
     return Images(
         name,
         View.of(photos).take(keep),

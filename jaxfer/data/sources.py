@@ -1,24 +1,25 @@
-"""Data sets by name, and from arrays."""
+"""Data sets by name."""
 
 import difflib
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Integer, Num
 
 from jaxfer.data.cache import read_cache
 from jaxfer.data.cifar import cifar100
+from jaxfer.data.class_splits import BY_CLASS
 from jaxfer.data.folders import folder_of_classes, image_folder
 from jaxfer.data.glyphs import glyphs
-from jaxfer.data.images import Images, shrunk
+from jaxfer.data.images import Images, read_images, shrunk
+from jaxfer.data.lists import read_excluded, read_names, without_classes
 from jaxfer.data.omniglot import omniglot
-from jaxfer.data.photos import RECORDS, SIDE, read_excluded, tfds_photos
-from jaxfer.data.splits import BY_CLASS, BY_EXAMPLE
-from jaxfer.data.view import View
+from jaxfer.data.photos import RECORDS, SIDE, tfds_photos
+from jaxfer.data.splits import BY_EXAMPLE, Split
 
 NAMES = (
     "caltech_birds2011",
@@ -29,8 +30,6 @@ NAMES = (
     "omniglot",
 )
 _PHOTOGRAPHS = (*RECORDS, "folder")
-# Largest number of classes without names; a label such as 2**30 is a mistake.
-_MOST_CLASSES = 2**20
 
 
 def data_directory(directory: str | Path | None = None) -> Path:
@@ -60,6 +59,7 @@ def load_all(
     *,
     side: int | None = None,
     exclude: str | Path | None = None,
+    exclude_classes: Sequence[str] = (),
 ) -> Images:
     """Load a whole data set, from its array cache if there is one.
 
@@ -72,11 +72,15 @@ def load_all(
             other images are shrunk (default: unchanged). A cache of photographs has the
             side it was written with.
         exclude: file that names photographs to leave out (see `read_excluded`).
+        exclude_classes: classes to leave out: their names, or paths of lists that end
+            in .txt or .json (see `read_names`). Other names are counted in a printed
+            line.
 
     Raises:
         ValueError: the name is unknown, the data set is missing, a cache of photographs
-            has another side, other images cannot be shrunk to `side`, or `exclude` is
-            given for a cache (which has no file names) or without photographs.
+            has another side, other images cannot be shrunk to `side`, `exclude` is
+            given for a cache (which has no file names) or without photographs, or no
+            name to leave out exists.
     """
     _check_name(name)
     cache = cache_directory(name, directory)
@@ -86,10 +90,11 @@ def load_all(
                 f"expected no exclude for the cache {cache}, got {exclude}: write the "
                 "cache without these files with tools/prepare_data.py --exclude"
             )
-        data = read_cache(cache)
+        data = _without_classes(read_cache(cache), _class_names(exclude_classes))
     else:
         asked = side if name in _PHOTOGRAPHS else None
-        data = load_source(name, directory, side=asked, exclude=exclude)
+        excluded: Any = dict(exclude=exclude, exclude_classes=exclude_classes)
+        data = load_source(name, directory, side=asked, **excluded)
     height, width = data.images.shape[1:3]
     if side is None or (height, width) == (side, side):
         return data
@@ -107,6 +112,7 @@ def load_source(
     *,
     side: int | None = None,
     exclude: str | Path | None = None,
+    exclude_classes: Sequence[str] = (),
 ) -> Images:
     """Load a whole data set from its source, even if there is a cache.
 
@@ -116,10 +122,11 @@ def load_source(
         side: side in pixels to which photographs are resized; default: 256. Only
             photographs accept a side.
         exclude: see `load_all`.
+        exclude_classes: see `load_all`.
 
     Raises:
-        ValueError: the name is unknown, the data set is missing, or `side` or `exclude`
-            is given without photographs.
+        ValueError: the name is unknown, the data set is missing, `side` or `exclude` is
+            given without photographs, or no name to leave out exists.
     """
     _check_name(name)
     if name not in _PHOTOGRAPHS and (side, exclude) != (None, None):
@@ -127,12 +134,13 @@ def load_source(
             "expected side and exclude for photographs only, got "
             f"side = {side} and exclude = {exclude} for {name}"
         )
-    size, out = _photo_options(side, exclude)
+    classes = _class_names(exclude_classes)
     if name == "glyphs":
-        return glyphs()
+        return _without_classes(glyphs(), classes)
+    size, out = _photo_options(side, exclude)
     directory = data_directory(directory)
     if name == "folder":
-        return image_folder(directory, size, out)
+        return image_folder(directory, size, out, classes)
     if not (directory / name).is_dir():
         raise ValueError(
             f"expected {name}.cache or {name} as TFDS prepares it in {directory}, got "
@@ -140,8 +148,9 @@ def load_source(
             f"with `python tools/prepare_data.py {name} --to DIR`"
         )
     if name in RECORDS:
-        return tfds_photos(name, directory, size, out)
-    return {"cifar100": cifar100, "omniglot": omniglot}[name](directory)
+        return _without_classes(tfds_photos(name, directory, size, out), classes)
+    data = {"cifar100": cifar100, "omniglot": omniglot}[name](directory)
+    return _without_classes(data, classes)
 
 
 def load(
@@ -150,9 +159,11 @@ def load(
     directory: str | Path | None = None,
     *,
     by: Literal["class", "example"] = "class",
+    rule: Split | None = None,
     limit: float = math.inf,
     side: int | None = None,
     exclude: str | Path | None = None,
+    exclude_classes: Sequence[str] = (),
 ) -> dict[str, Images]:
     """Load parts of a data set.
 
@@ -162,10 +173,13 @@ def load(
         directory: see `data_directory`.
         by: 'class' if the parts have different classes, 'example' if they have
             different examples of the same classes.
-        limit: size in bytes of pixels. Encoded images up to this size are decoded into
-            memory once; larger data sets are decoded during use.
+        rule: a function of the whole data set and a split that returns the part, such
+            as `class_lists(directory)`; default: the data set's own.
+        limit: size in bytes of the images that are read into memory; larger data sets
+            are decoded during use. With 0 nothing is read.
         side: see `load_all`.
         exclude: see `load_all`.
+        exclude_classes: see `load_all`.
 
     Raises:
         ValueError: any error of `load_all`, the split or `by` is unknown, or the data
@@ -177,24 +191,43 @@ def load(
     if by not in ("class", "example"):
         raise ValueError(f"expected by = 'class' or 'example', got {by!r}")
     rules = BY_CLASS if by == "class" else BY_EXAMPLE
-    if name not in rules:
+    own = rule or rules.get(name)
+    if own is None:
         raise ValueError(
             f"expected a data set with parts by {by}, one of {[*rules]}, got {name}"
         )
-    if name == "folder" and by == "class":
-        options = _photo_options(side, exclude)
-        parts = folder_of_classes(data_directory(directory), splits, *options)
-        if parts:
-            return {split: _held(part, limit) for split, part in parts.items()}
-    data = _held(load_all(name, directory, side=side, exclude=exclude), limit)
-    return {split: rules[name](data, split) for split in splits}
+    cached = cache_directory(name, directory).exists()
+    if name == "folder" and by == "class" and rule is None and not cached:
+        size, out = _photo_options(side, exclude)
+        classes = _class_names(exclude_classes)
+        place = data_directory(directory)
+        parts = folder_of_classes(place, splits, size, out, classes)
+    else:
+        excluded: Any = dict(exclude=exclude, exclude_classes=exclude_classes)
+        data = load_all(name, directory, side=side, **excluded)
+        parts = {split: own(data, split) for split in splits}
+    return read_images(parts, limit=limit)
 
 
-def _held(data: Images, limit: float) -> Images:
-    """The data set, decoded into memory if it is a view within the limit."""
-    if isinstance(data.images, View) and data.images.nbytes <= limit:
-        return data.in_memory()
-    return data
+def _class_names(given: Sequence[str]) -> list[str]:
+    """The names in a list of classes, or in the lists that it names."""
+    read = [
+        read_names(entry) if Path(entry).suffix in (".txt", ".json") else [entry]
+        for entry in given
+    ]
+    return [name for names in read for name in names]
+
+
+def _without_classes(data: Images, names: Sequence[str]) -> Images:
+    """The data set without some classes, with its training images still first."""
+    if not names:
+        return data
+    kept = without_classes(data.class_names, names, data=data.name)
+    first = None
+    if data.num_train is not None:
+        first = np.isin(data.class_names, kept)[data.labels[: data.num_train]].sum()
+    rest = data.take_classes(kept, name=data.name)
+    return replace(rest, num_train=first and int(first))
 
 
 def _photo_options(
@@ -203,78 +236,6 @@ def _photo_options(
     """The side of photographs, and the names of files to leave out."""
     out = frozenset() if exclude is None else read_excluded(exclude)
     return SIDE if side is None else side, out
-
-
-def from_arrays(
-    images: Num[np.ndarray, "..."],
-    labels: Integer[np.ndarray, "..."],
-    *,
-    name: str = "arrays",
-    class_names: Sequence[str] | None = None,
-) -> Images:
-    """A data set from your own arrays.
-
-    Args:
-        images: `[n, height, width, channels]`, or `[n, height, width]` for one
-            channel; uint8 from 0 to 255, or floating from 0 to 1.
-        labels: `[n]`, integers from 0 to the number of classes minus 1.
-        name: name of the data set.
-        class_names: one per class; default: the numbers from 0 to the highest label.
-
-    Raises:
-        ValueError: an array has another rank, shape or type, a label is outside the
-            classes, or pixels are NaN or out of range. The message names the first such
-            image.
-
-    Example:
-        >>> from_arrays(np.zeros((2, 28, 28)), np.array([0, 1])).images.shape
-        (2, 28, 28, 1)
-    """
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise ValueError(
-            "expected images of shape [n, height, width] or [n, height, width, "
-            f"channels], all at least 1, got {images.shape}"
-        )
-    whole = np.issubdtype(labels.dtype, np.integer)
-    if labels.shape != images.shape[:1] or not whole:
-        raise ValueError(
-            f"expected integer labels of shape ({len(images)},), one per image, got "
-            f"shape {labels.shape} and type {labels.dtype}"
-        )
-    most = _MOST_CLASSES if class_names is None else len(class_names)
-    bad = (labels < 0) | (labels >= most)
-    if bad.any():
-        i = int(np.argmax(bad))
-        names = "" if class_names is not None else "; more need class_names"
-        raise ValueError(
-            f"expected labels from 0 to {most - 1}{names}, got {labels[i]} for image "
-            f"{i}"
-        )
-    if images.ndim == 3:
-        images = images[..., None]
-    if np.issubdtype(images.dtype, np.floating):
-        images = _quantize(images)
-    elif images.dtype != np.uint8:
-        raise ValueError(
-            "expected images of type uint8 from 0 to 255 or floating from 0 to 1, got "
-            f"{images.dtype}"
-        )
-    if class_names is None:
-        class_names = [str(c) for c in range(int(labels.max()) + 1)]
-    return Images(name, images, labels.astype(np.int32), tuple(class_names))
-
-
-def _quantize(images: np.ndarray) -> np.ndarray:
-    good = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
-    if not good.all():
-        worst = int(np.argmin(good))
-        low, high = images[worst].min(), images[worst].max()
-        raise ValueError(
-            "expected floating pixels from 0 to 1 without NaN, got pixels from "
-            f"{low} to {high} in image {worst}"
-        )
-    return np.round(images * 255).astype(np.uint8)
 
 
 def _check_name(name: str) -> None:

@@ -1,117 +1,19 @@
-"""Rules that split data sets into training, validation and test parts.
+"""Splits by example, which have every class in every part, and few examples.
 
-Few-shot splits are by class: no class of one part is in another. Splits by example have
-every class in every part. Model selection uses the validation part only.
+Model selection uses the validation part only.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxfer.data.images import Images, rotations
-from jaxfer.data.view import View
+from jaxfer.data.images import Images
 
-# Snell's "vinyals" split holds out five whole alphabets of the first 1200 characters.
-_OMNIGLOT_VAL = (
-    "Armenian",
-    "Bengali",
-    "Early_Aramaic",
-    "Hebrew",
-    "Mkhedruli_(Georgian)",
-)
-_OMNIGLOT_TRAINVAL = 1200
 SPLITS = ("train", "val", "trainval", "test")
-
-
-def omniglot_split(data: Images, split: str) -> Images:
-    """A part of Omniglot by the "vinyals" rule, with rotations as classes.
-
-    The first 1200 of the 1623 characters (background alphabets, then the evaluation
-    alphabets, each in alphabetical order) are trainval, the rest are test. Validation
-    is five whole alphabets of trainval. With rotations there are 4112 + 688 = 4800 and
-    1692 classes (Vinyals et al. 2016 as Snell et al. 2017 released it).
-
-    Args:
-        data: all of Omniglot (see `omniglot`), with classes in the order above.
-        split: 'train', 'val', 'trainval' or 'test'.
-
-    Raises:
-        ValueError: the split is unknown, or the number of characters is not 1623.
-    """
-    _check_split(split, data.name)
-    names = data.class_names
-    if len(names) != 1623:
-        raise ValueError(f"expected 1623 characters in {data.name}, got {len(names)}")
-    trainval, test = names[:_OMNIGLOT_TRAINVAL], names[_OMNIGLOT_TRAINVAL:]
-    val = [c for c in trainval if c.split("/")[0] in _OMNIGLOT_VAL]
-    train = [c for c in trainval if c.split("/")[0] not in _OMNIGLOT_VAL]
-    parts = {"train": train, "val": val, "trainval": trainval, "test": test}
-    part = rotations(data.take_classes(parts[split], name=f"{data.name} {split}"))
-    # The released code transposes last, which determines what it calls rot090.
-    return replace(part, images=View.of(part.images).transpose())
-
-
-def glyphs_split(data: Images, split: str) -> Images:
-    """A part of glyphs by alphabet: 70% train, 10% validation, 20% test.
-
-    Both families are in every part. Characters are not rotated.
-
-    Args:
-        data: glyphs, with classes named "alphabet/character".
-        split: 'train', 'val', 'trainval' or 'test'.
-
-    Raises:
-        ValueError: the split is unknown, or there are fewer than 20 alphabets.
-    """
-    _check_split(split, data.name)
-    alphabets = list(dict.fromkeys(c.split("/")[0] for c in data.class_names))
-    if len(alphabets) < 20:
-        raise ValueError(
-            f"expected at least 20 alphabets in {data.name}, so that both families are "
-            f"in every part, got {len(alphabets)}"
-        )
-    # Families alternate, so alphabets are assigned to parts in pairs.
-    part = {a: _GLYPHS_PARTS[i // 2 % 10] for i, a in enumerate(alphabets)}
-    wanted = ("train", "val") if split == "trainval" else (split,)
-    chosen = [c for c in data.class_names if part[c.split("/")[0]] in wanted]
-    return data.take_classes(chosen, name=f"{data.name} {split}")
-
-
-_GLYPHS_PARTS = ("train",) * 7 + ("val",) + ("test",) * 2
-
-
-def random_class_split(data: Images, split: str) -> Images:
-    """A part of a random split by class: 64% train, 16% validation, 20% test.
-
-    The shares are those of miniImageNet (Ravi and Larochelle 2017), with at least one
-    class each. The number of classes alone determines which class is in which part.
-
-    Args:
-        data: data set with at least three classes.
-        split: 'train', 'val', 'trainval' or 'test'.
-
-    Raises:
-        ValueError: the split is unknown, or there are fewer than three classes.
-    """
-    _check_split(split, data.name)
-    n = data.num_classes
-    if n < 3:
-        raise ValueError(
-            f"expected at least 3 classes in {data.name}, one each to train, validate "
-            f"and test, got {n}"
-        )
-    test, val = max(1, round(0.2 * n)), max(1, round(0.16 * n))
-    order = np.random.RandomState([n]).permutation(n)  # noqa: NPY002
-    rows = {
-        "test": order[:test],
-        "val": order[test : test + val],
-        "trainval": order[test:],
-        "train": order[test + val :],
-    }[split]
-    chosen = [data.class_names[i] for i in sorted(rows)]
-    return data.take_classes(chosen, name=f"{data.name} {split}")
+# A rule: a function of a whole data set and the name of a part.
+Split = Callable[[Images, str], Images]
 
 
 def official_split(data: Images, split: str) -> Images:
@@ -166,7 +68,7 @@ def _by_example(
     is_test: Bool[np.ndarray, " n"],
     is_val: Bool[np.ndarray, " n"],
 ) -> Images:
-    _check_split(split, data.name)
+    check_split(split, data.name)
     chosen = {
         "train": ~is_test & ~is_val,
         "val": is_val,
@@ -205,6 +107,11 @@ def base_and_novel(
         >>> base_and_novel(["wren", "robin", "kite"], 2)
         (('wren', 'robin'), ('kite',))
     """
+    if len(class_names) < 2:
+        raise ValueError(
+            f"expected at least 2 classes, a base class and a novel one, got "
+            f"{list(class_names)}"
+        )
     if not 0 < base < len(class_names):
         raise ValueError(
             f"expected 1 to {len(class_names) - 1} base classes out of "
@@ -269,13 +176,37 @@ def few_examples(
     return rows, counts
 
 
+def at_most_per_class(data: Images, most: int) -> Images:
+    """At most some images of each class, in the order of the data set.
+
+    The name of a class seeds its selection, which does not depend on other classes and
+    contains the selection of a smaller number.
+
+    Args:
+        data: data set or part of one.
+        most: largest number of images per class, at least 1.
+
+    Raises:
+        ValueError: `most` is below 1.
+
+    Example:
+        >>> images, labels = np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 0, 0])
+        >>> data = Images("two", images, labels.astype(np.int32), ("a", "b"))
+        >>> at_most_per_class(data, 2).labels.tolist()
+        [0, 1, 0]
+    """
+    if most < 1:
+        raise ValueError(f"expected at least 1 image per class, got {most}")
+    order = np.argsort(data.labels, kind="stable")
+    ends = np.cumsum(np.bincount(data.labels, minlength=data.num_classes))
+    kept = []
+    for name, own in zip(data.class_names, np.split(order, ends[:-1]), strict=True):
+        draw = np.random.RandomState(zlib.crc32(name.encode()))  # noqa: NPY002
+        kept.append(draw.permutation(own)[:most])
+    return data.take(np.sort(np.concatenate(kept)), name=data.name)
+
+
 # The rule of each data set.
-Split = Callable[[Images, str], Images]
-BY_CLASS: dict[str, Split] = {
-    "folder": random_class_split,
-    "glyphs": glyphs_split,
-    "omniglot": omniglot_split,
-}
 BY_EXAMPLE: dict[str, Split] = {
     "caltech_birds2011": official_split,
     "cifar100": official_split,
@@ -286,6 +217,7 @@ BY_EXAMPLE: dict[str, Split] = {
 }
 
 
-def _check_split(split: str, where: str) -> None:
+def check_split(split: str, where: str) -> None:
+    """Refuse the name of a part that does not exist."""
     if split not in SPLITS:
         raise ValueError(f"expected one of {SPLITS}, got split {split!r} of {where}")

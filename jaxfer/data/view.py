@@ -1,10 +1,16 @@
 """Images that are read when they are indexed."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Integer, UInt8
+from tqdm.auto import tqdm
+
+# Images that a thread reads at a time.
+_PIECE = 32
 
 
 @runtime_checkable
@@ -122,4 +128,58 @@ class View:
         """Read all images into memory."""
         if copy is False:
             raise ValueError("expected copy = True or None for a view, got False")
-        return self[:].astype(dtype or self.dtype, copy=False)
+        return self.read().astype(dtype or self.dtype, copy=False)
+
+    def read(self, *, workers: int | None = None, bar: bool = False) -> np.ndarray:
+        """Read all images into memory; see `read_into`."""
+        if isinstance(self.store, np.ndarray):
+            return self[:]
+        array = np.empty(self.shape, self.dtype)
+        self.read_into(array, workers=workers, bar=bar)
+        return array
+
+    def read_into(
+        self, array: np.ndarray, *, workers: int | None = None, bar: bool = False
+    ) -> None:
+        """Read all images into an array of the same shape.
+
+        Several threads read a store that is not an array, since images are decoded in
+        parallel.
+
+        Args:
+            array: the array to fill.
+            workers: number of threads; default: one per CPU that the process may use.
+            bar: whether to show a progress bar while images are decoded.
+
+        Raises:
+            ValueError: an image that cannot be read; the first one is named.
+        """
+        if isinstance(self.store, np.ndarray):
+            array[:] = self[:]
+            return
+
+        def read_piece(start: int) -> int:
+            piece = self[start : start + _PIECE]
+            array[start : start + len(piece)] = piece
+            return len(piece)
+
+        starts = range(0, len(self), _PIECE)
+        with (
+            ThreadPoolExecutor(workers or _cpus()) as pool,
+            decoding_bar(self, shown=bar) as progress,
+        ):
+            for done in pool.map(read_piece, starts):
+                progress.update(done)
+
+
+def decoding_bar(view: View, *, shown: bool = True) -> tqdm:
+    """A progress bar for the images of a view; hidden if they are in an array."""
+    hidden = not shown or isinstance(view.store, np.ndarray)
+    label, total = f"decoding {len(view):,} images", len(view)
+    return tqdm(desc=label, total=total, leave=False, disable=hidden)
+
+
+def _cpus() -> int:
+    """The number of CPUs that the process may use."""
+    known = getattr(os, "sched_getaffinity", None)
+    return len(known(0)) if known else os.cpu_count() or 1

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from jaxfer.compilation import jit
-from jaxfer.data.augment import Crop, centre_crop
+from jaxfer.data.augment import centre_crop
 from jaxfer.data.feed import in_blocks
 from jaxfer.heads import Predictions, head_logits
 from jaxfer.memo import memoised
@@ -152,7 +152,7 @@ def _embedding(net: Net, last: str | None) -> Callable[..., Array]:
     def run(params: Params, state: State, pixels: Pixels, images: Array) -> Array:
         x = prepare(pixels, images)
         if pixels.window is not None:
-            x = centre_crop(x, Crop(side=pixels.window))
+            x = centre_crop(x, pixels.window)
         return net.apply(params, state, x, mode=EVAL, last=last)[0]
 
     return jit(run)

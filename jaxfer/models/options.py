@@ -18,7 +18,7 @@ class Options:
     limit: float = 4.0
     """Gigabytes of pixels, at least 0, kept on a device; larger data are streamed."""
     workers: int = 2
-    """Threads that read streamed data."""
+    """Threads that decode images and read streamed data, at least 1."""
     cache_limit: float = 2.0
     """Gigabytes of cached activations, at least 0, kept on a device; more are kept on
     disk."""

@@ -127,6 +127,11 @@ def test_a_window_is_cut_anywhere_and_in_tests_from_the_middle(rng):
     assert len(set(found)) == 12
     np.testing.assert_array_equal(centre_crop(image[None], crop)[0], image[1:5, 1:5])
     assert centre_crop(image[None], Crop(shift=2)).shape == (1, 6, 7, 2)
+    np.testing.assert_array_equal(
+        centre_crop(image[None], 4), centre_crop(image[None], crop)
+    )
+    with pytest.raises(ValueError, match="side from 1 to 6 for images of 6x7, got 32"):
+        centre_crop(image[None], 32)
     assert Crop(side=4) and crop.window(6, 7) == (4, 4)
     wide = Crop(shift=1, side=6)
     assert random_crop(keys[:1], same[:1], wide).shape == (1, 6, 6, 2)

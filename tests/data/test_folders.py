@@ -4,18 +4,22 @@ import dataclasses
 import shutil
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import jaxfer
 from jaxfer.data import (
     folder_of_classes,
     from_arrays,
     image_folder,
     load,
+    loose_images,
     official_split,
     random_class_split,
 )
+from jaxfer.nets import Flatten
 
 
 def _resized(file, side):
@@ -125,6 +129,7 @@ def test_only_images_of_classes_are_met(photographs, tmp_path):
     (first / "folder.png").mkdir()
     shutil.copytree(first, tmp_path / "mine" / ".thumbnails")
     shutil.copytree(first, tmp_path / "mine" / "folder.cache")
+    (tmp_path / "mine" / "up").symlink_to(tmp_path / "mine")
     (first / "more").mkdir()
     (first / "kite11.jpg").rename(first / "more" / "kite11.jpg")
     found = image_folder(tmp_path / "mine", 8).in_memory()
@@ -156,12 +161,19 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path, photographs, parted):
     for part in ("train", "test"):
         (tmp_path / "half" / part / part).mkdir(parents=True)
         (tmp_path / "half" / part / part / "a.jpg").write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match=r"got \['test', 'train'\] in one part only"):
+    with pytest.raises(
+        ValueError, match="at least two .*half/test, .*got one, as in 1 other class"
+    ):
         image_folder(tmp_path / "half")
     with pytest.raises(
-        ValueError, match="a folder val/ in .*half for split 'trainval', got"
+        ValueError, match="a part val in .*half for split 'trainval', got .'train'"
     ):
         folder_of_classes(tmp_path / "half", ["trainval"])
+    shutil.copytree(tmp_path / "half/train/train", tmp_path / "half/test/train")
+    with pytest.raises(
+        ValueError, match=r"got \['train'\] in two .* such as \['test'\], in one part"
+    ):
+        image_folder(tmp_path / "half")
     (tmp_path / "empty" / "two.jpg").write_bytes(b"not a picture")
     shutil.rmtree(tmp_path / "half")
     data = image_folder(tmp_path)
@@ -193,3 +205,37 @@ def test_one_image_a_class_is_too_few_without_parts(real_data, tmp_path):
             file.extract(name, tmp_path)
     with pytest.raises(ValueError, match="at least two images in .*n01440764, .*got"):
         image_folder(tmp_path)
+
+
+def test_loose_images_are_embedded_and_classified(photographs, parted, tmp_path):
+    """A flat folder without labels, by a model of prototypes of a labelled folder."""
+    for file in photographs.glob("*/*"):
+        (tmp_path / "more").mkdir(exist_ok=True)
+        (tmp_path / "more" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "more/kite00.jpg").rename(tmp_path / "first.jpg")
+    (tmp_path / "list.txt").write_text("not an image")
+    images, names = loose_images(tmp_path, 12)
+    assert len(names) == 36 and names[:2] == ("first.jpg", "more/kite01.jpg")
+    expected = _resized(tmp_path / "more/wren11.jpg", 12)
+    np.testing.assert_array_equal(images[-1], expected)
+    model = jaxfer.init_model(Flatten(), (12, 12, 3), jax.random.key(0))
+    support = official_split(image_folder(parted, 12), "trainval")
+    model = jaxfer.with_prototypes(model, support)
+    assert jaxfer.embed(model, images).shape == (36, 12 * 12 * 3)
+    found = jaxfer.predict(model, images).names
+    assert found[0] == "kite"
+    assert found[1:] == [name.split("/")[1][:-6] for name in names[1:]]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="expected images in .*empty, got none"):
+        loose_images(tmp_path / "empty")
+
+
+def test_excluded_classes_are_not_compared_between_parts(parted, tmp_path):
+    shutil.copytree(parted, tmp_path / "all")
+    shutil.rmtree(tmp_path / "all" / "test" / "wren")
+    with pytest.raises(ValueError, match=r"1 class, such as \['wren'\], in one part"):
+        image_folder(tmp_path / "all", 8)
+    data = image_folder(tmp_path / "all", 8, exclude_classes=["wren", "owl"])
+    assert data.class_names == ("kite", "robin") and data.num_train == 12
+    with pytest.raises(ValueError, match="not excluded, got none of 3"):
+        image_folder(tmp_path / "all", 8, exclude_classes=["wren", "kite", "robin"])

@@ -64,11 +64,11 @@ def test_glyphs_are_parted_by_family():
     [
         ("0\n1\n", "1\n2\n3\n", r"overlap: 1 classes are in both.*people/boy"),
         ("0\n", "2\n3\n", r"miss 1 classes, such as \['people/boy'\]"),
-        ("0\n1\n7\n", "2\n3\n", r"A.txt, got 1 unknown classes, such as \['7'\]"),
-        ("0\n1\n", "2\nfish/cod\n3\n", r"B.txt, got 1 unknown .*'fish/cod'"),
+        ("0\n1\n7\n", "2\n3\n", r"numbers below 4 in the lists .*x, got 7"),
+        ("0\n1\n", "owl\nfish/cod\n", r"got 2 other names in xB.txt, .*'fish/cod'"),
         ("0\n0\n1\n", "2\n3\n", "a class is named twice in a list of"),
     ],
-    ids=["overlap", "missing", "number", "name", "twice"],
+    ids=["overlap", "missing", "number", "names", "twice"],
 )
 def test_lists_that_do_not_part_the_classes_are_refused(tmp_path, a, b, message):
     (tmp_path / "xA.txt").write_text(a)
@@ -81,6 +81,26 @@ def test_lists_take_names_numbers_and_comments(tmp_path):
     (tmp_path / "xA.txt").write_text("# mine\n\n3 what follows\nfish/ray\n")
     (tmp_path / "xB.txt").write_text("1\n2\n")
     assert read_halves(NAMES, tmp_path / "x").a == ("fish/ray", "vehicles_1/bus")
+
+
+def test_names_of_other_classes_are_ignored_and_counted(tmp_path, capsys):
+    (tmp_path / "xA.txt").write_text("0\nfish/cod\n1\n")
+    (tmp_path / "xB.txt").write_text("2\n3\nowl\nbat\n")
+    assert read_halves(NAMES, tmp_path / "x") == (tuple(NAMES[:2]), tuple(NAMES[2:]))
+    assert capsys.readouterr().out == (
+        "ignored 1 of 3 names in xA.txt, such as 'fish/cod': expected classes, such as "
+        "'fish/ray'\n"
+        "ignored 2 of 4 names in xB.txt, such as 'owl': expected classes, such as "
+        "'fish/ray'\n"
+    )
+
+
+def test_the_released_lists_name_the_classes_of_a_part_of_imagenet(real_data, capsys):
+    """The numbers in them are those of all 1000 classes."""
+    prefix = real_data / "yosinski" / "splits" / "half0"
+    wnids = ["n01440764", "n01443537", "n01491361", "n01494475"]
+    assert read_halves(wnids, prefix) == (tuple(wnids[:2]), tuple(wnids[2:]))
+    assert "ignored 498 of 500 names in half0A.txt" in capsys.readouterr().out
 
 
 def test_rules_that_do_not_part_the_classes_are_refused(tmp_path):

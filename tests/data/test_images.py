@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.data import Images, from_arrays, rotations, shrunk
+from jaxfer.data import Images, View, from_arrays, read_images, rotations, shrunk
 
 
 def _images(**changes) -> Images:
@@ -157,3 +157,73 @@ def test_shrunk_images_are_means_of_cells(rng):
         assert abs(float(small[i, y, x, c]) - cell.mean()) <= 0.5
     with pytest.raises(ValueError, match="a side that divides the 6x6 .*, got 4"):
         shrunk(data, 4)
+
+
+class _Store:
+    """A store that counts how often each image is read."""
+
+    def __init__(self, images):
+        self.shape, self.images = images.shape, images
+        self.read = np.zeros(len(images), int)
+
+    def __getitem__(self, rows):
+        np.add.at(self.read, rows, 1)
+        return self.images[rows]
+
+
+def _stored(rng, n=12):
+    store = _Store(rng.integers(0, 256, (n, 4, 4, 1), dtype=np.uint8))
+    labels = (np.arange(n) % 3).astype(np.int32)
+    return Images("stored", View.of(store), labels, ("a", "b", "c")), store
+
+
+def test_images_that_parts_share_are_read_once(rng):
+    data, store = _stored(rng)
+    parts = {
+        "trainval": data.take(np.arange(10), name="trainval"),
+        "train": data.take(np.arange(2, 9), name="train"),
+        "turned": rotations(data.take(np.array([7, 1]), name="turned")),
+    }
+    expected = {name: np.asarray(part.images) for name, part in parts.items()}
+    prints = {name: part.fingerprint for name, part in parts.items()}
+    store.read[:] = 0
+    read = read_images(parts)
+    assert store.read.tolist() == [1] * 10 + [0] * 2
+    for name, part in read.items():
+        np.testing.assert_array_equal(np.asarray(part.images), expected[name])
+        assert part.fingerprint == prints[name] and part.name == parts[name].name
+        np.testing.assert_array_equal(part.labels, parts[name].labels)
+    assert store.read.sum() == 10
+
+
+def test_parts_without_common_images_become_arrays(rng):
+    data, store = _stored(rng)
+    rows = {"train": np.array([0, 3, 1, 7]), "test": np.array([2, 9])}
+    read = read_images({k: data.take(x, name=k) for k, x in rows.items()})
+    for name, part in read.items():
+        assert isinstance(part.images, np.ndarray)
+        np.testing.assert_array_equal(part.images, store.images[rows[name]])
+    in_memory = {"a": from_arrays(store.images[:2], np.arange(2)), "b": data}
+    both = read_images(in_memory)
+    np.testing.assert_array_equal(both["a"].images, store.images[:2])
+    np.testing.assert_array_equal(both["b"].images, store.images)
+
+
+def test_a_bar_shows_that_a_fingerprint_decodes(rng, capsys):
+    data, _ = _stored(rng)
+    assert data.fingerprint == data.in_memory().fingerprint
+    assert "decoding 12 images" in capsys.readouterr().err
+    assert len(_images().fingerprint) == 16 and not capsys.readouterr().err
+
+
+def test_images_above_the_limit_are_not_read(rng):
+    data, store = _stored(rng)
+    parts = {k: data.take(np.arange(10), name=k) for k in ("one", "same")}
+    same = read_images(parts, limit=10 * 16 - 1.0)
+    assert all(same[name] is part for name, part in parts.items())
+    assert not store.read.any() and read_images({}) == {}
+    one, same = (x.images for x in read_images(parts, limit=10 * 16.0).values())
+    assert np.shares_memory(one, same)
+    assert store.read.sum() == 10
+    empty = read_images({"none": data.take(np.arange(0), name="none")})["none"]
+    assert len(empty.images) == 0

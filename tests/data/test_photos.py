@@ -21,7 +21,7 @@ from jaxfer.data.sources import cache_directory
 from jaxfer.data.tfds import Records
 
 
-def test_files_that_are_named_are_left_out(parted, tmp_path):
+def test_files_that_are_named_are_left_out(parted, tmp_path, capsys):
     whole = image_folder(parted, 8)
     own = parted / "train" / whole.class_names[1]
     one, other = sorted(own.iterdir())[:2]
@@ -40,9 +40,13 @@ def test_files_that_are_named_are_left_out(parted, tmp_path):
     )
     listed.write_text("nobody.jpg\n")
     with pytest.raises(
-        ValueError, match=r"files of .* to leave .*, got \['nobody.jpg'\]"
+        ValueError, match=r"files of .*; got 1 other name .*\['nobody.jpg'\]"
     ):
         image_folder(parted, 8, read_excluded(listed))
+    capsys.readouterr()
+    some = image_folder(parted, 8, {"nobody.jpg", f"train/{own.name}/{one.name}"})
+    assert len(some.labels) == 35
+    assert "ignored 1 of 2 names in exclude, such as 'nobody" in capsys.readouterr().out
     listed.write_text("# nothing\n")
     with pytest.raises(ValueError, match="one file name per line in .*, got none"):
         read_excluded(listed)

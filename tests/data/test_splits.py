@@ -3,11 +3,16 @@ import pytest
 
 from jaxfer.data import (
     Images,
+    at_most_per_class,
     base_and_novel,
+    class_lists,
     few_examples,
+    from_arrays,
     glyphs,
     glyphs_split,
+    load,
     official_split,
+    random_class_split,
     split_by_drawer,
 )
 
@@ -143,3 +148,115 @@ def test_classes_with_fewer_examples_have_all_of_theirs_first():
         ValueError, match="at least n = 1 examples of class 'e' of few, got 0"
     ):
         few_examples(empty, ["e"], 3, 1, allow_fewer=True)
+
+
+def _numbered(n):
+    return from_arrays(np.zeros((n, 1, 1)), np.arange(n))
+
+
+def test_a_random_split_by_class_has_the_shares_of_a_seed():
+    data = _numbered(50)
+    parts = {
+        seed: {
+            part: random_class_split(data, part, shares=(0.5, 0.1, 0.4), seed=seed)
+            for part in PARTS
+        }
+        for seed in (None, 0, 1)
+    }
+    for own in parts.values():
+        names = {part: own[part].class_names for part in PARTS}
+        assert [len(names[part]) for part in PARTS] == [25, 5, 30, 20]
+        assert {*names["train"], *names["val"]} == {*names["trainval"]}
+        assert {*names["trainval"], *names["test"]} == {*data.class_names}
+    assert len({own["test"].class_names for own in parts.values()}) == 3
+    # Without a seed and shares, the split is that of earlier versions.
+    expected = ("5", "9", "15", "19")
+    assert random_class_split(_numbered(20), "test").class_names == expected
+    none = random_class_split(data, "trainval", shares=(0.8, 0.0, 0.2))
+    assert none.num_classes == 40
+    with pytest.raises(ValueError, match="above 0 for split 'val', got .0.8, 0.0, 0.2"):
+        random_class_split(data, "val", shares=(0.8, 0.0, 0.2))
+    for shares, message in (
+        ((0.5, 0.1, 0.1), "whose sum is 1, got"),
+        ((0.0, 0.5, 0.5), "to train .above 0., validate"),
+        ((0.5, 0.5), "three class shares"),
+        ((1.5, -0.25, -0.25), "three class shares"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            random_class_split(data, "test", shares=shares)
+    with pytest.raises(ValueError, match="at least 3 classes in arrays, .* got 2"):
+        random_class_split(_numbered(2), "test")
+
+
+def test_class_lists_part_the_classes(tmp_path, capsys):
+    data = _numbered(6)
+    for part, names in {"train": "4 x 0", "val": "1", "test": "y z 3"}.items():
+        (tmp_path / f"{part}.txt").write_text("\n".join(names.split()))
+    rule = class_lists(tmp_path)
+    parts = {part: rule(data, part) for part in PARTS}
+    assert {part: own.class_names for part, own in parts.items()} == {
+        "train": ("0", "4"),
+        "val": ("1",),
+        "trainval": ("0", "1", "4"),
+        "test": ("3",),
+    }
+    # What is ignored is said once, whatever is asked for.
+    what = "expected classes of arrays, such as '0', '1'"
+    assert capsys.readouterr().out.splitlines() == [
+        f"ignored 1 of 3 names in train.txt, such as 'x': {what}",
+        f"ignored 2 of 3 names in test.txt, such as 'y': {what}",
+    ]
+    with pytest.raises(ValueError, match="one of .*, got split 'x' of arrays"):
+        rule(data, "x")
+    (tmp_path / "val.txt").write_text("4\n")
+    with pytest.raises(
+        ValueError, match=r"different classes in .*, got \['4'\] in two"
+    ):
+        class_lists(tmp_path)(data, "test")
+    (tmp_path / "val.txt").unlink()
+    with pytest.raises(ValueError, match="list val.txt in .* split 'trainval', got no"):
+        class_lists(tmp_path)(data, "trainval")
+    (tmp_path / "train.txt").write_text("none\n")
+    with pytest.raises(ValueError, match="got 1 other name in train.txt, .*'none'"):
+        class_lists(tmp_path)(data, "train")
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(ValueError, match=r"such as train.txt .*, got \['test.txt'\]"):
+        class_lists(tmp_path)
+
+
+@pytest.mark.slow
+def test_cifar_fs_is_cifar_100_by_its_class_lists(real_data):
+    pytest.importorskip("tensorflow_datasets")
+    rule = class_lists(real_data / "cifar100_splits" / "cifar-fs")
+    parts = load("cifar100", ["train", "test"], real_data / "tfds", rule=rule)
+    assert [part.num_classes for part in parts.values()] == [64, 20]
+    assert [len(part.labels) for part in parts.values()] == [38400, 12000]
+    assert "people/man" in parts["test"].class_names
+
+
+def test_at_most_k_images_of_a_class_are_chosen_by_its_name():
+    data = _few()
+    images = np.arange(26, dtype=np.uint8).reshape(26, 1, 1, 1)
+    data = Images(data.name, images, data.labels, data.class_names)
+
+    def chosen(data, most):
+        few = at_most_per_class(data, most)
+        assert (np.diff(few.images[:].ravel()) > 0).all()
+        return {
+            name: {*few.images[:].ravel()[few.labels == i].tolist()}
+            for i, name in enumerate(few.class_names)
+        }
+
+    three, six = chosen(data, 3), chosen(data, 6)
+    assert [len(six[name]) for name in "abcd"] == [5, 6, 5, 6]
+    assert [len(three[name]) for name in "abcd"] == [3] * 4
+    for name in "abcd":
+        own = {*np.flatnonzero(data.labels == "abcd".index(name)).tolist()}
+        assert three[name] < six[name] <= own
+    # Without the other classes, and under another number, it is the same.
+    alone = data.take_classes(["d", "b"], name="alone")
+    assert chosen(alone, 3) == {name: three[name] for name in "db"}
+    # These are not the first images.
+    assert any(three[name] != {*sorted(six[name])[:3]} for name in "abcd")
+    with pytest.raises(ValueError, match="at least 1 image per class, got 0"):
+        at_most_per_class(data, 0)

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -76,3 +79,51 @@ def test_the_store_is_read_when_indexed_and_never_written(store):
     assert View.of(whole) is whole
     with pytest.raises(ValueError, match="expected copy = True"):
         whole.__array__(copy=False)
+
+
+class _Decoder:
+    """A store that is not an array: it knows its threads, and may fail."""
+
+    def __init__(self, images, bad=()):
+        self.shape, self.images, self.bad = images.shape, images, {*bad}
+        self.threads = set()
+
+    def __getitem__(self, rows):
+        self.threads.add(threading.get_ident())
+        time.sleep(0.002)
+        for row in rows:
+            if row in self.bad:
+                raise ValueError(f"image {row} is damaged")
+        return self.images[rows]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, None])
+def test_several_threads_read_what_one_reads(rng, workers):
+    images = rng.integers(0, 256, (333, 5, 5, 1), dtype=np.uint8)
+    store = _Decoder(images)
+    view = View.of(store).take(np.arange(332, -1, -1)).turned(np.arange(333) % 4)
+    expected = view[:]
+    store.threads.clear()
+    np.testing.assert_array_equal(view.read(workers=workers), expected)
+    assert len(store.threads) <= (workers or 99)
+    assert workers != 5 or len(store.threads) > 1
+    assert threading.get_ident() not in store.threads
+    array = np.zeros((333, 5, 5, 1), np.uint8)
+    view.read_into(array, workers=workers)
+    np.testing.assert_array_equal(array, expected)
+
+
+def test_the_first_damaged_image_ends_reading(rng):
+    images = rng.integers(0, 256, (9999, 2, 2, 1), dtype=np.uint8)
+    store = _Decoder(images, bad=(100, 200, 9000))
+    with pytest.raises(ValueError, match="image 100 is damaged"):
+        View.of(store).read(workers=3)
+
+
+def test_the_bar_says_how_many_images_are_decoded(rng, capsys):
+    images = rng.integers(0, 256, (1234, 1, 1, 1), dtype=np.uint8)
+    View.of(_Decoder(images)).read(bar=True)
+    assert "decoding 1,234 images" in capsys.readouterr().err
+    View.of(_Decoder(images)).read()
+    View.of(images).read(bar=True)
+    assert not capsys.readouterr().err

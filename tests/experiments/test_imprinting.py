@@ -78,7 +78,7 @@ def _unit(x):
 
 def _data(seed):
     """Images with labels by their definition, and the order of the classes."""
-    train, test = load_parts(TINY.data, limit=4.0)
+    train, test = load_parts(TINY.data)
     order = np.random.RandomState([seed]).permutation(16)  # noqa: NPY002
     place = {c: i for i, c in enumerate(order)}
     labels = np.array([place[c] for c in test.labels])
@@ -149,7 +149,7 @@ def test_a_finished_study_says_so(finished, capsys):
 
 def test_the_result_lists_base_and_novel_classes(finished):
     result, _, _ = finished
-    train, _ = load_parts(TINY.data, limit=4.0)
+    train, _ = load_parts(TINY.data)
     for seed in (0, 1):
         *_, order = _data(seed)
         names = [train.class_names[c] for c in order]

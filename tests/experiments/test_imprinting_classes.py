@@ -73,7 +73,7 @@ def parts():
 def finished(parts, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("unequal")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.studies.load_parts", lambda data, limit: parts)
+        patch.setattr("experiments.studies.load_parts", lambda data: parts)
         return run(CONFIG, workdir), workdir
 
 

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.imprinting.classes import split_classes
+from experiments.imprinting.classes import base_pixels, split_classes
 from experiments.imprinting.config import Config, Data, Network, Rows
 from experiments.imprinting.run import run
-from experiments.inputs import load_parts
+from experiments.inputs import load_parts, read_parts
 from jaxfer import models
 from jaxfer.data import Crop, View
 from jaxfer.data.feed import place
@@ -123,16 +123,18 @@ def test_given_parts_and_moments_are_those_of_resident_images(parted):
     config = _config(parted, pixels="moments")
     found = []
     for limit in (0.0, 4.0):
-        train, test = load_parts(config.data, limit=limit)
+        options = dataclasses.replace(config.run, limit=limit)
+        train, test = read_parts(*load_parts(config.data), options)
         for part in (train, test):
             assert part.num_classes == 3 and len(part.labels) == 18
-        found.append(split_classes(config, train, test, 0))
+        split = split_classes(config, train, test, 0)
+        found.append((split, base_pixels(config, train, split)))
     assert isinstance(place(train, limit=0.0).items, View)
-    np.testing.assert_array_equal(*(split.pixels.mean for split in found))
-    np.testing.assert_array_equal(*(split.pixels.std for split in found))
-    np.testing.assert_array_equal(*(split.few for split in found))
-    known = train.images[found[1].train < 2].astype(np.float64)
-    np.testing.assert_allclose(found[0].pixels.mean, known.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(*(pixels.mean for _, pixels in found))
+    np.testing.assert_array_equal(*(pixels.std for _, pixels in found))
+    np.testing.assert_array_equal(*(split.few for split, _ in found))
+    known = train.images[found[1][0].train < 2].astype(np.float64)
+    np.testing.assert_allclose(found[0][1].mean, known.mean(axis=0), rtol=1e-5)
 
 
 def test_classes_may_be_base_by_their_number_of_images(photographs, tmp_path):
@@ -146,10 +148,10 @@ def test_classes_may_be_base_by_their_number_of_images(photographs, tmp_path):
         for file in sorted(parts[0].iterdir())[: 2 if name == "owl" else 5]:
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
     config = _config(tmp_path, base_min_images=8, min_images=3)
-    split = split_classes(config, *load_parts(config.data, limit=4.0), 0)
+    split = split_classes(config, *load_parts(config.data), 0)
     # There are too few owls; two of the other four classes have eight to train on.
     assert split.base == 2 and {*split.names[:2]} == {"kite", "wren"}
     assert {*split.names[2:]} == {"crow", "robin"}
     every = _config(tmp_path, base_min_images=1, min_images=3)
     with pytest.raises(ValueError, match="base_min_images = 1 training images and so"):
-        split_classes(every, *load_parts(every.data, limit=4.0), 0)
+        split_classes(every, *load_parts(every.data), 0)
