@@ -105,7 +105,13 @@ def transfers(
             )
         asked: list[Treatment | None] = [*fits]
         asked += [None] * (PIXELS in grid.treatments)
-        parts = {split: _halves(class_names, grid.by, split) for split in grid.splits}
+        try:
+            parts = {s: _halves(class_names, grid.by, s) for s in grid.splits}
+        except ValueError as e:
+            raise ValueError(
+                f"{e}; choose another --{grid_name}.by, or skip the grid with "
+                f"--{grid_name}.splits"
+            ) from e
         for split, seed in itertools.product(grid.splits, grid.seeds):
             targets = [
                 Target(grid_name, split, half, seed, classes)

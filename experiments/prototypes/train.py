@@ -49,23 +49,31 @@ def load_splits(config: Config) -> dict[str, Images]:
         ValueError: missing data, or too few classes or images for the episodes.
     """
     data, task, val, test = config.data, config.task, config.val, config.test
-    # A list of pairs, since one split may be used twice.
+    # Each split with the shape of its episodes and the options that determine it.
+    training = EpisodeShape(task.way, task.shot, task.query), "--task.way"
     asked = [
-        (data.train, EpisodeShape(task.way, task.shot, task.query)),
-        (data.val, EpisodeShape(val.way, task.shot, val.query)),
-        (data.retrain, EpisodeShape(task.way, task.shot, task.query)),
+        (data.train, *training),
+        (data.val, EpisodeShape(val.way, task.shot, val.query), "--val.way"),
+        (data.retrain, *training),
         *(
-            (data.test, EpisodeShape(way, shot, test.query))
+            (data.test, EpisodeShape(way, shot, test.query), "--test.ways")
             for way, shot in itertools.product(test.ways, test.shots)
         ),
     ]
-    asked = [(split, shape) for split, shape in asked if split]
-    splits = list(dict.fromkeys(split for split, _ in asked))
+    asked = [one for one in asked if one[0]]
+    splits = list(dict.fromkeys(split for split, *_ in asked))
     loaded = load_images(data, splits, "class", data.rule())
     tables = {split: table_of(images) for split, images in loaded.items()}
-    for split, shape in asked:
+    for split, shape, option in asked:
         names, where = loaded[split].class_names, loaded[split].name
-        check_episode(tables[split], names, where=where, **shape.sizes())
+        try:
+            check_episode(tables[split], names, where=where, **shape.sizes())
+        except ValueError as e:
+            counts = (f"{one} has {x.num_classes}" for one, x in loaded.items())
+            raise ValueError(
+                f"{e} (of the classes, {', '.join(counts)}): change {option} and the "
+                "options beside it, or --data.class-shares"
+            ) from e
     run = config.run
     return read_images(loaded, limit=run.limit * 1e9, workers=run.workers)
 

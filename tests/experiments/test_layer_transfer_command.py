@@ -31,6 +31,7 @@ def _refused(tmp_path, capsys, *options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--dissimilar.by animals", "choose another --dissimilar.by, or skip the grid"),
         (
             "--layers 1 8",
             r"to be at most 7, the number of layers of the net, got \[8\]",

@@ -141,6 +141,10 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
         (["--distance", "l1"], "'l1'.*sqeuclidean.*cosine"),
         (["--devices", "0"], "expected devices of at least 1, got 0"),
         (["--devices", "2"], "episodes_per_step to be a multiple of devices = 2, got"),
+        (
+            ["--task.way", "2000"],
+            r"way = 2000 classes, got \d+ .*, test has \d+\): change --task.way",
+        ),
         (["--devices", "9", "--episodes", "9", "--episodes-per-step", "9"], "got 9"),
         (["--run.steps-per-call", "0"], "steps_per_call of at least 1, got 0"),
         (["--run.log-every", "0"], "log_every of at least 1, got 0"),
