@@ -1,4 +1,4 @@
-"""Lists of names in text files. Names that stand for nothing are counted and said."""
+"""Lists of names in files; a printed line counts the names that stand for nothing."""
 
 import json
 import re

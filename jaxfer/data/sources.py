@@ -194,7 +194,8 @@ def load(
     own = rule or rules.get(name)
     if own is None:
         raise ValueError(
-            f"expected a data set with parts by {by}, one of {[*rules]}, got {name}"
+            f"expected a data set with parts by {by}, one of {[*rules]}, or a rule for "
+            f"other data sets, such as class lists or shares, got {name}"
         )
     cached = cache_directory(name, directory).exists()
     if name == "folder" and by == "class" and rule is None and not cached:
