@@ -73,10 +73,17 @@ def pages() -> list[Path]:
 
 def _filled(match: re.Match[str]) -> str:
     names, title = match["names"].split(), match["title"]
-    results = [read_json(DATA / f"{name}.json") for name in names]
+    results = [_kept(name) for name in names]
     opening = match[0].partition("\n")[0]
     table = compare_runs(results) if len(names) > 1 else _table(results[0], title or "")
     return f"{opening}\n{table}\n<!-- end of table -->"
+
+
+def _kept(name: str) -> Any:
+    path = DATA / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(f"expected a kept result {path}, got none: see --keep")
+    return read_json(path)
 
 
 def _table(result: Mapping[str, Any], title: str) -> str:
