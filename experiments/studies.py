@@ -73,9 +73,8 @@ def run_study(
     with study.report_lock(workdir):
         content = result(whole, queue, records, networks)
         print(findings_table(content["findings"]))
-        module = import_figures(content["experiment"]) if config.figures else None
-        if module is not None:
-            module.draw(workdir, content)
+        if config.figures:
+            draw_figures(workdir, content)
         # Written last: a study counts as finished once this file exists.
         runlog.write_json(workdir / "result.json", content)
     return content
@@ -148,15 +147,21 @@ def train_study(
     return whole, every, found
 
 
-def import_figures(experiment: str) -> Any:
-    """Return the figures module; without matplotlib, print a note and return None."""
+def draw_figures(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
+    """Draw the figures and tables of a result, and return the paths of their files.
+
+    Without matplotlib, this prints a note and returns no paths.
+    """
     try:
-        return importlib.import_module(f"experiments.{experiment}.figures")
+        plots = importlib.import_module("experiments.plots")
+        module = importlib.import_module(f"experiments.{result['experiment']}.figures")
     except ImportError as e:
         if e.name != "matplotlib":
             raise
         print("no figures: matplotlib is not installed (install the 'plot' extra)")
-        return None
+        return []
+    with plots.style():
+        return plots.write(workdir / "figures", module.draw(workdir, result))
 
 
 def about(

@@ -140,8 +140,8 @@ def gallery_images(
 
     Returns:
         "classes", the numbers of novel classes, and their "exemplars"; test "images",
-        whether each is predicted "right", and the index of its "predicted" class among
-        "classes".
+        their "labels", whether each is predicted "right", and the index of its
+        "predicted" class among "classes". Labels are numbers of novel classes too.
     """
     labels, rng = split.test, np.random.default_rng(seed)
     met = (labels >= split.base) & (predicted >= split.base)
@@ -158,6 +158,7 @@ def gallery_images(
         "classes": shown,
         "exemplars": View.of(train.images)[split.few[shown, 0]],
         "images": View.of(test.images)[rows],
+        "labels": labels[rows] - split.base,
         "right": right[rows],
         "predicted": np.searchsorted(shown, given),
     }

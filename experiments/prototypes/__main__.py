@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.prototypes import train
 from experiments.prototypes.config import Config, check
-from experiments.studies import import_figures
+from experiments.studies import draw_figures
 from jaxfer import config as configs
 from jaxfer import models, runlog, sharding, stats
 from jaxfer import workdir as workdirs
@@ -81,10 +81,10 @@ def _run(
         result["data"] = "simulated"
     if config.test.transductive:
         result["transductive"] = [train.TRANSDUCTIVE]
-    if config.figures and (module := import_figures("prototypes")) is not None:
-        classify = train.method(config).logits
-        names = test.class_names
-        module.draw(config, workdir, names, images, embedded, classify)
+    if config.figures:
+        example = train.example(config, embedded, images)
+        np.savez_compressed(workdir / train.EXAMPLE, **example)  # type: ignore[arg-type]
+        draw_figures(workdir, result)
     # Written last: a run counts as finished once this file exists.
     runlog.write_json(workdir / "result.json", result)
     return result

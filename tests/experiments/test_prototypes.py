@@ -167,8 +167,27 @@ def test_figures_are_drawn(finished):
     pytest.importorskip("matplotlib")
     workdir, _ = finished
     drawn = {p.name: p.stat().st_size for p in (workdir / "figures").iterdir()}
-    assert set(drawn) == {"learning_curve.png", "episode.png", "embeddings.png"}
+    names = ("learning_curve", "episode", "embeddings")
+    assert set(drawn) == {f"{name}.{end}" for name in names for end in ("svg", "png")}
     assert min(drawn.values()) > 5000
+
+
+def test_figures_show_the_first_test_episode_as_it_was_measured(finished):
+    workdir, _ = finished
+    with np.load(workdir / "example.npz") as file:
+        shown = dict(file)
+    wanted = _episodes(workdir)["val/2way_1shot/prototypes/accuracy"][0]
+    right = shown["predicted"] == np.arange(2)[:, None]
+    assert 100 * right.mean() == pytest.approx(wanted)
+    # The images are those of the classes, and their embeddings those of the model.
+    images = load("glyphs", ["val"])["val"]
+    model = models.load_model(workdir)
+    for name in ("support", "query"):
+        flat = shown[name].reshape(-1, *images.images.shape[1:])
+        z = np.asarray(models.embed(model, flat))
+        np.testing.assert_allclose(
+            z, shown[f"{name}_z"].reshape(z.shape), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, capsys):

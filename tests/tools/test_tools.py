@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.imprinting.config import Config
+from experiments.prototypes import config as prototypes
 from jaxfer.claims import Claim, judge
 from jaxfer.config import to_json
 from jaxfer.data import image_folder, load_all, read_cache
@@ -132,8 +134,8 @@ def test_figures_are_drawn_from_the_result_of_a_study(tmp_path):
     done = _tool("paper_figures.py", tmp_path)
     assert done.returncode == 0, done.stderr
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"tables.md", "rows.png", "nearest.png"} <= drawn
-    assert str(tmp_path / "figures" / "rows.png") in done.stdout
+    assert {"tables.md", "rows.svg", "rows.png", "nearest.svg"} <= drawn
+    assert str(tmp_path / "figures" / "rows.svg") in done.stdout
     assert "| 1 | Imprinting - Rand | 0.00 ± 0.00 |" in done.stdout
 
 
@@ -147,10 +149,23 @@ def test_figures_of_a_result_that_lacks_something_name_the_file(tmp_path):
         paper_figures.draw(tmp_path)
 
 
+def test_figures_of_a_run_of_prototypes_are_drawn_again(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    config = to_json(prototypes.Config())
+    content = {"experiment": "prototypes", "config": config, "classes": {"test": []}}
+    write_json(tmp_path / "result.json", content)
+    line = {"step": 1, "train/loss": 1.0, "train/accuracy": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    paper_figures.draw(tmp_path)
+    names = [f"learning_curve.{ending}" for ending in ("svg", "png")]
+    printed = capsys.readouterr().out
+    assert printed.split() == [str(tmp_path / "figures" / name) for name in names]
+
+
 def test_figures_of_other_experiments_are_refused(tmp_path):
-    _result(tmp_path / "a", 98.5, True)
-    with pytest.raises(ValueError, match="one of prototypes, which draws its own"):
-        paper_figures.draw(tmp_path / "a")
+    write_json(tmp_path / "result.json", {"experiment": "zero_shot"})
+    with pytest.raises(ValueError, match="imprinting, prototypes in .*, got zero_shot"):
+        paper_figures.draw(tmp_path)
 
 
 @pytest.mark.slow
