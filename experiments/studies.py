@@ -83,9 +83,8 @@ def run_study(
     whole, queue, records = train_study(config, workdir, networks)
     with study.report_lock(workdir):
         content = result(whole, queue, records, networks)
-        module = import_figures(content["experiment"]) if config.figures else None
-        if module is not None:
-            module.draw(workdir, content)
+        if config.figures:
+            draw_figures(workdir, content)
         write_result(config, workdir, content, tables(content), step=len(queue))
     return content
 
@@ -110,11 +109,20 @@ def write_result(
     if config.run.tensorboard:
         figures = sorted((workdir / "figures").glob("*.png"))
         runlog.write_events(workdir, step, content["metrics"], figures)
+    write_tables(workdir, content, tables)
+    runlog.write_json(workdir / "result.json", content)
+
+
+def write_tables(
+    workdir: Path, content: Mapping[str, Any], tables: Mapping[str, str]
+) -> Path:
+    """Write tables.md, with the tables and findings of a result; return its path."""
     parts = [f"{title}:\n\n{table}\n" for title, table in tables.items()]
     if content.get("findings"):
         parts.append(f"Findings:\n\n{findings_table(content['findings'])}\n")
-    (workdir / "tables.md").write_text("\n".join(parts))
-    runlog.write_json(workdir / "result.json", content)
+    path = workdir / "tables.md"
+    path.write_text("\n".join(parts))
+    return path
 
 
 def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
@@ -203,15 +211,21 @@ def train_study(
     return whole, every, found
 
 
-def import_figures(experiment: str) -> Any:
-    """Return the figures module; without matplotlib, print a note and return None."""
+def draw_figures(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
+    """Draw the figures of a result, and return the paths of their files.
+
+    Without matplotlib, this prints a note and returns no paths.
+    """
     try:
-        return importlib.import_module(f"experiments.{experiment}.figures")
+        plots = importlib.import_module("experiments.plots")
+        module = importlib.import_module(f"experiments.{result['experiment']}.figures")
     except ImportError as e:
         if e.name != "matplotlib":
             raise
         print("no figures: matplotlib is not installed (install the 'plot' extra)")
-        return None
+        return []
+    with plots.style():
+        return plots.write(workdir / "figures", module.draw(workdir, result))
 
 
 def about(

@@ -1,44 +1,51 @@
-"""Draw the figures and tables of a paper from the result of a finished run.
+"""Make the figures and tables of finished runs again.
 
     python tools/paper_figures.py DIR [DIR ...]
 
-This writes to DIR/figures: for a layer-transfer study Figures 2 and 3, Table 1 and the
-first-layer filters of Yosinski et al. 2014; for an imprinting study Tables 1 to 4 and
-Figures 3 to 8 of Qi et al. 2018. It prints which findings of the paper are seen. The
-exit code is 2 if the result is missing or damaged.
+This writes DIR/tables.md and, as SVG and PNG, DIR/figures: for a layer-transfer study
+Figures 2 and 3 and the first-layer filters of Yosinski et al. 2014; for an imprinting
+study Figures 3 to 8 of Qi et al. 2018; for a run of prototypical networks the learning
+curve and a test episode. It prints which findings of the paper are seen. The exit code
+is 2 if a result is missing or damaged.
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
-from experiments.imprinting import figures as imprinting
-from experiments.layer_transfer import figures as layer_transfer
+from experiments.studies import draw_figures, write_tables
 from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_result
 
-FIGURES = {"layer_transfer": layer_transfer, "imprinting": imprinting}
-_NEEDED = ("config", "findings", "rows")
+_STUDY = ("config", "metrics", "findings", "rows")
+_NEEDED = {
+    "layer_transfer": _STUDY,
+    "imprinting": _STUDY,
+    "prototypes": ("config", "metrics", "reference", "classes"),
+}
 
 
 def draw(workdir: Path) -> None:
-    """Draw the figures of one run, and print their paths and its findings."""
-    result = read_result(workdir)
-    if result["experiment"] not in FIGURES:
+    """Make the figures and tables of one run; print their paths and its findings."""
+    name = read_result(workdir)["experiment"]
+    if name not in _NEEDED:
         raise ValueError(
-            f"expected a result of {' or '.join(FIGURES)} in {workdir}, got one of "
-            f"{result['experiment']}, which draws its own figures"
+            f"expected a result of {', '.join(_NEEDED)} in {workdir}, got {name}"
         )
-    result = read_result(workdir, _NEEDED)
+    result = read_result(workdir, _NEEDED[name])
     try:
-        for drawn in FIGURES[result["experiment"]].draw(workdir, result):
-            print(drawn)
-        print(findings_table(result["findings"]))
+        report = importlib.import_module(f"experiments.{name}.report")
+        print(write_tables(workdir, result, report.tables(result)))
+        for path in draw_figures(workdir, result):
+            print(path)
     except KeyError as e:
         raise ValueError(
             f"{workdir / 'result.json'} is damaged: expected an entry {e}, got none"
         ) from e
+    if "findings" in result:
+        print(findings_table(result["findings"]))
 
 
 def main() -> int:

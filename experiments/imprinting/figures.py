@@ -1,236 +1,234 @@
 """Draw Figures 3 to 8 of Qi et al. 2018. Needs matplotlib, the `plot` extra."""
 
-import itertools
+import textwrap
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.imprinting.members import ALONE, MEASURE
+from experiments import plots
+from experiments.imprinting.members import ALONE, MEASURE, Imprinted
 from experiments.imprinting.report import label, means
 from experiments.imprinting.train import GALLERY
-from experiments.plots import COLOURS, TidyRows, band, save, show_image, ticks
+from experiments.plots import Mark, Result
 from jaxfer.claims import select
 from jaxfer.runlog import read_json
 from jaxfer.study import member_folder
 
-ROW_STYLES = {
-    "rand_noft": (COLOURS[7], "x"),
-    "imprinting": (COLOURS[0], "o"),
-    "imprinting_aug": (COLOURS[9], "s"),
-    "nearest": (COLOURS[2], "*"),
-    "rand_ft": (COLOURS[3], "v"),
-    "imprinting_ft": (COLOURS[1], "^"),
-    "joint": ("black", "P"),
-    "joint_cosine": (COLOURS[4], "X"),
+_LOOKS = {
+    "rand_noft": (plots.GREY, "x"),
+    "imprinting": (plots.BLUE, "o"),
+    "imprinting_aug": (plots.SKY, "s"),
+    "nearest": (plots.GREEN, "D"),
+    "rand_ft": (plots.RED, "v"),
+    "imprinting_ft": (plots.ORANGE, "^"),
+    "joint": (plots.BLACK, "P"),
+    "joint_cosine": (plots.PURPLE, "X"),
 }
+_ROW_MARKS = {row: Mark(label(row), *look) for row, look in _LOOKS.items()}
+# Losses of an embedding under their names in titles.
+_LOSSES = {"lifted": "lifted structured", "nca": "NCA", "proxy_nca": "Proxy-NCA"}
+_SHOTS = "n: images per novel class"
+# Images in a row of the gallery.
+_COLUMNS = 10
+# Means with intervals by number, by row, by the names of a row and a column of axes.
+_Panels = Mapping[tuple[str, str], Mapping[str, Mapping[int, Any]]]
 
 
-def draw(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
-    """Draw every figure that the networks of a study allow."""
-    folder, rows, config = workdir / "figures", result["rows"], result["config"]
-    folder.mkdir(exist_ok=True)
-    drawn = [by_shots(folder, rows, config)]
-    drawn.append(averages(folder, rows, config))
-    if config["dims"]:
-        drawn.append(dimensions(folder, rows, config))
-    for prefix, name in (("", "epochs.png"), (ALONE, "transfer_epochs.png")):
-        if curves := _curves(result, prefix):
-            drawn.append(epochs(folder, name, curves, prefix))
-    if (shown := _gallery(workdir, result)) is not None:
-        drawn.append(gallery(folder, *shown))
-    return drawn
+def draw(workdir: Path, result: Result) -> plots.Drawn:
+    """Return every figure that the networks of a study allow, by name."""
+    return {
+        "rows": by_shots(result),
+        "nearest": averages(result),
+        "dimensions": dimensions(result) if result["config"]["dims"] else None,
+        "epochs": epochs(result),
+        "transfer_epochs": epochs(result, ALONE),
+        "gallery": gallery(workdir, result),
+    }
 
 
-def by_shots(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
+def by_shots(result: Result) -> Figure:
     """Draw Tables 1 to 3 as accuracy against n, by row."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    panels = (
-        ("", "novel", "novel classes, among all"),
-        ("", "all", "all classes"),
-        (ALONE, "novel", "novel classes alone"),
-    )
-    for axes, (prefix, metric, title) in zip(
-        figure.subplots(1, 3), panels, strict=True
-    ):
-        for row, (colour, marker) in ROW_STYLES.items():
-            at = means(rows, row=prefix + row, metric=metric, dim=config["dim"])
-            if at:
-                band(axes, at, label(row), color=colour, marker=marker)
-        axes.set(
-            xscale="log",
-            xlabel="n, examples per novel class",
-            ylabel="test accuracy (%)",
-            title=title,
+    config = result["config"]
+    own = select(result["rows"], dim=config["dim"])
+    found = {
+        ("", title): {
+            row: means(own, row=prefix + row, metric=metric) for row in _ROW_MARKS
+        }
+        for prefix, metric, title in (
+            ("", "novel", "novel classes, among all"),
+            ("", "all", "all classes"),
+            (ALONE, "novel", "novel classes alone"),
         )
-        ticks(axes, config["shots"])
-    if figure.axes[0].get_legend_handles_labels()[0]:
-        figure.axes[0].legend(fontsize=8)
-    return save(figure, folder, "rows.png")
+    }
+    title = "accuracy after adding novel classes"
+    return _by_number(config, title, found, config["shots"], _SHOTS, sharey=False)
 
 
-def averages(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
+def averages(result: Result) -> Figure:
     """Draw Figure 6: means and nearest neighbours, by the loss of the embedding."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    config = result["config"]
     seeds = tuple(config["side_seeds"] if config["losses"] else config["seeds"])
-    losses = ["softmax", *config["losses"]]
-    for colour, loss in zip(COLOURS, losses, strict=False):
-        for kind, dashes in (("average", "-"), ("nearest", ":")):
-            row = f"{loss}_{kind}"
-            at = means(rows, row=row, metric="novel", dim=config["dim"], seed=seeds)
-            band(axes, at, f"{loss}, {kind}", color=colour, marker="o", ls=dashes)
-    axes.set(
-        xscale="log",
-        xlabel="n, examples per novel class",
-        ylabel="accuracy among novel classes (%)",
-    )
-    ticks(axes, config["shots"])
-    axes.legend(fontsize=8)
-    return save(figure, folder, "nearest.png")
+    how = {"metric": "novel", "dim": config["dim"], "seed": seeds}
+    found = {
+        ("", _LOSSES.get(loss, loss)): {
+            row: means(result["rows"], row=f"{loss}_{kind}", **how)
+            for row, kind in (("imprinting", "average"), ("nearest", "nearest"))
+        }
+        for loss in ("softmax", *config["losses"])
+    }
+    title = "novel classes alone, by the loss of the embedding"
+    return _by_number(config, title, found, config["shots"], "n: images per class")
 
 
-def dimensions(folder: Path, rows: TidyRows, config: Mapping[str, Any]) -> Path:
-    """Draw Figure 7: accuracy against embedding dimensions, one colour per n."""
-    figure = Figure(figsize=(10.5, 4), layout="constrained")
-    dims, seeds = sorted([config["dim"], *config["dims"]]), tuple(config["side_seeds"])
-    panels = figure.subplots(1, 2, sharex=True)
-    for axes, metric in zip(panels, ("novel", "all"), strict=True):
-        own = select(rows, metric=metric, seed=seeds)
-        for (row, dashes), (colour, n) in itertools.product(
-            (("imprinting", "-"), ("joint", ":")),
-            zip(COLOURS, config["shots"], strict=False),
-        ):
-            at = {
-                dim: np.mean([r["value"] for r in found])
-                for dim in dims
-                if (found := select(own, row=row, n=n, dim=dim))
+def dimensions(result: Result) -> Figure:
+    """Draw Figure 7: accuracy against embedding dimensions, one column per n."""
+    config, rows = result["config"], result["rows"]
+    dims = sorted([config["dim"], *config["dims"]])
+    own = select(rows, seed=tuple(config["side_seeds"]))
+    found = {
+        (f"{metric} classes,\n", f"n = {n}"): {
+            row: {
+                dim: means(own, metric=metric, row=row, dim=dim).get(n) for dim in dims
             }
-            if len(at) > 1:
-                name = f"{label(row)}, n = {n}"
-                axes.plot(
-                    [*at], [*at.values()], dashes, color=colour, marker="o", label=name
-                )
-        axes.set(
-            xscale="log",
-            xlabel="dimensions of the embedding",
-            ylabel="test accuracy (%)",
-            title=f"{metric} classes",
-        )
-        ticks(axes, dims)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, loc="outside right upper")
-    return save(figure, folder, "dimensions.png")
+            for row in ("imprinting", "joint")
+        }
+        for metric in ("novel", "all")
+        for n in config["side_shots"] or config["shots"]
+    }
+    title = "dimensions of the embedding"
+    return _by_number(config, title, found, dims, "dimensions", f"{_SHOTS}. ")
 
 
-def epochs(
-    folder: Path,
-    name: str,
-    curves: Mapping[tuple[int, str], Sequence[Sequence[Any]]],
-    prefix: str,
-) -> Path:
-    """Draw Figures 3, 4 and 8: accuracy by epoch, one panel per n and metric."""
-    shots = sorted({n for n, _ in curves})
-    metrics = ["novel"] if prefix else ["novel", "all"]
-    figure = Figure(figsize=(3.2 * len(shots) + 1, 2.7 * len(metrics)))
-    figure.set_layout_engine("constrained")
-    grid = figure.subplots(len(metrics), len(shots), squeeze=False, sharex=True)
-    for axes, metric in zip(grid, metrics, strict=True):
-        for panel, n in zip(axes, shots, strict=True):
-            for (at, row), runs in curves.items():
-                if at != n:
-                    continue
-                colour, marker = ROW_STYLES[row]
-                values = np.array([[line[metric] for line in run] for run in runs])
-                number = [line["step"] for line in runs[0]]
-                if not prefix:
-                    number = np.arange(1, len(number) + 1)
-                mean, low, high = values.mean(0), values.min(0), values.max(0)
-                how = {"color": colour, "marker": marker, "ms": 4}
-                panel.plot(number, mean, label=label(row), **how)
-                panel.fill_between(number, low, high, color=colour, alpha=0.15)
-            panel.set(title=f"{metric} classes, n = {n}")
-            panel.xaxis.get_major_locator().set_params(integer=True)
-            if metric == metrics[-1]:
-                panel.set(xlabel="step" if prefix else "epoch")
-        axes[0].set(ylabel="test accuracy (%)")
-    grid[0, -1].legend(fontsize=8)
-    return save(figure, folder, name)
-
-
-def gallery(
-    folder: Path, shown: Mapping[str, np.ndarray], recall: Sequence[float]
-) -> Path:
-    """Draw Figure 5: exemplars by recall, and test images above predicted exemplars.
-
-    Correctly predicted images are framed in green, the others in red.
+def epochs(result: Result, prefix: str = "") -> Figure | None:
+    """Draw Figures 3, 4 and 8: accuracy by epoch, one panel per n and metric.
 
     Args:
-        folder: folder of the PNG.
-        shown: see `measure.gallery_images`.
-        recall: recall of each exemplar's class, in percent.
+        result: the content of result.json.
+        prefix: `ALONE` for networks with novel classes alone, whose steps are counted.
     """
-    exemplars, images = shown["exemplars"], shown["images"]
-    order = np.argsort(recall)[::-1]
-    columns = max(len(images) // 2, 10)
-    above = -(-len(order) // columns)
-    figure = Figure(figsize=(0.8 * columns, 0.95 * (above + 4) + 0.8))
-    grid = figure.subplots(above + 4, columns, squeeze=False)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.94, wspace=0.1, hspace=0.35)
-    for axes in grid.flat:
-        axes.set_axis_off()
-
-    def show(place: tuple[int, int], image: np.ndarray, colour: Any = None) -> Any:
-        axes = grid[place]
-        axes.set_axis_on()
-        show_image(axes, image, colour)
-        return axes
-
-    for place, number in enumerate(order):
-        row, column = divmod(place, columns)
-        axes = show((row, column), exemplars[number])
-        axes.set_title(f"{recall[number]:.0f}%", fontsize=7, pad=2)
-    for row, chosen in enumerate((shown["right"], ~shown["right"])):
-        for column, place in enumerate(np.flatnonzero(chosen)[:columns]):
-            given = exemplars[shown["predicted"][place]]
-            colour = "red" if row else "green"
-            show((above + 2 * row, column), images[place], colour)
-            show((above + 2 * row + 1, column), given)
-    figure.suptitle(
-        "exemplars of novel classes by recall; test images above the exemplar of the "
-        "predicted class",
-        fontsize=9,
-    )
-    return save(figure, folder, "gallery.png")
-
-
-def _curves(
-    result: Mapping[str, Any], prefix: str
-) -> dict[tuple[int, str], list[Sequence[Any]]]:
-    """Return the epochs of every network of the study's dimension, by n and row."""
-    found = defaultdict(list)
+    runs = defaultdict(list)
     for m in result["members"]:
-        row = m["row"].removeprefix(prefix)
         mine = m["row"].startswith(prefix) and m["dim"] == result["config"]["dim"]
-        if mine and row in ROW_STYLES and m["name"] in result["curves"]:
-            found[m["n"], row].append(result["curves"][m["name"]])
-    return dict(found)
+        if mine and m["name"] in result["curves"]:
+            runs[m["n"], m["row"].removeprefix(prefix)] += [result["curves"][m["name"]]]
+    found = {
+        (f"{metric} classes,\n", f"n = {n}"): {
+            row: means(
+                [
+                    {"n": line["step"] if prefix else epoch, "value": line[metric]}
+                    for run in runs[n, row]
+                    for epoch, line in enumerate(run, 1)
+                ]
+            )
+            for row in _ROW_MARKS
+            if (n, row) in runs
+        }
+        for metric in (("novel",) if prefix else ("novel", "all"))
+        for n in sorted({n for n, row in runs if row in _ROW_MARKS})
+    }
+    title = "training on novel classes alone" if prefix else "training on all classes"
+    how = ((), "step" if prefix else "epoch", f"{_SHOTS}. ")
+    return _by_number(result["config"], title, found, *how) if found else None
 
 
-def _gallery(
-    workdir: Path, result: Mapping[str, Any]
-) -> tuple[Mapping[str, np.ndarray], list[float]] | None:
-    config = result["config"]
-    for m in result["members"]:
-        folder = member_folder(workdir, m["name"])
-        first = m["row"] == MEASURE and m["n"] == min(config["shots"])
-        if first and (folder / GALLERY).exists():
-            record = read_json(folder / "record.json")["record"]
-            recall = record["recalls"]["imprinting"]
-            with np.load(folder / GALLERY) as file:
-                shown = {name: file[name] for name in file.files}
-            return shown, [recall[result["base"] + c] for c in shown["classes"]]
-    return None
+def _by_number(
+    config: Result,
+    title: str,
+    found: _Panels,
+    numbers: Collection[int],
+    unit: str,
+    note: str = "",
+    sharey: bool | str = "row",
+) -> Figure:
+    """Draw accuracies against numbers, in a panel each; open markers are one seed."""
+    above, titles = ([*dict.fromkeys(names)] for names in zip(*found, strict=True))
+    every = [at for rows in found.values() for at in rows.values()]
+    counts = {mean["n"] for at in every for mean in at.values() if mean}
+    seeds = ("one seed" if n == 1 else f"{n} seeds" for n in sorted(counts))
+    note += plots.intervals(seeds) + " Open markers: one seed." * ({1} < counts)
+    shape, height = (len(above), len(titles)), 1.5 * len(above) + 1.9
+    figure, grid = plots.panels(config, shape, height, title, note, sharey=sharey)
+    for axes, ((name, column), rows) in zip(grid.flat, found.items(), strict=True):
+        for row, at in rows.items():
+            known = {n: mean for n, mean in at.items() if mean}
+            if known:
+                several = any(mean["n"] > 1 for mean in known.values())
+                plots.band(axes, known, _ROW_MARKS[row]._replace(filled=several))
+        if numbers:
+            axes.set(xscale="log")
+            plots.ticks(axes, numbers)
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(title=column, xlabel=unit, ylabel=f"{name}test accuracy (%)")
+        if sharey:
+            axes.label_outer()
+    plots.percent(grid.flat)
+    plots.legend(figure, 4)
+    return figure
+
+
+def gallery(workdir: Path, result: Result) -> Figure | None:
+    """Draw Figure 5: exemplars by recall, and test images above predicted exemplars."""
+    config, n = result["config"], min(result["config"]["shots"])
+    measured = Imprinted(config["seeds"][0], MEASURE, n, config["dim"], "softmax")
+    folder = member_folder(workdir, measured.name)
+    if not (folder / GALLERY).exists():
+        return None
+    with np.load(folder / GALLERY) as file:
+        shown = dict(file)
+    classes = result["classes"][str(measured.seed)]
+    base, novel = classes["base"], classes["novel"]
+    short = plots.short_names(base + novel)
+    # The exemplars of classes, each with its name and without a frame.
+    known = {
+        c: (image, short[novel[c]], {})
+        for c, image in zip(shown["classes"].tolist(), shown["exemplars"], strict=True)
+    }
+    recalls = read_json(folder / "record.json")["record"]["recalls"]["imprinting"]
+    recall = {c: recalls[len(base) + c] for c in known}
+    text = "Images that classes were imprinted from, with the recall of the class"
+    best = sorted(known, key=lambda c: -recall[c])
+    first = [(known[c][0], f"{known[c][1]}\n{recall[c]:.0f}%", {}) for c in best]
+    parts: list[tuple[str, list[Any]]] = [(text, first)]
+    for chosen, word, colour, dashes in (
+        (shown["right"], "Correct (solid green frames)", plots.GREEN, "-"),
+        (~shown["right"], "Wrong (dashed red frames)", plots.RED, (0, (3, 1.5))),
+    ):
+        frame = {"color": colour, "linestyle": dashes, "linewidth": 2}
+        rows = np.flatnonzero(chosen)[:_COLUMNS].tolist()
+        # Results of earlier versions lack the true classes.
+        true = {i: short[novel[shown["labels"][i]]] for i in rows if "labels" in shown}
+        tests = [(shown["images"][i], true.get(i, ""), frame) for i in rows]
+        parts.append((f"{word}: test images, above the predicted class", tests))
+        given = shown["classes"][shown["predicted"][rows]].tolist()
+        parts.append(("", [known[c] for c in given]))
+    title = f"imprinting from {n} image{'s' * (n > 1)} per novel class"
+    return _sheet(config, title, [part for part in parts if part[1]])
+
+
+def _sheet(config: Result, title: str, parts: Sequence[tuple[str, list]]) -> Figure:
+    """Return a figure of images with a text each, in parts with a heading each."""
+    cell, y, placed = plots.WIDTH / _COLUMNS, 0.25, []
+    for text, cells in parts:
+        y += 0.25 * bool(text)
+        words = [name.split("\n") for _, name, _ in cells]
+        lines = [
+            [*textwrap.wrap(name, 13, max_lines=2), *more] for name, *more in words
+        ]
+        height = 0.9 * cell + 0.1 * max(map(len, lines))
+        placed.append((y, height, lines))
+        y += height * -(-len(cells) // _COLUMNS)
+    figure = Figure(figsize=(plots.WIDTH, y))
+    plots.heading(figure, config, title, y=1 - 0.08 / y)
+    for (text, cells), (top, height, lines) in zip(parts, placed, strict=True):
+        figure.text(0.01, 1 - (top - 0.07) / y, text)
+        for i, (image, _, frame) in enumerate(cells):
+            row, column = divmod(i, _COLUMNS)
+            at = ((column + 0.1) * cell, top + row * height, 0.8 * cell)
+            axes = plots.show_image(figure, image, *at, **frame)
+            axes.set_xlabel("\n".join(lines[i]), size=5.5, labelpad=2)
+    return figure

@@ -142,8 +142,9 @@ def gallery_images(
     Returns:
         A dictionary of arrays: "classes", indices of novel classes, from 0;
         "exemplars", one image per class; "images", test images; and for each of these
-        "right", whether its prediction is correct, and "predicted", the position of its
-        predicted class in "classes".
+        its "labels" entry, "right", whether its prediction is correct, and "predicted",
+        the position of its predicted class in "classes". Labels are indices of novel
+        classes too.
     """
     labels, rng = split.test, np.random.default_rng(seed)
     met = (labels >= split.base) & (predicted >= split.base)
@@ -160,6 +161,7 @@ def gallery_images(
         "classes": shown,
         "exemplars": View.of(train.images)[split.few[shown, 0]],
         "images": View.of(test.images)[rows],
+        "labels": labels[rows] - split.base,
         "right": right[rows],
         "predicted": np.searchsorted(shown, given),
     }

@@ -1,146 +1,165 @@
 """Figures of a run of prototypical networks. Needs matplotlib, the `plot` extra."""
 
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jax import Array
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
-from experiments.plots import COLOURS, show_image
-from experiments.prototypes.config import Config
-from jaxfer.data import Images, Resident
-from jaxfer.data.feed import one_episode
+from experiments import plots
+from experiments.plots import Mark, Result
+from experiments.prototypes.train import EXAMPLE
 from jaxfer.runlog import read_metrics
-from jaxfer.types import Episode, Params
+
+# Points of a smooth learning curve, at most.
+_POINTS = 40
 
 
-def draw(
-    config: Config,
-    workdir: Path,
-    names: Sequence[str],
-    images: Resident | Images,
-    embedded: Resident,
-    classify: Callable[[Params, Episode], Array],
-) -> None:
-    """Draw the learning curve, one test episode, and the embeddings of its classes.
-
-    Args:
-        config: the config of the run.
-        workdir: the folder of the run.
-        names: names of the test classes.
-        images: images of the test classes.
-        embedded: embeddings of these images.
-        classify: returns the logits of an embedded episode.
-    """
-    folder = workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    learning_curve(folder / "learning_curve.png", read_metrics(workdir))
-    test = config.test
-    shape = dict(way=min(test.ways), shot=min(test.shots), n_query=test.query)
-    seen = one_episode(images, config.seed, config.data.test, 0, **shape)
-    known = one_episode(embedded, config.seed, config.data.test, 0, **shape)
-    predicted = np.asarray(classify({}, known).argmax(-1))
-    shown = [str(names[c]) for c in known.classes.tolist()]
-    episode(folder / "episode.png", seen, predicted, shown)
-    embeddings(folder / "embeddings.png", known, shown)
+def draw(workdir: Path, result: Result) -> plots.Drawn:
+    """Return the learning curve, one test episode and its embeddings, by name."""
+    config = result["config"]
+    drawn: plots.Drawn = {}
+    drawn["learning_curve"] = learning_curve(read_metrics(workdir), config)
+    # Runs of earlier versions and runs without figures left no example.
+    if (workdir / EXAMPLE).exists():
+        with np.load(workdir / EXAMPLE) as file:
+            shown = dict(file)
+        classes = result["classes"][config["data.test"]]
+        names = [plots.short_names(classes)[classes[c]] for c in shown["classes"]]
+        drawn["episode"] = episode(shown, names, config)
+        drawn["embeddings"] = embeddings(shown, names, config)
+    return drawn
 
 
-def learning_curve(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
-    """Plot loss and accuracy of every phase against steps, from metrics.jsonl."""
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    for axes, name, scale in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
+def learning_curve(lines: Sequence[Mapping[str, float]], config: Result) -> Figure:
+    """Plot loss and accuracy of every phase against episodes, from metrics.jsonl."""
+    note = "Pale lines: every value of the log." * (len(lines) > _POINTS)
+    figure, (grid,) = plots.panels(config, (1, 2), 2.8, "learning curve", note)
+    per_step = config["episodes_per_step"]
+    train = ("task.way", config["run.log_every"] * per_step)
+    for phase, name, colour, (way, each) in (
+        ("train", "training", plots.BLUE, train),
+        ("val", "validation", plots.ORANGE, ("val.way", config["val.episodes"])),
+        ("retrain", "second training", plots.GREEN, train),
     ):
-        for colour, phase in zip(COLOURS, ("train", "val", "retrain"), strict=False):
-            points = [
-                (line["step"], scale * line[f"{phase}/{name}"])
-                for line in lines
-                if f"{phase}/{name}" in line
-            ]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, label=phase)
-        axes.legend()
-    loss, accuracy = figure.axes
-    loss.set(xlabel="step", ylabel="loss (nats)", yscale="log")
-    accuracy.set(xlabel="step", ylabel="accuracy (%)")
-    figure.suptitle("episodes")
-    figure.savefig(path, dpi=120)
+        columns = ("step", f"{phase}/loss", f"{phase}/accuracy")
+        logged = [[x[c] for c in columns] for x in lines if columns[1] in x]
+        if not logged:
+            continue
+        values = np.array(logged) * (per_step, 1, 100)
+        # A value is the mean of `each` episodes, and a point that of `group` values.
+        group = -(-len(values) // _POINTS)
+        points = values[: len(values) // group * group].reshape(-1, group, 3)
+        task = f"{name}, {config[way]}-way {config['task.shot']}-shot"
+        label = f"{task}: mean of {group * each} episodes per point"
+        for axes, y in zip(grid, (1, 2), strict=True):
+            if note:
+                axes.plot(*values[:, [0, y]].T, color=colour, alpha=0.25, lw=0.7)
+            means = points[..., y].mean(axis=1)
+            axes.plot(points[:, -1, 0], means, color=colour, label=label)
+    loss, accuracy = grid
+    loss.set(xlabel="training episodes", ylabel="loss (nats)", yscale="log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter("{x:g}")
+    loss.minorticks_off()
+    accuracy.set(xlabel="training episodes", ylabel="accuracy (%)")
+    plots.percent([accuracy])
+    plots.legend(figure, 1)
+    return figure
 
 
 def episode(
-    path: Path, images: Episode, predicted: np.ndarray, names: Sequence[str]
-) -> None:
-    """Show an episode: support on the left, queries framed by predicted class.
+    shown: Mapping[str, np.ndarray], names: Sequence[str], config: Result
+) -> Figure:
+    """Show every image of an episode: support on the left, framed queries on the right.
 
     Args:
-        path: path of the PNG.
-        images: support and query as floats from 0 to 1.
-        predicted: `[way, n_query]`, the predicted class of each query.
+        shown: see `train.example`.
         names: names of the classes, one per row.
+        config: the config of the result.
     """
-    support, query = np.asarray(images.support), np.asarray(images.query)
+    support, query, predicted = shown["support"], shown["query"], shown["predicted"]
     way, shot = support.shape[:2]
-    shown = min(query.shape[1], 10)
-    columns = shot + shown
-    figure = Figure(figsize=(0.7 * columns + 2.4, 0.72 * way + 0.6))
-    axes = figure.subplots(way, columns, squeeze=False)
-    figure.subplots_adjust(0.2, 0.02, 0.99, 0.93, wspace=0.12, hspace=0.12)
-    for row in range(way):
-        for column in range(columns):
-            ax = axes[row, column]
-            is_support = column < shot
-            image = support[row, column] if is_support else query[row, column - shot]
-            given = row if is_support else int(predicted[row, column - shot])
-            show_image(ax, image, COLOURS[given % 10])
-            if not is_support and given != row:
-                ax.plot([0, 1], [0, 1], transform=ax.transAxes, color="red", lw=1)
-        axes[row, 0].set_ylabel(
-            names[row], rotation=0, ha="right", va="center", fontsize=7
-        )
-    axes[0, 0].set_title("support", fontsize=8)
-    right = int((predicted == np.arange(way)[:, None]).sum())
-    axes[0, shot].set_title(
-        f"queries, framed in the colour of the predicted class: {right} of "
-        f"{predicted.size} right",
-        fontsize=8,
-        loc="left",
-    )
-    figure.savefig(path, dpi=120)
+    marks, right = _class_marks(names), predicted == np.arange(way)[:, None]
+    # In inches; half an image is left free between support and queries.
+    left, top, cell = 1.2, 0.62, 0.33
+    width = left + cell * (shot + 0.5 + query.shape[1])
+    height = top + way * 1.1 * cell
+    figure = Figure(figsize=(width, height))
+    title = f"a {way}-way {shot}-shot episode, {right.sum()} of {right.size} correct"
+    note = "Frame colour: predicted class. Dashed frame and number: wrong prediction."
+    plots.heading(figure, config, title, note, y=1 - 0.08 / height)
+    for x, text in ((0, "support"), (shot + 0.5, "queries")):
+        figure.text((left + x * cell) / width, 1 - (top - 0.05) / height, text)
+    for row, mark in enumerate(marks):
+        y = top + row * 1.1 * cell
+        name = "\n".join(textwrap.wrap(mark.label, 17, max_lines=2))
+        at = ((left - 0.08) / width, 1 - (y + cell / 2) / height)
+        how = {"va": "center", "ha": "right", "color": mark.colour, "size": 7}
+        figure.text(*at, name, **how)
+        given = [row] * shot + predicted[row].tolist()
+        images = [*support[row], *query[row]]
+        for i, (image, c) in enumerate(zip(images, given, strict=True)):
+            wrong, colour = c != row, marks[c].colour
+            dashes = {"linestyle": (0, (3, 1.5)), "linewidth": 2} if wrong else {}
+            x = left + cell * (i + 0.5 * (i >= shot))
+            frame = {"color": colour, "linewidth": 1.2} | dashes
+            axes = plots.show_image(figure, image, x, y, 0.88 * cell, **frame)
+            if wrong:
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+                how = {"ha": "right", "va": "top", "size": 6, "color": colour}
+                where = {"transform": axes.transAxes, "weight": "bold", "bbox": box}
+                axes.text(0.93, 0.93, str(c + 1), **how, **where)
+    return figure
 
 
-def embeddings(path: Path, embedded: Episode, names: Sequence[str]) -> None:
+def embeddings(
+    shown: Mapping[str, np.ndarray], names: Sequence[str], config: Result
+) -> Figure:
     """Plot the embeddings and prototypes of an episode on two principal axes.
 
     Args:
-        path: path of the PNG.
-        embedded: support and query embeddings.
+        shown: see `train.example`.
         names: names of the classes.
+        config: the config of the result.
     """
-    support, query = (
-        np.asarray(z, np.float32) for z in (embedded.support, embedded.query)
-    )
-    way, _, dim = query.shape
-    points = query.reshape(-1, dim)
+    support, query = shown["support_z"], shown["query_z"]
+    way, shot = support.shape[:2]
+    points = query.reshape(-1, query.shape[-1])
     centre = points.mean(axis=0)
     _, spread, axes = np.linalg.svd(points - centre, full_matrices=False)
     share = float((spread[:2] ** 2).sum() / (spread**2).sum())
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    ax = figure.subplots()
-    for row in range(way):
-        colour = COLOURS[row % 10]
+    figure, ((ax,),) = plots.panels(
+        config,
+        (1, 1),
+        max(4.2, 1 + 0.17 * way),
+        f"embeddings of a {way}-way {shot}-shot episode",
+        f"The two principal axes of the queries hold {share:.0%} of their variance.",
+    )
+    wrong = shown["predicted"] != np.arange(way)[:, None]
+    for row, mark in enumerate(_class_marks(names)):
         flat = (query[row] - centre) @ axes[:2].T
         prototype = (support[row].mean(axis=0) - centre) @ axes[:2].T
-        ax.scatter(*flat.T, s=16, color=colour, alpha=0.7)
-        ax.scatter(
-            *prototype, s=160, marker="*", color=colour, edgecolor="black", zorder=3
-        )
-        ax.scatter([], [], s=16, color=colour, label=names[row])
-    ax.scatter([], [], s=120, marker="*", color="white", ec="black", label="prototype")
-    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set(
-        xlabel="first principal axis",
-        ylabel="second principal axis",
-        title=f"queries of one episode ({share:.0%} of the variance shown)",
-    )
-    figure.savefig(path, dpi=120)
+        look = mark.style() | {"linestyle": ""}
+        ax.plot(*flat.T, **look, alpha=0.8, label=mark.label)
+        ring = {"marker": "o", "ms": 9, "mfc": "none", "mec": plots.BLACK, "ls": ""}
+        ax.plot(*flat[wrong[row]].T, **ring, mew=0.8)
+        look |= {"marker": "*", "markersize": 13, "markeredgecolor": plots.BLACK}
+        ax.plot(*prototype, **look, zorder=3)
+    star = {"marker": "*", "ms": 11, "mfc": "white", "mec": plots.BLACK, "ls": ""}
+    ax.plot([], [], **star, label="prototype")
+    ax.plot([], [], **ring, label=f"classified wrongly ({wrong.sum()} of {wrong.size})")
+    ax.set(xlabel="first principal axis", ylabel="second principal axis")
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _class_marks(names: Sequence[str]) -> list[Mark]:
+    """Return a mark per class, with its number and name."""
+    return [
+        Mark(f"{i + 1} {name}", plots.COLOURS[i % len(plots.COLOURS)], "osD^vP"[i % 6])
+        for i, name in enumerate(names)
+    ]

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.prototypes import train
 from experiments.prototypes.config import Config, check
 from experiments.prototypes.report import tables
-from experiments.studies import import_figures, opening, write_result
+from experiments.studies import draw_figures, opening, write_result
 from jaxfer import config as configs
 from jaxfer import models, nets, runlog, sharding, stats
 from jaxfer import workdir as workdirs
@@ -84,9 +84,9 @@ def _run(
         result["data"] = "simulated"
     if config.test.transductive:
         result["transductive"] = [train.TRANSDUCTIVE]
-    if config.figures and (module := import_figures("prototypes")) is not None:
-        classify = train.method(config).logits
-        names = test.class_names
-        module.draw(config, workdir, names, images, embedded, classify)
+    if config.figures:
+        example = train.example(config, embedded, images)
+        np.savez_compressed(workdir / train.EXAMPLE, **example)  # type: ignore[arg-type]
+        draw_figures(workdir, result)
     write_result(config, workdir, result, tables(result), step=ended.trained.steps)
     return result

@@ -15,7 +15,7 @@ from experiments.inputs import load_images
 from experiments.prototypes.config import Config
 from jaxfer import heads, models, nets, steps
 from jaxfer.data import Images, Resident, read_images
-from jaxfer.data.feed import episode_feed, take_episode
+from jaxfer.data.feed import episode_feed, one_episode, take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
 from jaxfer.models import EpisodeShape, Method, Model, Recipe, Trained
@@ -24,6 +24,8 @@ from jaxfer.types import Episode, Mode
 
 # The method that uses the BatchNorm statistics of each test episode.
 TRANSDUCTIVE = "prototypes_transductive"
+# The file of the episode that figures show.
+EXAMPLE = "example.npz"
 
 
 class Run(NamedTuple):
@@ -223,6 +225,30 @@ def _on_images(
         episodes=config.test.episodes,
         block=block,
     )
+
+
+def example(
+    config: Config, embedded: Resident, images: Resident | Images
+) -> dict[str, np.ndarray]:
+    """Return the first test episode of the fewest ways and shots, for figures.
+
+    Returns:
+        The "classes"; images of "support" and "query" as uint8; their embeddings
+        "support_z" and "query_z"; and "predicted" `[way, n_query]`, from 0 to way - 1.
+    """
+    test, split = config.test, config.data.test
+    shape = EpisodeShape(min(test.ways), min(test.shots), test.query).sizes()
+    seen, known = (
+        one_episode(data, config.seed, split, 0, **shape) for data in (images, embedded)
+    )
+    arrays: dict[str, Any] = {
+        "classes": known.classes,
+        "predicted": method(config).logits({}, known).argmax(-1),
+    }
+    for name in ("support", "query"):
+        arrays[name] = np.rint(255 * np.asarray(getattr(seen, name))).astype(np.uint8)
+        arrays[f"{name}_z"] = np.asarray(getattr(known, name), np.float32)
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def pixel_logits(episode: Episode) -> Array:

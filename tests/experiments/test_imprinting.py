@@ -423,10 +423,8 @@ def test_every_figure_and_the_gallery_are_made(finished):
     pytest.importorskip("matplotlib")
     _, workdir, _ = finished
     made = {path.name for path in (workdir / "figures").iterdir()}
-    assert made == {
-        *("rows.png", "nearest.png", "dimensions.png"),
-        *("epochs.png", "transfer_epochs.png", "gallery.png"),
-    }
+    names = ("rows", "nearest", "dimensions", "epochs", "transfer_epochs", "gallery")
+    assert made == {f"{name}.{ending}" for name in names for ending in ("svg", "png")}
     folder = member_folder(workdir, "seed0-measure-n1-softmax-d8")
     with np.load(folder / "gallery.npz") as file:
         shown = dict(file)
@@ -434,11 +432,13 @@ def test_every_figure_and_the_gallery_are_made(finished):
     exemplars = images[_few(own, order, 0, 1)[shown["classes"], 0]]
     np.testing.assert_array_equal(shown["exemplars"], exemplars)
     # Each image is one of the test images, and right where its class is the true one.
-    for image, right, place in zip(
-        shown["images"], shown["right"], shown["predicted"], strict=True
+    for image, right, place, label in zip(
+        *(shown[name] for name in ("images", "right", "predicted", "labels")),
+        strict=True,
     ):
         truth = labels[(tests == image).all(axis=(1, 2, 3))]
-        assert len(truth) and (12 + shown["classes"][place] in truth) == right
+        assert 12 + label in truth
+        assert (shown["classes"][place] == label) == right
 
 
 # A part of the study, whose largest n is another.

@@ -256,8 +256,20 @@ def test_a_study_is_no_model_and_its_members_are_listed(finished):
 def test_figures_are_drawn(finished):
     workdir, _ = finished
     assert {p.name for p in (workdir / "figures").iterdir()} == {
-        *("distance.png", "filters.png", "treatments.png")
+        *(f"{name}.svg" for name in ("distance", "filters", "treatments")),
+        *(f"{name}.png" for name in ("distance", "filters", "treatments")),
     }
+
+
+def test_filters_are_shown_of_both_halves_and_of_an_untrained_network(finished):
+    from experiments import plots
+    from experiments.layer_transfer import figures
+
+    with plots.style():
+        figure = figures.filters(*finished)
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        *("base network, half A", "base network, half B", "untrained")
+    ]
 
 
 # --- The same networks in other ways.

@@ -11,8 +11,8 @@ import pytest
 
 import jaxfer
 from experiments.inputs import Network
+from experiments.prototypes import report, train
 from experiments.prototypes import run as prototypes
-from experiments.prototypes import train
 from experiments.prototypes.config import Config, Data, Evaluation, Task, Validation
 from experiments.prototypes.presets import omniglot_snell2017, published_accuracies
 from jaxfer import models
@@ -22,7 +22,7 @@ from jaxfer.data import load, write_cache
 from jaxfer.data.feed import place_episodes
 from jaxfer.models import Options, episodic, methods
 from jaxfer.optim import Optim
-from jaxfer.runlog import RunLog, read_json, read_metrics, report
+from jaxfer.runlog import RunLog, read_json, read_metrics
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 TINY = Config(
@@ -167,8 +167,27 @@ def test_figures_are_drawn(finished):
     pytest.importorskip("matplotlib")
     workdir, _ = finished
     drawn = {p.name: p.stat().st_size for p in (workdir / "figures").iterdir()}
-    assert set(drawn) == {"learning_curve.png", "episode.png", "embeddings.png"}
+    names = ("learning_curve", "episode", "embeddings")
+    assert set(drawn) == {f"{name}.{end}" for name in names for end in ("svg", "png")}
     assert min(drawn.values()) > 5000
+
+
+def test_figures_show_the_first_test_episode_as_it_was_measured(finished):
+    workdir, _ = finished
+    with np.load(workdir / "example.npz") as file:
+        shown = dict(file)
+    wanted = _episodes(workdir)["val/2way_1shot/prototypes/accuracy"][0]
+    right = shown["predicted"] == np.arange(2)[:, None]
+    assert 100 * right.mean() == pytest.approx(wanted)
+    # The images are those of the classes, and their embeddings those of the model.
+    images = load("glyphs", ["val"])["val"]
+    model = models.load_model(workdir)
+    for name in ("support", "query"):
+        flat = shown[name].reshape(-1, *images.images.shape[1:])
+        z = np.asarray(models.embed(model, flat))
+        np.testing.assert_allclose(
+            z, shown[f"{name}_z"].reshape(z.shape), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
@@ -187,10 +206,25 @@ def test_a_finished_run_of_another_config_is_refused(finished):
 
 
 def test_the_table_shows_intervals_and_published_values(finished):
+    workdir, result = finished
+    ((title, table),) = report.tables(result).items()
+    head, _, *rows = ([x.strip() for x in y.split("|")] for y in table.splitlines())
+    (cells,) = (row for row in rows if row[1] == "5-way 1-shot")
+    row = dict(zip(head, cells, strict=True))
+    metric = result["metrics"]["val/5way_1shot/prototypes/accuracy"]
+    assert row["prototypes"] == f"{metric['mean']:.2f} ± {metric['ci95']:.2f}"
+    assert (row["chance"], row["published"]) == ("20.00", "10.0")
+    assert (workdir / "tables.md").read_text() == f"{title}:\n\n{table}\n"
+
+
+def test_runs_are_compared_row_by_row(finished):
     _, result = finished
-    table = report(result)
-    row = next(line for line in table.splitlines() if "5way_1shot/proto" in line)
-    assert "±" in row and row.endswith("10.0")
+    other = {**result, "config": {**result["config"], "seed": 7}}
+    lines = report.compare_runs([result, other]).splitlines()
+    rows = [[x.strip() for x in line.split("|")[1:-1]] for line in lines]
+    assert [row[2] for row in rows[2:4]] == [str(TINY.seed), "7"]
+    assert rows[2][3:] == rows[3][3:] and "±" in rows[2][3]
+    assert rows[-1][0] == "nearest neighbour on pixels"
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path):

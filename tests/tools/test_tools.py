@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments.imprinting.config import Config
+from experiments.imprinting.report import summaries
+from experiments.prototypes import config as prototypes
 from jaxfer.claims import Claim, judge
 from jaxfer.config import to_json
 from jaxfer.data import image_folder, load_all, read_cache
@@ -117,6 +120,7 @@ def _study(folder):
         "experiment": "imprinting",
         "config": to_json(Config(dim=4, shots=(1, 2), seeds=(0, 1))),
         "rows": rows,
+        "metrics": summaries(rows, "2+2", 4),
         "findings": judge(rows, [dataclasses.replace(claim, metric="novel")]),
         "members": [],
         "curves": {},
@@ -133,8 +137,8 @@ def test_figures_are_drawn_from_the_result_of_a_study(tmp_path):
     done = _tool("paper_figures.py", tmp_path)
     assert done.returncode == 0, done.stderr
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"rows.png", "nearest.png"} <= drawn
-    assert str(tmp_path / "figures" / "rows.png") in done.stdout
+    assert {"rows.svg", "rows.png", "nearest.svg"} <= drawn
+    assert str(tmp_path / "figures" / "rows.svg") in done.stdout
     assert re.search(r"\| 1 +\| Imprinting - Rand \| 0.00 ± 0.00 \|", done.stdout)
 
 
@@ -148,10 +152,26 @@ def test_figures_of_a_result_that_lacks_something_name_the_file(tmp_path):
         paper_figures.draw(tmp_path)
 
 
+def test_figures_of_a_run_of_prototypes_are_drawn_again(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    config = to_json(prototypes.Config())
+    name = "test/5way_1shot/prototypes/accuracy"
+    metric = {"mean": 60.0, "ci95": 1.0, "n": 9, "over": "episodes", "unit": "%"}
+    content = {"experiment": "prototypes", "config": config, "classes": {"test": []}}
+    content |= {"metrics": {name: metric}, "reference": []}
+    write_json(tmp_path / "result.json", content)
+    line = {"step": 1, "train/loss": 1.0, "train/accuracy": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    paper_figures.draw(tmp_path)
+    names = ("tables.md", "figures/learning_curve.svg", "figures/learning_curve.png")
+    assert capsys.readouterr().out.split() == [str(tmp_path / x) for x in names]
+    assert "60.00 ± 1.00" in (tmp_path / "tables.md").read_text()
+
+
 def test_figures_of_other_experiments_are_refused(tmp_path):
-    _result(tmp_path / "a", 98.5, True)
-    with pytest.raises(ValueError, match="one of prototypes, which draws its own"):
-        paper_figures.draw(tmp_path / "a")
+    write_json(tmp_path / "result.json", {"experiment": "zero_shot"})
+    with pytest.raises(ValueError, match="imprinting, prototypes in .*, got zero_shot"):
+        paper_figures.draw(tmp_path)
 
 
 @pytest.mark.slow
