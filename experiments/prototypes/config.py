@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from experiments.inputs import Network, check_different
 from jaxfer import heads
 from jaxfer.config import check_at_least, how, to_json
-from jaxfer.data import Affine
-from jaxfer.models import Options
+from jaxfer.data import Affine, Crop
+from jaxfer.models import Options, Temperature, prototypes
 from jaxfer.optim import Optim, check_optim
 
 
@@ -99,8 +99,16 @@ class Config:
     """Optimizer; its schedule counts episodes."""
     augment: Affine = field(default_factory=Affine)
     """Random affine maps of training images, one per image; the paper uses none."""
+    crop: Crop = field(default_factory=Crop)
+    """Random shifts, windows and flips of training images, after the affine map; the
+    paper uses none. Tests use the centre window."""
     distance: heads.Distance = "sqeuclidean"
     """Distance of an embedding from a prototype: sqeuclidean or cosine."""
+    temperature: Temperature = 1.0
+    """Divisor of the distances, above 0; or sqrt_dim, the square root of the dimension
+    of the embedding. The paper uses 1."""
+    learn_temperature: bool = False
+    """Train the temperature with the network, from this value on."""
     episodes: int = 2000
     """Training episodes, at least 1; with validation, the maximum."""
     episodes_per_step: int = 1
@@ -124,9 +132,13 @@ def check(config: Config) -> None:
     values, val = to_json(config), config.val
     positive = ("episodes", "episodes_per_step", "test.episodes", "devices")
     own = ("val.every", "val.episodes", "val.patience")
-    check_at_least(1, values, (*positive, *own, "data.side"))
+    check_at_least(1, values, (*positive, *own, "data.side", "crop.side"))
     check_at_least(2, values, ("task.way", "val.way"))
-    check_at_least(0, values, [name for name in values if name.startswith("augment.")])
+    limits = [name for name in values if name.startswith(("augment.", "crop."))]
+    check_at_least(0, values, limits)
+    prototypes(temperature=config.temperature)
+    if config.data.side:
+        config.crop.window(config.data.side, config.data.side)
     for name in ("ways", "shots"):
         check_different(f"test.{name}", getattr(config.test, name), needed=True)
     if min(config.test.ways) < 2:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from experiments.prototypes.config import Config
 from jaxfer import heads, models, nets, steps
-from jaxfer.data import Images, Resident, load
+from jaxfer.data import Crop, Images, Resident, centre_crop, load
 from jaxfer.data.feed import episode_feed, take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
@@ -45,7 +45,8 @@ def load_splits(config: Config) -> dict[str, Images]:
     """Load the parts of a data set, and check that they can give the episodes.
 
     Raises:
-        ValueError: missing data, or too few classes or images for the episodes.
+        ValueError: missing data, too few classes or images for the episodes, or
+            images that are smaller than the window cut from them.
     """
     data, task, val, test = config.data, config.task, config.val, config.test
     # A list of pairs, since one split may be used twice.
@@ -66,6 +67,7 @@ def load_splits(config: Config) -> dict[str, Images]:
     for split, shape in asked:
         names, where = loaded[split].class_names, loaded[split].name
         check_episode(tables[split], names, where=where, **shape.sizes())
+    config.crop.window(*loaded[data.train].images.shape[1:3])
     return loaded
 
 
@@ -80,7 +82,7 @@ def train(
         config.optim,
         episodes=config.episodes,
         batch=per_step,
-        augment=config.augment,
+        augment=(config.augment, config.crop),
     )
     one = partial(
         models.train_episodes,
@@ -123,7 +125,11 @@ def train(
 
 def method(config: Config) -> Method:
     """Return the classifier of episodes."""
-    return models.prototypes(config.distance)
+    return models.prototypes(
+        config.distance,
+        temperature=config.temperature,
+        learn_temperature=config.learn_temperature,
+    )
 
 
 def make_validate(
@@ -159,13 +165,17 @@ def evaluate(
 ) -> dict[str, np.ndarray]:
     """Return per-episode accuracies in percent, for every way, shot and method."""
     split, test, accuracies = config.data.test, config.test, {}
-    classify = method(config)
+    classify, window = method(config), Crop(side=model.pixels.window)
 
     def transductive(episode: Episode) -> Array:
-        together, _ = models.embed_together(
-            model.net, model.params, model.state, episode, Mode("batch", dropout=False)
+        seen = episode._replace(
+            support=centre_crop(episode.support, window),
+            query=centre_crop(episode.query, window),
         )
-        return classify.logits({}, together)
+        together, _ = models.embed_together(
+            model.net, model.params, model.state, seen, Mode("batch", dropout=False)
+        )
+        return classify.logits(model.params.get("method", {}), together)
 
     baselines = {"pixel_nearest_neighbour": pixel_logits}
     if test.transductive:

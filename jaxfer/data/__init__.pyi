@@ -1,6 +1,7 @@
 from .augment import (
     Affine,
     Crop,
+    augmented,
     centre_crop,
     draw_crop,
     random_affine,
@@ -42,6 +43,7 @@ __all__ = [
     "Sampler",
     "Source",
     "View",
+    "augmented",
     "base_and_novel",
     "centre_crop",
     "cifar100",

@@ -5,7 +5,13 @@ from jaxfer.models.classes import with_classes, with_prototypes
 from jaxfer.models.episodic import embed_classes, measure_episodes, train_episodes
 from jaxfer.models.files import FILE, load_model, save_model
 from jaxfer.models.inference import embed, embed_blocks, predict, predict_labels
-from jaxfer.models.methods import EpisodeShape, Method, embed_together, prototypes
+from jaxfer.models.methods import (
+    EpisodeShape,
+    Method,
+    Temperature,
+    embed_together,
+    prototypes,
+)
 from jaxfer.models.model import (
     Model,
     Pixels,
@@ -27,6 +33,7 @@ __all__ = [
     "Options",
     "Pixels",
     "Recipe",
+    "Temperature",
     "Trained",
     "embed",
     "embed_blocks",

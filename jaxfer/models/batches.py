@@ -341,13 +341,8 @@ def _model(
         "steps": int(train_state.step),
         "examples": program.n,
     }
-    pixels = _with_window(member.pixels, program.recipe)
+    pixels = program.recipe.with_window(member.pixels)
     return Model(program.net, params, state, head, pixels, member.class_names, about)
-
-
-def _with_window(pixels: Pixels, recipe: Recipe) -> Pixels:
-    side = getattr(recipe.augment, "side", None)
-    return pixels if side is None else dataclasses.replace(pixels, window=side)
 
 
 def _fingerprint(source: Source, members: Sequence[Examples]) -> str:

@@ -69,7 +69,7 @@ def train_episodes(
         images: the training classes; above `options.limit` gigabytes they are streamed.
         shape: the shape of the training episodes.
         recipe: how to train: `episodes` is their number, `batch` the episodes per step,
-            and `augment` an `Affine`.
+            and `augment` changes each image by the number of its episode.
         seed: the seed of the parameters and of the episodes.
         split: the name of the split; another name gives other episodes.
         method: the classifier; default: prototypes.
@@ -111,7 +111,7 @@ def train_episodes(
     check_episode(
         table_of(images), images.class_names, **shape.sizes(), where=images.name
     )
-    image_shape = tuple(images.images.shape[1:])
+    image_shape = recipe.input_shape(tuple(images.images.shape[1:]))
     net, method = as_net(net, image_shape), method or prototypes()
     if select is not None and len(stages) > 1:
         raise ValueError(f"expected one stage with select, got {len(stages)}")
@@ -309,7 +309,8 @@ def _start(
         params["method"] = start.params.get("method", method)
     # Copy the arrays, since the first step donates its input.
     params, state = jax.tree.map(jnp.array, (params, dict(start.state)))
-    return Model(net, params, state, pixels=pixels or start.pixels)
+    pixels = program.recipe.with_window(pixels or start.pixels)
+    return Model(net, params, state, pixels=pixels)
 
 
 def _first_state(program: EpisodeProgram, model: Model) -> TrainState:
