@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from experiments.inputs import Network, check_different
 from jaxfer import heads
-from jaxfer.config import check_at_least, how, to_json
+from jaxfer.config import check_at_least, how, length, to_json
 from jaxfer.data import Affine, Crop
 from jaxfer.models import Options, Temperature, prototypes
-from jaxfer.optim import Optim, check_optim
+from jaxfer.optim import Optim, check_optim, needs_length
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,10 @@ class Config:
     of the embedding. The paper uses 1."""
     learn_temperature: bool = False
     """Train the temperature with the network, from this value on."""
-    episodes: int = 2000
+    episodes: int = length(2000)
     """Training episodes, at least 1; with validation, the maximum."""
+    extend: bool = how(False)
+    """Go on from a run in the workdir that is the same but has fewer episodes."""
     episodes_per_step: int = 1
     """Episodes per update, whose gradients are averaged; the paper uses 1."""
     seed: int = 0
@@ -121,6 +123,22 @@ class Config:
     run: Options = how(Options(save_every=500, log_every=50))
     figures: bool = how(True)
     """Draw figures if matplotlib is installed."""
+
+
+def why_not_longer(config: Config) -> str | None:
+    """Return why a run cannot go on from one with fewer episodes, if it cannot."""
+    optim, retrain = config.optim, config.data.retrain
+    other = "choose another --workdir"
+    if needs_length(optim):
+        return (
+            f"the rates of optim.schedule = {optim.schedule!r} with optim.warmup = "
+            f"{optim.warmup} depend on the number of episodes: {other}"
+        )
+    if retrain:
+        return (
+            f"training on data.retrain = {retrain!r} replaced its checkpoints: {other}"
+        )
+    return None if config.extend else f"add --extend to go on from it, or {other}"
 
 
 def check(config: Config) -> None:

@@ -28,6 +28,7 @@ from jaxfer.models.programs import (
 from jaxfer.models.recipe import Examples, Recipe
 from jaxfer.models.running import DEFAULTS, Options, evaluations, open_run
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.optim import needs_length
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage, freeze_rules
 from jaxfer.trees import merge
@@ -71,8 +72,10 @@ def train_batches(
         pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
         stages: which layers are frozen until when.
         mesh: the mesh, made by `sharding.make_mesh`; default: one device.
-        workdir: a folder for checkpoints and logs, from which the same call resumes; or
-            an open run, to which this adds a phase. Default: nothing is kept.
+        workdir: a folder for checkpoints and logs, from which the same call resumes;
+            with more epochs, steps or episodes it goes on from its end, unless the
+            schedule depends on their number. Or an open run, to which this adds a
+            phase. Default: nothing is kept.
         phase: the prefix of the metrics' names, unique within a run.
         evaluate: called every `eval_every` steps with the model so far; its numbers go
             to the log and to `Trained.history`.
@@ -250,6 +253,7 @@ def train_population(
                 train_state,
                 data,
                 num_steps=program.num_steps if stage.until is None else stage.until,
+                schedule=program.num_steps if needs_length(recipe.optim) else None,
                 evaluate=measure if evaluate else None,
                 eval_every=eval_every,
                 best=select,

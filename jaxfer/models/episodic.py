@@ -32,6 +32,7 @@ from jaxfer.models.model import Model, Pixels, Trained, embedding_dim, init_para
 from jaxfer.models.recipe import Recipe
 from jaxfer.models.running import DEFAULTS, Options, open_run
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.optim import needs_length
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage, freeze_rules
 from jaxfer.trees import merge
@@ -176,6 +177,7 @@ def train_episodes(
                 train_state,
                 data,
                 num_steps=end,
+                schedule=program.num_steps if needs_length(recipe.optim) else None,
                 evaluate=measured if evaluate else None,
                 eval_every=eval_every,
                 best=select,

@@ -28,6 +28,7 @@ from jaxfer.models import (
 )
 from jaxfer.nets import AlexNetSmall, Conv4, Flatten
 from jaxfer.optim import Optim
+from jaxfer.runlog import read_metrics
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage
 from jaxfer.types import Episode
@@ -362,6 +363,36 @@ def test_cropped_images_train_and_test_alike_resident_or_streamed(blobs):
     )
     with pytest.raises(ValueError, match="side from 1 to 16 for images of 16x16, got"):
         _train(Tiny(), blobs, Recipe(SGD, episodes=3, augment=Crop(side=17)))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "staircase"])
+def test_a_longer_training_goes_on_from_a_finished_one(blobs, tmp_path, schedule):
+    """The same call with more episodes: the same bits as without the break."""
+    optim = dataclasses.replace(SGD, schedule=schedule, decay_every=4)
+    short, long = (Recipe(optim, episodes=n) for n in (3, 6))
+    _train(NET, blobs, short, workdir=tmp_path)
+    ended = _train(NET, blobs, long, workdir=tmp_path)
+    whole = _train(NET, blobs, long, workdir=tmp_path / "whole")
+    assert (ended.steps, ended.model.about["steps"]) == (6, 6)
+    _equal(ended.model.params, whole.model.params)
+    _equal(ended.model.state, whole.model.state)
+    lines = [
+        [{**line, "wall_s": 0} for line in read_metrics(folder)]
+        for folder in (tmp_path, tmp_path / "whole")
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 6
+    with pytest.raises(ValueError, match="at least 6 steps, which are done, got 3"):
+        _train(NET, blobs, short, workdir=tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"schedule": "cosine"}, {"warmup": 0.5}])
+def test_a_schedule_by_length_does_not_go_on(blobs, tmp_path, change):
+    optim = dataclasses.replace(SGD, **change)
+    _train(NET, blobs, Recipe(optim, episodes=3), workdir=tmp_path)
+    with pytest.raises(ValueError, match="expected 3 steps of train as before, since"):
+        _train(NET, blobs, Recipe(optim, episodes=6), workdir=tmp_path)
+    # The folder still resumes the training it was made by.
+    assert _train(NET, blobs, Recipe(optim, episodes=3), workdir=tmp_path).steps == 3
 
 
 def test_any_optax_transformation_trains(blobs):
