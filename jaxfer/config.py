@@ -43,6 +43,11 @@ def which(default: tuple[Any, ...]) -> Any:
     return dataclasses.field(default=default, metadata={"kind": "which"})
 
 
+def length(default: int) -> Any:
+    """A field that says how long to train: more of it may go on from a shorter run."""
+    return dataclasses.field(default=default, metadata={"kind": "length"})
+
+
 class Command(NamedTuple):
     """A parsed command line.
 
@@ -197,7 +202,8 @@ def what_of(config: Any) -> dict[str, Any]:
     Fields that select members are left out: a member depends on its own values only.
     """
     every = to_json(config)
-    return {name: every[name] for name, _, kind in fields_of(config) if kind == "what"}
+    kinds = ("what", "length")
+    return {name: every[name] for name, _, kind in fields_of(config) if kind in kinds}
 
 
 def check_one_process(does: str) -> None:
@@ -256,7 +262,7 @@ def clean_errors() -> Iterator[None]:
 def fields_of(
     config: Any, prefix: str = "", kind: str | None = None
 ) -> Iterator[tuple[str, Any, str]]:
-    """Dotted name, value and kind ('what', 'how' or 'which') of every field."""
+    """Dotted name, value and kind of every field: what, length, how or which."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         own = kind or field.metadata.get("kind")

@@ -15,7 +15,7 @@ from jaxfer.checkpoint import Checkpoints, Kind
 from jaxfer.runlog import RunLog
 from jaxfer.signals import stop_requests
 from jaxfer.steps import CompiledStep
-from jaxfer.stopping import Best
+from jaxfer.stopping import Best, Length
 from jaxfer.types import TrainState
 
 # Maximum number of unfinished calls on the device: enough to keep it busy, and few
@@ -78,15 +78,14 @@ class Run:
         self.folder = Path(workdir)
         self._fingerprint = fingerprint
         self._log_options = log
-        self._fit_options = {
-            "steps_per_call": steps_per_call,
-            "save_every": save_every,
-            "save_last": save_last,
-        }
+        self._fit_options: dict[str, Any] = dict(
+            steps_per_call=steps_per_call, save_every=save_every, save_last=save_last
+        )
         self._checkpoints = Checkpoints(workdir)
         self.compilations = 0
         self.compile_s = 0.0
         self._past: dict[str, list[int]] = {}
+        self._lengths: dict[str, list[int | None]] = {}
         self._position: dict[str, Any] | None = None
         self._looked = False
         self._found: dict[str, Any] | None = None
@@ -99,11 +98,14 @@ class Run:
         data: PyTree | Callable[[int], Iterator[PyTree]],
         *,
         num_steps: int,
+        schedule: int | None = None,
         evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
         eval_every: int = 0,
         best: Best | None = None,
     ) -> Ended:
         """Train from the newest checkpoint of this phase, or from the state given.
+
+        A finished phase goes on if `num_steps` is larger than before.
 
         Args:
             name: the prefix of its metrics' names; unique among the phases.
@@ -112,17 +114,20 @@ class Run:
                 may continue that of the phase before.
             data: see `fit`.
             num_steps: the step at which the phase ends at the latest.
+            schedule: the number of steps that its learning rates depend on, if any.
             evaluate, eval_every: see `fit`.
             best: if given, the best state is kept and the phase may stop early.
 
         Raises:
             KeyboardInterrupt: stopped on request, with the state saved.
-            ValueError: a checkpoint of a run on other data or of another network, or a
-                metric that is not finite.
+            ValueError: a checkpoint of a run on other data, of another network or of
+                another length (see `Length`), or a metric that is not finite.
         """
         found, past, position = self._look(), self._past, self._position
+        self._lengths[name] = [num_steps, schedule]
         begun = int(train_state.step)
         if found:
+            Length(num_steps, schedule).check(name, found, best)
             if name in found["past"]:
                 past[name] = found["past"][name]
                 return Ended(None, *past[name])
@@ -143,10 +148,12 @@ class Run:
                 "phase": name,
                 "begun": begun,
                 "past": past,
+                "lengths": self._lengths,
                 "best": [best.loss, best.step] if best and best.step else None,
             }
 
-        compiled = _compilations(step)
+        # A plain function that wraps a compiled step has no such attribute.
+        compiled = getattr(step, "thread_compilations", 0)
         with RunLog(
             self.folder,
             phase=name,
@@ -170,7 +177,7 @@ class Run:
                 meta=meta_now,
                 **self._fit_options,
             )
-        self.compilations += _compilations(step) - compiled
+        self.compilations += getattr(step, "thread_compilations", 0) - compiled
         self.compile_s += log.compile_s
         self._position = log.position()
         past[name] = [int(train_state.step) - begun, best.step if best else 0]
@@ -276,9 +283,13 @@ def fit(
 
     Raises:
         KeyboardInterrupt: stopped on request, with the state saved.
-        ValueError: a metric that is not finite.
+        ValueError: fewer steps than are done, or a metric that is not finite.
     """
-    done = int(train_state.step)
+    if (done := int(train_state.step)) > num_steps:
+        raise ValueError(
+            f"expected at least {done} steps, which are done, got {num_steps}: choose "
+            "another workdir for a shorter training"
+        )
     batches: Any = data(done) if callable(data) else itertools.repeat(data)
     steps_per_call = 1 if callable(data) else steps_per_call
     eval_every = eval_every or (best.every if best else 0)
@@ -345,11 +356,6 @@ def fit(
         if save_last:
             save()
     return train_state
-
-
-def _compilations(step: CompiledStep) -> int:
-    # A plain function that wraps a compiled step has no such attribute.
-    return getattr(step, "thread_compilations", 0)
 
 
 def _log_calls(

@@ -90,6 +90,19 @@ def check_optim(optim: Optim, name: str = "optim") -> None:
             raise ValueError(f"expected {name}.{field} {ranges[field][0]}, got {value}")
 
 
+def needs_length(optim: Optim | optax.GradientTransformation) -> bool:
+    """Whether the learning rate of a step depends on the length of the training.
+
+    A cosine and a warm-up do; an optax transformation has its own schedule. Only a
+    training whose rates do not depend on its length can go on from a shorter one.
+
+    Example:
+        >>> needs_length(Optim(schedule="staircase")), needs_length(Optim(warmup=0.1))
+        (False, True)
+    """
+    return isinstance(optim, Optim) and (optim.schedule == "cosine" or optim.warmup > 0)
+
+
 def make_schedule(
     optim: Optim, *, num_steps: int, units: tuple[int, int] = (1, 1)
 ) -> Schedule:

@@ -63,8 +63,12 @@ def spread(tree: PyTree, mesh: Mesh) -> PyTree:
     The arrays are first computed whole on every device: for small arrays, such as the
     rows of an episode, that is cheaper than gathering them.
     """
-    tree = jax.lax.with_sharding_constraint(tree, replicated(mesh))
-    return jax.lax.with_sharding_constraint(tree, over_data(mesh))
+    return jax.lax.with_sharding_constraint(whole(tree, mesh), over_data(mesh))
+
+
+def whole(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Within jit, compute every array whole on every device."""
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
 def spread_members(

@@ -1,8 +1,62 @@
-"""When to stop: the best evaluation so far, and how long to wait for a better one."""
+"""When to stop: the length of a phase, the best evaluation, and patience."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Length(NamedTuple):
+    """How long a phase of a run trains.
+
+    Attributes:
+        num_steps: the step at which it ends at the latest.
+        schedule: the number of steps that its learning rates depend on; None if the
+            rate of a step does not depend on the length of the training.
+    """
+
+    num_steps: int
+    schedule: int | None = None
+
+    def check(
+        self, name: str, meta: Mapping[str, Any], best: "Best | None" = None
+    ) -> None:
+        """Refuse a phase that cannot go on from a checkpoint for this length.
+
+        Args:
+            name: the name of the phase.
+            meta: the meta of the newest checkpoint of the run: its current "phase", the
+                steps of "past" phases, and the "lengths" of all of them.
+            best: given if patience may end the phase.
+
+        Raises:
+            ValueError: a schedule of another length, or another number of steps for a
+                phase whose last state is gone.
+
+        Example:
+            >>> meta = {"phase": "train", "past": {}, "lengths": {"train": [100, 100]}}
+            >>> Length(200, 200).check("train", meta)
+            Traceback (most recent call last):
+            ...
+            ValueError: expected 100 steps of train as before, since its learning ...
+        """
+        if name not in meta.get("lengths", {}):
+            return
+        before, past = Length(*meta["lengths"][name]), meta["past"].get(name)
+        if best is not None and past and past[0] < before.num_steps:
+            # Patience ended it: a higher limit changes nothing.
+            return
+        ours, theirs, why = self.num_steps, before.num_steps, ""
+        if self.schedule and before.schedule and self.schedule != before.schedule:
+            ours, theirs = self.schedule, before.schedule
+            why = "since its learning rates depend on their number"
+        elif past and ours != theirs:
+            why = "since a later phase has begun"
+        if why:
+            raise ValueError(
+                f"expected {theirs} steps of {name} as before, {why}, got {ours}: "
+                "choose another workdir to train for another length"
+            )
 
 
 @dataclass

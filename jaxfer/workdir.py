@@ -11,15 +11,25 @@ from jaxfer.runlog import read_json, read_result, write_json
 
 # An option that every config of version 0.1 has, and no config of later versions.
 _OLD = "data.limit"
+_OTHER = "choose another --workdir"
+# Why a study cannot train for longer.
+_ENDED = (
+    "networks of a study are trained to their end and their checkpoints are removed: "
+    f"{_OTHER}"
+)
 
 
-def check_workdir(workdir: Path, config: Any, *, grows: bool = False) -> None:
+def check_workdir(
+    workdir: Path, config: Any, *, grows: bool = False, refusal: str | None = _OTHER
+) -> None:
     """Refuse a run's folder that holds another run.
 
     Args:
         workdir: the folder.
         config: the config of the run.
-        grows: whether the fields that select members may differ.
+        grows: whether it is a study, whose fields that select members may differ.
+        refusal: why this run cannot go on from a shorter one in the folder, and what
+            to do, for the message; None if it can.
 
     Raises:
         ValueError: a folder whose config differs in *what* is run; the message lists
@@ -32,24 +42,37 @@ def check_workdir(workdir: Path, config: Any, *, grows: bool = False) -> None:
     if _OLD in theirs and _OLD not in ours:
         raise ValueError(
             f"{workdir} holds a run of jaxfer 0.1, which cannot be resumed or "
-            "extended: choose another --workdir"
+            f"extended: {_OTHER}"
         )
-    free = {"how", "which"} if grows else {"how"}
+    differing = _differing(config, theirs, grows)
+    listed = ", ".join(
+        f"{name} = {theirs.get(name)!r} (got {ours.get(name)!r})" for name in differing
+    )
+    lengths = {name for name, _, kind in fields_of(config) if kind == "length"}
+    if all(n in lengths and (theirs.get(n) or ours[n]) < ours[n] for n in differing):
+        refusal = _ENDED if grows else refusal
+        if differing and refusal is not None:
+            raise ValueError(f"{workdir} holds a shorter run: {listed}; {refusal}")
+        return
+    raise ValueError(
+        f"{workdir} holds a run of another config: {listed}; {_OTHER}, or the same "
+        "options to resume"
+    )
+
+
+def _differing(config: Any, theirs: dict[str, Any], grows: bool = False) -> list[str]:
+    """The fields that differ from another config, except those that may differ."""
+    ours, free = to_json(config), {"how", "which"} if grows else {"how"}
     fixed = {name for name, _, kind in fields_of(config) if kind not in free}
-    differing = [
-        f"{name} = {theirs.get(name)!r} (got {ours.get(name)!r})"
+    return [
+        name
         for name in sorted(theirs.keys() | ours.keys())
         if (name in fixed or name not in ours) and theirs.get(name) != ours.get(name)
     ]
-    if differing:
-        raise ValueError(
-            f"{workdir} holds a run of another config: {', '.join(differing)}; "
-            "choose another --workdir, or the same options to resume"
-        )
 
 
 def earlier_result(
-    workdir: Path, config: Any, *, grows: bool = False
+    workdir: Path, config: Any, *, grows: bool = False, refusal: str | None = _OTHER
 ) -> dict[str, Any] | None:
     """The result of a finished run, after printing its path; None where there is none.
 
@@ -58,17 +81,21 @@ def earlier_result(
         config: the config of the run.
         grows: whether the run is a study, to which members can be added. A study is
             finished if its result covers all members that the config selects.
+        refusal: see `check_workdir`.
 
     Raises:
         ValueError: see `check_workdir`.
     """
-    check_workdir(workdir, config, grows=grows)
+    check_workdir(workdir, config, grows=grows, refusal=refusal)
     path = workdir / "result.json"
     if not path.exists():
         return None
     result = read_result(workdir, ("config", "metrics", "reference"))
+    ours, theirs = to_json(config), result["config"]
+    if not grows and _differing(config, theirs):
+        # It is the result of a shorter run, from which this one goes on.
+        return None
     if grows:
-        ours, theirs = to_json(config), result["config"]
         if result.get("lacking"):
             return None
         for name, _, kind in fields_of(config):
@@ -114,10 +141,17 @@ def _grown(config: Any, theirs: dict[str, Any], prefix: str = "") -> Any:
 
 
 @contextmanager
-def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
+def open_workdir(
+    workdir: Path, config: Any, *, refusal: str | None = _OTHER
+) -> Iterator[None]:
     """Write a run's config to its folder, and lock out other runs during the context.
 
     The lock is a kernel file lock, which is released when the process exits.
+
+    Args:
+        workdir: the folder, made where it is missing.
+        config: the config of the run.
+        refusal: see `check_workdir`.
 
     Raises:
         ValueError: see `check_workdir`; a folder that cannot be written, or one in
@@ -135,12 +169,28 @@ def open_workdir(workdir: Path, config: Any) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise ValueError(
-                f"another run is working in {workdir}: wait for it, stop it, or choose "
-                "another --workdir"
+                f"another run is working in {workdir}: wait for it, stop it, or "
+                f"{_OTHER}"
             ) from e
-        check_workdir(workdir, config)
-        write_json(workdir / "config.json", to_json(config))
+        check_workdir(workdir, config, refusal=refusal)
+        path = workdir / "config.json"
+        # A shorter run keeps its config and its result until `replace_run`.
+        if not path.exists() or not _differing(config, read_json(path)):
+            write_json(path, to_json(config))
         yield
+
+
+def replace_run(workdir: Path, config: Any) -> None:
+    """Replace the config of a shorter run, and remove its result.
+
+    Call this when a run has trained, before its results are written.
+
+    Args:
+        workdir: the folder, opened by `open_workdir`.
+        config: the config of the longer run; or of the same one, which changes nothing.
+    """
+    (workdir / "result.json").unlink(missing_ok=True)
+    write_json(workdir / "config.json", to_json(config))
 
 
 def make_workdir(workdir: Path) -> None:
@@ -157,6 +207,6 @@ def make_workdir(workdir: Path) -> None:
 
 def _unwritable(workdir: Path, e: OSError) -> ValueError:
     return ValueError(
-        f"the workdir {workdir} cannot be written ({e.strerror}: {e.filename}): choose "
-        "another --workdir"
+        f"the workdir {workdir} cannot be written ({e.strerror}: {e.filename}): "
+        f"{_OTHER}"
     )

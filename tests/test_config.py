@@ -10,7 +10,7 @@ import pytest
 
 from jaxfer import config as configs
 from jaxfer import workdir as workdirs
-from jaxfer.config import how, which
+from jaxfer.config import how, length, which
 from jaxfer.runlog import read_json, write_json
 
 
@@ -334,6 +334,46 @@ def test_how_may_change_on_resume_and_what_may_not(tmp_path):
     ):
         pass
     assert read_json(workdir / "config.json")["log_every"] == 7
+
+
+@dataclass(frozen=True)
+class Timed:
+    epochs: int = length(3)
+    seeds: tuple[int, ...] = which((0,))
+    rate: float = 0.1
+
+
+def test_a_longer_run_goes_on_only_when_nothing_speaks_against_it(tmp_path, capsys):
+    short, long = Timed(), Timed(epochs=5)
+    assert configs.what_of(long) == {"epochs": 5, "rate": 0.1}
+    with workdirs.open_workdir(tmp_path, short):
+        pass
+    result = {"experiment": "lab", "config": configs.to_json(short)}
+    write_json(tmp_path / "result.json", result | {"metrics": {}, "reference": []})
+    there = rf"{tmp_path} holds a shorter run: epochs = 3 \(got 5\); "
+    for how_, message in (
+        ({}, "choose another --workdir$"),
+        ({"refusal": "say please"}, "say please$"),
+        (
+            {"grows": True},
+            "networks of a study are trained to their end and their checkpoints are "
+            "removed: choose another",
+        ),
+    ):
+        with pytest.raises(ValueError, match=there + message):
+            workdirs.earlier_result(tmp_path, long, **how_)
+    assert workdirs.earlier_result(tmp_path, long, refusal=None) is None
+    for other in (Timed(5, rate=0.2), Timed(2)):
+        with pytest.raises(ValueError, match="holds a run of another config: epochs"):
+            workdirs.earlier_result(tmp_path, other, refusal=None)
+    # The shorter run keeps the folder until the longer one has trained.
+    with workdirs.open_workdir(tmp_path, long, refusal=None):
+        assert workdirs.earlier_result(tmp_path, short) is not None
+        workdirs.replace_run(tmp_path, long)
+    assert workdirs.earlier_result(tmp_path, long) is None
+    assert read_json(tmp_path / "config.json")["epochs"] == 5
+    with pytest.raises(ValueError, match=r"epochs = 5 \(got 3\)"):
+        workdirs.check_workdir(tmp_path, short, refusal=None)
 
 
 def test_a_run_of_another_experiment_is_refused(tmp_path):

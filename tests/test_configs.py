@@ -32,6 +32,7 @@ PULSES = {
     "cifar100_layer_transfer",
     "omniglot_1shot",
     "omniglot_modern",
+    "photos_prototypes",
     "quickstart",
 }
 
@@ -250,17 +251,17 @@ def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
 def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
     command = _load(path)
     config = command.config
-    if config.data.name == "omniglot":
+    if (name := config.data.name) in ("omniglot", "folder"):
         # 30 classes stand in for both parts; the real split needs the real set.
         def split(data: Images, name: str) -> Images:
             return data.take_classes(data.class_names, name=f"blobs {name}")
 
         sources = sys.modules["jaxfer.data.sources"]
-        monkeypatch.setitem(sources.BY_CLASS, "omniglot", split)
-        write_cache(blobs, tmp_path / "omniglot.cache")
+        monkeypatch.setitem(sources.BY_CLASS, name, split)
+        write_cache(blobs, tmp_path / f"{name}.cache")
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, dir=str(tmp_path)),
+        data=dataclasses.replace(config.data, dir=str(tmp_path), side=None),
         net=dataclasses.replace(config.net, width=4),
         task=dataclasses.replace(config.task, way=min(config.task.way, 10), query=2),
         val=dataclasses.replace(

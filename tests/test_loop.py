@@ -378,6 +378,24 @@ def test_a_validation_loss_that_is_not_finite_stops(tmp_path):
         assert checkpoints.latest_step() == 6
 
 
+def test_a_phase_goes_on_for_longer_unless_a_later_one_has_begun(tmp_path):
+    """Validation too: the best state so far and its patience are known again."""
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "cut", SCHEDULE, num_steps=12, stop=12)
+    longer = _run(tmp_path / "cut", SCHEDULE)
+    whole = _run(tmp_path / "whole", SCHEDULE)
+    assert longer[0][1:] == whole[0][1:] == (28, 16)
+    jax.tree.map(
+        np.testing.assert_array_equal, longer[2].train_state, whole[2].train_state
+    )
+    # Patience ended it at 28 of 100: a higher limit changes nothing.
+    assert _run(tmp_path / "whole", SCHEDULE, num_steps=200)[0][1:] == (28, 16)
+    _run(tmp_path / "short", SCHEDULE, num_steps=12)
+    message = "expected 12 steps of train as before, since a later phase has begun, got"
+    with pytest.raises(ValueError, match=message):
+        _run(tmp_path / "short", SCHEDULE)
+
+
 def test_phases_go_on_with_another_partition_and_a_resume_finds_its_own(tmp_path):
     """Gradual unfreezing: the state of each phase has another shape."""
     params = {"a": {"w": jnp.ones(3)}, "b": {"w": jnp.ones(2)}}

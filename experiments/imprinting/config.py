@@ -5,7 +5,7 @@ from typing import Literal
 
 from experiments import inputs
 from experiments.inputs import Network, StudyOptions, check_different, check_study
-from jaxfer.config import to_json, which
+from jaxfer.config import length, to_json, which
 from jaxfer.data import Crop
 from jaxfer.optim import Optim, check_optim
 
@@ -74,7 +74,7 @@ class Config(StudyOptions):
         )
     )
     """Optimizer of base and joint networks."""
-    epochs: int = 12
+    epochs: int = length(12)
     """Epochs of base networks, at least 1."""
     finetune: Optim = field(
         default_factory=lambda: Optim(
@@ -82,10 +82,10 @@ class Config(StudyOptions):
         )
     )
     """Optimizer of fine-tuning."""
-    finetune_epochs: int = 8
+    finetune_epochs: int = length(8)
     """Epochs of fine-tuning, each as long as an epoch of a base network; joint networks
     train for epochs + finetune_epochs."""
-    transfer_steps: int = 300
+    transfer_steps: int = length(300)
     """Steps of fine-tuning on novel classes alone, at least 1."""
     shots: tuple[int, ...] = which((1, 2, 5, 10, 20))
     """Values of n, the novel examples per class, for table rows that need no training:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from experiments.inputs import Data, Network, StudyOptions, check_different, check_study
-from jaxfer.config import which
+from jaxfer.config import length, which
 from jaxfer.data import Crop
 from jaxfer.optim import Optim, check_optim
 from jaxfer.transfer import treatments
@@ -59,7 +59,7 @@ class Config(StudyOptions):
     outputs: int | None = None
     """Outputs of the classifier, at least the number of classes of a task; default:
     that number. The paper uses 1000 for every task."""
-    epochs: int = 12
+    epochs: int = length(12)
     """Training epochs, at least 1."""
     batch: int = 128
     """Examples per step, at least 1."""

@@ -5,11 +5,11 @@ from functools import partial
 
 from experiments.inputs import DataSet, Network, check_different
 from jaxfer import heads
-from jaxfer.config import check_at_least, how, to_json
-from jaxfer.data import Affine, class_lists, random_class_split
+from jaxfer.config import check_at_least, how, length, to_json
+from jaxfer.data import Affine, Crop, class_lists, random_class_split
 from jaxfer.data.splits import Split
-from jaxfer.models import Options
-from jaxfer.optim import Optim, check_optim
+from jaxfer.models import Options, Temperature, prototypes
+from jaxfer.optim import Optim, check_optim, needs_length
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,20 @@ class Config:
     """Optimizer; its schedule counts episodes."""
     augment: Affine = field(default_factory=Affine)
     """Random affine maps of training images, one per image; the paper uses none."""
+    crop: Crop = field(default_factory=Crop)
+    """Random shifts, windows and flips of training images, after the affine map; the
+    paper uses none. Tests use the centre window."""
     distance: heads.Distance = "sqeuclidean"
     """Distance of an embedding from a prototype: sqeuclidean or cosine."""
-    episodes: int = 2000
+    temperature: Temperature = 1.0
+    """Divisor of the distances, above 0; or sqrt_dim, the square root of the dimension
+    of the embedding. The paper uses 1."""
+    learn_temperature: bool = False
+    """Train the temperature with the network, from this value on."""
+    episodes: int = length(2000)
     """Training episodes, at least 1; with validation, the maximum."""
+    extend: bool = how(False)
+    """Go on from a run in the workdir that is the same but has fewer episodes."""
     episodes_per_step: int = 1
     """Episodes per update, whose gradients are averaged; the paper uses 1."""
     seed: int = 0
@@ -139,6 +149,22 @@ class Config:
     """Draw figures if matplotlib is installed."""
 
 
+def why_not_longer(config: Config) -> str | None:
+    """Return why a run cannot go on from one with fewer episodes, if it cannot."""
+    optim, retrain = config.optim, config.data.retrain
+    other = "choose another --workdir"
+    if needs_length(optim):
+        return (
+            f"the rates of optim.schedule = {optim.schedule!r} with optim.warmup = "
+            f"{optim.warmup} depend on the number of episodes: {other}"
+        )
+    if retrain:
+        return (
+            f"training on data.retrain = {retrain!r} replaced its checkpoints: {other}"
+        )
+    return None if config.extend else f"add --extend to go on from it, or {other}"
+
+
 def check(config: Config) -> None:
     """Check the options of a run.
 
@@ -148,9 +174,14 @@ def check(config: Config) -> None:
     values, val = to_json(config), config.val
     positive = ("episodes", "episodes_per_step", "test.episodes", "devices")
     own = ("val.every", "val.episodes", "val.patience")
-    check_at_least(1, values, (*positive, *own, "data.max_images", "data.side"))
+    sizes = ("data.max_images", "data.side", "crop.side")
+    check_at_least(1, values, (*positive, *own, *sizes))
     check_at_least(2, values, ("task.way", "val.way"))
-    check_at_least(0, values, [name for name in values if name.startswith("augment.")])
+    limits = [name for name in values if name.startswith(("augment.", "crop."))]
+    check_at_least(0, values, limits)
+    prototypes(temperature=config.temperature)
+    if config.data.side:
+        config.crop.window(config.data.side, config.data.side)
     for name in ("ways", "shots"):
         check_different(f"test.{name}", getattr(config.test, name), needed=True)
     if min(config.test.ways) < 2:

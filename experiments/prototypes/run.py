@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments.prototypes import train
-from experiments.prototypes.config import Config, check
+from experiments.prototypes.config import Config, check, why_not_longer
 from experiments.prototypes.report import tables
 from experiments.studies import draw_figures, opening, write_result
 from jaxfer import config as configs
@@ -29,14 +29,16 @@ def run(
         ValueError: data or a folder that do not fit the config.
     """
     configs.check_one_process("spreads over the devices of one host")
-    if (earlier := workdirs.earlier_result(workdir, config)) is not None:
+    refusal = why_not_longer(config)
+    earlier = workdirs.earlier_result(workdir, config, refusal=refusal)
+    if earlier is not None:
         return earlier
     check(config)
     # By default, as many devices as divide the episodes of a step evenly.
     share = math.gcd(config.episodes_per_step, jax.device_count())
     mesh = sharding.make_mesh(share if config.devices is None else config.devices)
     loaded = train.load_splits(config)
-    with workdirs.open_workdir(workdir, config):
+    with workdirs.open_workdir(workdir, config, refusal=refusal):
         parts = [*loaded.values()]
         net = nets.as_net(config.net.build(), parts[0].images.shape[1:])
         print(opening(config, workdir, net, parts, mesh.size))
@@ -51,6 +53,7 @@ def _run(
     loaded: Mapping[str, Images],
 ) -> dict[str, Any]:
     ended = train.train(config, workdir, mesh, loaded)
+    workdirs.replace_run(workdir, config)
     test = loaded[config.data.test]
     print(f"testing on {test.num_classes} classes of {test.name}")
     embedded = models.embed_classes(ended.model, test)

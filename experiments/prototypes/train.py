@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from experiments.inputs import load_images
 from experiments.prototypes.config import Config
 from jaxfer import heads, models, nets, steps
-from jaxfer.data import Images, Resident, read_images
+from jaxfer.data import Crop, Images, Resident, centre_crop, read_images
 from jaxfer.data.feed import episode_feed, one_episode, take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
@@ -48,7 +48,8 @@ def load_splits(config: Config) -> dict[str, Images]:
     """Load the parts of a data set, and check that they can give the episodes.
 
     Raises:
-        ValueError: missing data, or too few classes or images for the episodes.
+        ValueError: missing data, too few classes or images for the episodes, or
+            images that are smaller than the window cut from them.
     """
     data, task, val, test = config.data, config.task, config.val, config.test
     # Each split with the shape of its episodes and the options that determine it.
@@ -76,6 +77,7 @@ def load_splits(config: Config) -> dict[str, Images]:
                 f"{e} (of the classes, {', '.join(counts)}): change {option} and the "
                 "options beside it, or --data.class-shares"
             ) from e
+    config.crop.window(*loaded[data.train].images.shape[1:3])
     run = config.run
     return read_images(loaded, limit=run.limit * 1e9, workers=run.workers)
 
@@ -91,7 +93,7 @@ def train(
         config.optim,
         episodes=config.episodes,
         batch=per_step,
-        augment=config.augment,
+        augment=(config.augment, config.crop),
     )
     one = partial(
         models.train_episodes,
@@ -134,7 +136,11 @@ def train(
 
 def method(config: Config) -> Method:
     """Return the classifier of episodes."""
-    return models.prototypes(config.distance)
+    return models.prototypes(
+        config.distance,
+        temperature=config.temperature,
+        learn_temperature=config.learn_temperature,
+    )
 
 
 def make_validate(
@@ -170,13 +176,17 @@ def evaluate(
 ) -> dict[str, np.ndarray]:
     """Return per-episode accuracies in percent, for every way, shot and method."""
     split, test, accuracies = config.data.test, config.test, {}
-    classify = method(config)
+    classify, window = method(config), Crop(side=model.pixels.window)
 
     def transductive(episode: Episode) -> Array:
-        together, _ = models.embed_together(
-            model.net, model.params, model.state, episode, Mode("batch", dropout=False)
+        seen = episode._replace(
+            support=centre_crop(episode.support, window),
+            query=centre_crop(episode.query, window),
         )
-        return classify.logits({}, together)
+        together, _ = models.embed_together(
+            model.net, model.params, model.state, seen, Mode("batch", dropout=False)
+        )
+        return classify.logits(model.params.get("method", {}), together)
 
     baselines = {"pixel_nearest_neighbour": pixel_logits}
     if test.transductive:

@@ -2,6 +2,7 @@ from .arrays import from_arrays
 from .augment import (
     Affine,
     Crop,
+    augmented,
     centre_crop,
     draw_crop,
     random_affine,
@@ -49,6 +50,7 @@ __all__ = [
     "Source",
     "View",
     "at_most_per_class",
+    "augmented",
     "base_and_novel",
     "centre_crop",
     "cifar100",

@@ -1,5 +1,6 @@
 """Random augmentation inside the compiled step, with one key per image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -71,6 +72,40 @@ class Crop:
         return self.side, self.side
 
 
+def augmented(
+    keys: Shaped[Array, " n"],
+    images: Float[Array, "n height width channels"],
+    changes: Sequence[Affine | Crop],
+) -> Float[Array, "n h w channels"]:
+    """Change each image at random, with its own key.
+
+    Args:
+        keys: `[n]` typed keys, one per image.
+        images: images whose background (or mean) is 0.
+        changes: limits of the changes, in order.
+
+    Raises:
+        ValueError: see `random_crop`.
+
+    Example:
+        >>> keys = jax.random.split(jax.random.key(0), 2)
+        >>> changes = Affine(rotate=9.0), Crop(side=3, mirror=True)
+        >>> augmented(keys, jnp.zeros((2, 4, 4, 1)), changes).shape
+        (2, 3, 3, 1)
+    """
+    for number, limits in enumerate(changes):
+        own = keys
+        if number:
+            own = jax.vmap(lambda key, n=number: jax.random.fold_in(key, n))(keys)
+        if isinstance(limits, Crop):
+            images = random_crop(own, images, limits)
+        else:
+            images = jax.vmap(lambda key, x, to=limits: random_affine(key, x, to))(
+                own, images
+            )
+    return images
+
+
 def random_crop(
     keys: Shaped[Array, " n"],
     images: Float[Array, "n height width channels"],
@@ -120,8 +155,8 @@ def draw_crop(
 
 
 def centre_crop(
-    images: Shaped[AnyArray, "n height width channels"], limits: Crop | int
-) -> Shaped[AnyArray, "n h w channels"]:
+    images: Shaped[AnyArray, "*batch height width channels"], limits: Crop | int
+) -> Shaped[AnyArray, "*batch h w channels"]:
     """The centre window of each image, or the whole image if the side is None.
 
     Args:
@@ -136,10 +171,10 @@ def centre_crop(
         array([4])
     """
     limits = Crop(side=limits) if isinstance(limits, int) else limits
-    _, height, width, _ = images.shape
+    height, width, _ = images.shape[-3:]
     h, w = limits.window(height, width)
     top, left = (height - h) // 2, (width - w) // 2
-    return images[:, top : top + h, left : left + w]
+    return images[..., top : top + h, left : left + w, :]
 
 
 def random_affine(

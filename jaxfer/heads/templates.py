@@ -22,6 +22,7 @@ def _template_head(
     num_classes: int,
     distance: Distance,
     pool: Literal["max", "logsumexp"] | None,
+    temperature: float | Float[Array, ""] = 1.0,
 ) -> Head:
     """The head that scores embeddings by their distance to rows, in either form."""
     if distance not in ("sqeuclidean", "cosine"):
@@ -33,7 +34,7 @@ def _template_head(
     return Head(
         weight=rows,
         bias=jnp.zeros_like(rows[:, 0]),
-        scale=jnp.ones((), rows.dtype),
+        scale=1 / jnp.asarray(temperature, rows.dtype),
         owner=owner.astype(jnp.int32),
         num_classes=num_classes,
         unit=not euclidean,
@@ -42,19 +43,26 @@ def _template_head(
     )
 
 
-def prototype_head(sums: ClassSums, *, distance: Distance = "sqeuclidean") -> Head:
-    """The prototype classifier, `p(k | z) = softmax_k(-d(z, c_k))`.
+def prototype_head(
+    sums: ClassSums,
+    *,
+    distance: Distance = "sqeuclidean",
+    temperature: float | Float[Array, ""] = 1.0,
+) -> Head:
+    """The prototype classifier, `p(k | z) = softmax_k(-d(z, c_k) / T)`.
 
-    Snell et al. 2017, Eq. 2. For the squared Euclidean distance the logits are the
-    negative distances plus `|z - m|^2`, the same for all classes; m is the mean of the
-    prototypes. With m = 0 this is the linear classifier of their Eq. 8, `w_k = 2 c_k`
-    and `b_k = -c_k . c_k`, which is inaccurate where embeddings are far from the
-    origin. 'cosine' is `1 - cos` with no scale, as in their Figure 2. A class without
-    examples has the logit -inf.
+    Snell et al. 2017, Eq. 2, where T is 1. For the squared Euclidean distance the
+    logits are the negative distances plus `|z - m|^2`, the same for all classes, over
+    T; m is the mean of the prototypes. With T = 1 and m = 0 this is the linear
+    classifier of their Eq. 8, `w_k = 2 c_k` and `b_k = -c_k . c_k`, which is inaccurate
+    where embeddings are far from the origin. 'cosine' is `1 - cos`, as in their Figure
+    2; T = 0.1 gives the cosine classifier with scale 10. A class without examples has
+    the logit -inf.
 
     Args:
         sums: class sums of raw embeddings.
         distance: 'sqeuclidean' or 'cosine'.
+        temperature: T, above 0; it may be traced. The scale of the head is 1 / T.
 
     Raises:
         ValueError: an unknown distance.
@@ -72,6 +80,7 @@ def prototype_head(sums: ClassSums, *, distance: Distance = "sqeuclidean") -> He
         num_classes=means.shape[0],
         distance=distance,
         pool=None,
+        temperature=temperature,
     )
 
 

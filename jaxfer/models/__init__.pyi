@@ -3,7 +3,13 @@ from .classes import with_classes, with_prototypes
 from .episodic import embed_classes, measure_episodes, train_episodes
 from .files import FILE, load_model, save_model
 from .inference import embed, embed_blocks, predict, predict_labels
-from .methods import EpisodeShape, Method, embed_together, prototypes
+from .methods import (
+    EpisodeShape,
+    Method,
+    Temperature,
+    embed_together,
+    prototypes,
+)
 from .model import (
     Model,
     Pixels,
@@ -26,6 +32,7 @@ __all__ = [
     "Options",
     "Pixels",
     "Recipe",
+    "Temperature",
     "Trained",
     "embed",
     "embed_blocks",

@@ -29,6 +29,7 @@ from jaxfer.models.programs import (
 from jaxfer.models.recipe import Examples, Recipe
 from jaxfer.models.running import evaluations, open_run
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.optim import needs_length
 from jaxfer.runlog import Logger
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage, freeze_rules
@@ -74,8 +75,10 @@ def train_batches(
         pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
         stages: the stages of training, in order; each has its own frozen layers.
         mesh: the mesh, made by `sharding.make_mesh`; default: one device.
-        workdir: a folder for checkpoints and logs, from which the same call resumes; or
-            an open run, to which this adds a phase. Default: nothing is kept.
+        workdir: a folder for checkpoints and logs, from which the same call resumes;
+            with more epochs, steps or episodes it goes on from its end, unless the
+            schedule depends on their number. Or an open run, to which this adds a
+            phase. Default: nothing is kept.
         phase: the prefix of the metrics' names, unique within a run.
         evaluate: called every `eval_every` steps with the model so far; its numbers go
             to the log and to `Trained.history`.
@@ -260,6 +263,7 @@ def train_population(
                 train_state,
                 data,
                 num_steps=program.num_steps if stage.until is None else stage.until,
+                schedule=program.num_steps if needs_length(recipe.optim) else None,
                 evaluate=measure if evaluate else None,
                 eval_every=eval_every,
                 best=select,
@@ -350,13 +354,8 @@ def _model(
         **training_facts(source.fingerprint, source.items.shape, train_state),
         "examples": program.n,
     }
-    pixels = _with_window(member.pixels, program.recipe)
+    pixels = program.recipe.with_window(member.pixels)
     return Model(program.net, params, state, head, pixels, member.class_names, about)
-
-
-def _with_window(pixels: Pixels, recipe: Recipe) -> Pixels:
-    side = getattr(recipe.augment, "side", None)
-    return pixels if side is None else dataclasses.replace(pixels, window=side)
 
 
 def _fingerprint(source: Source, members: Sequence[Examples]) -> str:

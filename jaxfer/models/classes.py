@@ -14,21 +14,28 @@ from jaxfer.heads import (
     prototype_head,
 )
 from jaxfer.models.inference import embed
+from jaxfer.models.methods import Temperature, divisor_of
 from jaxfer.models.model import AnyImages, Model
 
 
 def with_prototypes(
-    model: Model, support: Images, *, distance: Distance = "sqeuclidean"
+    model: Model,
+    support: Images,
+    *,
+    distance: Distance = "sqeuclidean",
+    temperature: Temperature | None = None,
 ) -> Model:
     """A model that classifies by the prototypes of labelled images.
 
-    `c_k = mean of f(x) over class k`, `p(k | x) = softmax_k(-d(f(x), c_k))` (Snell et
-    al. 2017, Eqs. 1 and 2).
+    `c_k = mean of f(x) over class k`, `p(k | x) = softmax_k(-d(f(x), c_k) / T)` (Snell
+    et al. 2017, Eqs. 1 and 2, where T is 1).
 
     Args:
         model: the model that embeds; its head, if any, is replaced.
         support: labelled images, one or more per class.
         distance: 'sqeuclidean' or 'cosine'.
+        temperature: T, a number above 0 or 'sqrt_dim' (see `prototypes`); default: the
+            one that the model learned, else 1.
 
     Raises:
         ValueError: a class without images, or images that the model does not accept.
@@ -53,7 +60,11 @@ def with_prototypes(
         if not count
     ]:
         raise ValueError(f"expected at least one image per class, got none for {empty}")
-    head = prototype_head(sums, distance=distance)
+    learned, dim = None, sums.total.shape[1]
+    if temperature is None:
+        learned, temperature = model.params.get("method"), 1.0
+    divisor = divisor_of(temperature, dim, learned)
+    head = prototype_head(sums, distance=distance, temperature=divisor)
     return dataclasses.replace(model, head=head, class_names=support.class_names)
 
 

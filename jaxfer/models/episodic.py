@@ -40,6 +40,7 @@ from jaxfer.models.options import DEFAULTS, Options
 from jaxfer.models.recipe import Recipe
 from jaxfer.models.running import open_run
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.optim import needs_length
 from jaxfer.runlog import Logger
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage, freeze_rules
@@ -79,7 +80,7 @@ def train_episodes(
         images: the training classes; above `options.limit` gigabytes they are streamed.
         shape: the shape of the training episodes.
         recipe: how to train: `episodes` is their number, `batch` the episodes per step,
-            and `augment` an `Affine`.
+            and `augment` changes each image by the number of its episode.
         seed: the seed of the parameters and of the episodes.
         split: the name of the split; another name gives other episodes.
         method: the classifier; default: prototypes.
@@ -122,7 +123,7 @@ def train_episodes(
     check_episode(
         table_of(images), images.class_names, **shape.sizes(), where=images.name
     )
-    image_shape = tuple(images.images.shape[1:])
+    image_shape = recipe.input_shape(tuple(images.images.shape[1:]))
     net, method = as_net(net, image_shape), method or prototypes()
     if select is not None and len(stages) > 1:
         raise ValueError(f"expected one stage with select, got {len(stages)}")
@@ -188,6 +189,7 @@ def train_episodes(
                 train_state,
                 data,
                 num_steps=end,
+                schedule=program.num_steps if needs_length(recipe.optim) else None,
                 evaluate=measured if evaluate else None,
                 eval_every=eval_every,
                 best=select,
@@ -321,7 +323,8 @@ def _start(
         params["method"] = start.params.get("method", method)
     # Copy the arrays, since the first step donates its input.
     params, state = jax.tree.map(jnp.array, (params, dict(start.state)))
-    return Model(net, params, state, pixels=pixels or start.pixels)
+    pixels = program.recipe.with_window(pixels or start.pixels)
+    return Model(net, params, state, pixels=pixels)
 
 
 def _first_state(program: EpisodeProgram, model: Model) -> TrainState:

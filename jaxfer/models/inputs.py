@@ -106,7 +106,7 @@ def cache_activations(
             program.net,
             program.frozen,
             dropout=recipe.frozen_dropout,
-            augmented=bool(recipe.augment),
+            augmented=bool(recipe.changes),
         )
         # This also refuses a network that cannot run some of its layers only.
         each = _bytes(models[0], source, prefix.last)

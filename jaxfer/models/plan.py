@@ -122,7 +122,7 @@ def start_model(
     start: Model | None,
 ) -> Model:
     """The model that a member starts from, with the head to train."""
-    shape = _input_shape(source, recipe, member)
+    shape = recipe.input_shape(tuple(source.items.shape[1:]))
     if head is not None:
         dim = embedding_dim(net, shape)
         if head.weight.shape[-1] != dim:
@@ -140,11 +140,3 @@ def start_model(
     else:
         params, state = jax.tree.map(jnp.asarray, (start.params, start.state))
     return Model(net, params, state, head, member.pixels, member.class_names)
-
-
-def _input_shape(source: Source, recipe: Recipe, member: Examples) -> tuple[int, ...]:
-    shape = tuple(source.items.shape[1:])
-    window = getattr(recipe.augment, "window", None)
-    if window is None or len(shape) != 3:
-        return shape
-    return (*window(*shape[:2]), shape[2])

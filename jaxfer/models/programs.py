@@ -9,8 +9,7 @@ import optax
 from jax import Array
 
 from jaxfer import heads, losses, optim, sharding, steps
-from jaxfer.data import random_affine, random_crop
-from jaxfer.data.augment import Affine
+from jaxfer.data import augmented
 from jaxfer.data.sampling import Batch, draw_batch
 from jaxfer.episodes import ClassTable
 from jaxfer.keys import CROP, DROPOUT, ORDER, stable_draws
@@ -164,7 +163,7 @@ def make_loss(program: Program) -> steps.Loss:
         else:
             x = _part(task.inputs, piece, size)
         if program.first is None:
-            x = augmented(recipe, task, prepare(task.pixels, x), numbers)
+            x = _moved(recipe, task, prepare(task.pixels, x), numbers)
         rng = jax.random.fold_in(jax.random.fold_in(task.key, DROPOUT), number)
         z = x
         if program.first != ALL_CACHED:
@@ -191,16 +190,13 @@ def _part(x: Any, piece: Array, size: int) -> Any:
     return jax.lax.dynamic_slice_in_dim(x, piece * size, size)
 
 
-def augmented(recipe: Recipe, task: Task, x: Array, numbers: Array) -> Array:
+def _moved(recipe: Recipe, task: Task, x: Array, numbers: Array) -> Array:
     """The images with random augmentation, each with a key made from its number."""
-    if not recipe.augment:
+    if not recipe.changes:
         return x
     key = jax.random.fold_in(task.key, CROP)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
-    if isinstance(recipe.augment, Affine):
-        limits = recipe.augment
-        return jax.vmap(lambda k, image: random_affine(k, image, limits))(keys, x)
-    return random_crop(keys, x, recipe.augment)
+    return augmented(keys, x, recipe.changes)
 
 
 @memoised(_MEMOISED)

@@ -1,5 +1,6 @@
 """How to train: a recipe, its stages, and the examples of one model."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -35,7 +36,7 @@ class Recipe:
         batch: examples per step (default: 128), or episodes per step (default: 1).
         accumulate: micro-batches per step: each holds `batch / accumulate` examples and
             their gradients are averaged, which needs less memory.
-        augment: random changes of training images.
+        augment: random changes of training images, one or several in order.
         decay: rules that say which parameters have weight decay; default: kernels and
             the rows of heads.
         rates: rules with multipliers of the learning rate; default: 1 for all.
@@ -53,11 +54,39 @@ class Recipe:
     episodes: int = 2000
     batch: int | None = None
     accumulate: int = 1
-    augment: Crop | Affine = Crop()
+    augment: Crop | Affine | tuple[Crop | Affine, ...] = Crop()
     decay: Rules | None = None
     rates: Rules = ()
     margin: float = 1.0
     frozen_dropout: bool = True
+
+    @property
+    def changes(self) -> tuple[Crop | Affine, ...]:
+        """The augmentations that change images, in order."""
+        every = self.augment if isinstance(self.augment, tuple) else (self.augment,)
+        return tuple(change for change in every if change)
+
+    def with_window(self, pixels: Pixels) -> Pixels:
+        """The preprocessing of the trained model: it takes the centre window."""
+        sides = [x.side for x in self.changes if isinstance(x, Crop) and x.side]
+        return dataclasses.replace(pixels, window=sides[-1]) if sides else pixels
+
+    def input_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the network's input for images of a given shape.
+
+        Args:
+            image_shape: `[height, width, channels]`, or the shape of other features.
+
+        Raises:
+            ValueError: a window that is larger than the images.
+        """
+        if len(image_shape) != 3:
+            return image_shape
+        height, width, channels = image_shape
+        for change in self.changes:
+            if isinstance(change, Crop):
+                height, width = change.window(height, width)
+        return height, width, channels
 
 
 class Examples(NamedTuple):

@@ -1,5 +1,6 @@
 """The command line of layer transfer: what it refuses, on one line."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -7,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.imprinting import config as imprinting
+from experiments.layer_transfer import config as layer_transfer
 from experiments.layer_transfer.__main__ import main
+from experiments.studies import run_study
+from jaxfer.workdir import join_workdir
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("small_glyphs")
@@ -144,3 +149,27 @@ def test_help_works_without_a_config():
     shown = re.sub(r"[\s│]+", " ", done.stdout)
     for word in ("--similar.splits", "--run.save-every", "Networks trained at once"):
         assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("config", "check", "lengths"),
+    [
+        (layer_transfer.Config(), layer_transfer.check, ["epochs"]),
+        (
+            imprinting.Config(),
+            imprinting.check,
+            ["epochs", "finetune_epochs", "transfer_steps"],
+        ),
+    ],
+    ids=["layer_transfer", "imprinting"],
+)
+def test_a_study_is_not_trained_for_longer(tmp_path, config, check, lengths):
+    join_workdir(tmp_path, config)
+    for name in lengths:
+        there = getattr(config, name)
+        longer = dataclasses.replace(config, **{name: there + 1})
+        message = rf"{name} = {there} \(got {there + 1}\); networks of a study"
+        with pytest.raises(ValueError, match=message):
+            run_study(
+                longer, tmp_path, check=check, trainer=None, result=None, tables=None
+            )

@@ -138,7 +138,16 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
         (["--net.name", "Flatten"], r"Flatten has no option \['width'\]"),
         (["--net.width", "0"], "expected net.width of at least 1, got 0"),
         (["--augment.rotate", "-3"], "expected augment.rotate of at least 0, got -3"),
+        (["--crop.shift", "-1"], "expected crop.shift of at least 0, got -1"),
+        (["--crop.side", "0"], "expected crop.side of at least 1, got 0"),
+        (["--crop.side", "29"], "crop side from 1 to 28 for images of 28x28, got 29"),
+        (
+            ["--data.side", "14", "--crop.side", "15"],
+            "crop side from 1 to 14 for images of 14x14, got 15",
+        ),
         (["--distance", "l1"], "'l1'.*sqeuclidean.*cosine"),
+        (["--temperature", "0"], "'sqrt_dim' or a finite number above 0, got 0"),
+        (["--temperature", "hot"], "'hot'.*sqrt_dim"),
         (["--devices", "0"], "expected devices of at least 1, got 0"),
         (["--devices", "2"], "episodes_per_step to be a multiple of devices = 2, got"),
         (

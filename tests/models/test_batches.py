@@ -24,7 +24,7 @@ from jaxfer import (
     train_batches,
     train_population,
 )
-from jaxfer.data import Crop, Images
+from jaxfer.data import Affine, Crop, Images
 from jaxfer.data.sampling import Sampler
 from jaxfer.nets import AlexNetSmall
 from jaxfer.sharding import make_mesh
@@ -139,6 +139,35 @@ def test_a_stopped_training_resumes_to_the_same_bits(tmp_path, task, recipe, hea
     plain = train(task, recipe, head)
     assert_same(again.model, plain.model)
     assert [line["step"] for line in again.history] == [4, 8, 12]
+
+
+def test_more_epochs_go_on_from_a_finished_training(tmp_path, task, recipe, head):
+    """Bit-identical to a training without the break; a cosine cannot go on."""
+    constant = dataclasses.replace(recipe, optim=Optim("sgd", 0.05, momentum=0.9))
+    longer = dataclasses.replace(constant, epochs=5)
+    plain = train(task, longer, head)
+    train(task, constant, head, workdir=tmp_path / "constant")
+    again = train(task, longer, head, workdir=tmp_path / "constant")
+    assert (again.steps, again.model.about["steps"]) == (20, 20)
+    assert_same(again.model, plain.model)
+    with pytest.raises(ValueError, match="at least 20 steps, which are done, got 12"):
+        train(task, constant, head, workdir=tmp_path / "constant")
+    train(task, recipe, head, workdir=tmp_path / "cosine")
+    longer = dataclasses.replace(recipe, epochs=5)
+    with pytest.raises(ValueError, match="12 steps of train as before.*, got 20"):
+        train(task, longer, head, workdir=tmp_path / "cosine")
+
+
+def test_several_augmentations_are_applied_in_order(task, recipe, head):
+    """The last window is the model's, and a change that is off changes no bit."""
+    crop = Crop(1, mirror=True, side=8)
+    alone, off, both = (
+        train(task, dataclasses.replace(recipe, augment=augment), head).model
+        for augment in (crop, (Affine(), crop), (Affine(shift=1.0), crop))
+    )
+    assert_same(alone, off)
+    assert alone.pixels.window == both.pixels.window == 8
+    assert any(np.any(a != b) for a, b in zip(leaves(alone), leaves(both), strict=True))
 
 
 def test_the_best_model_is_returned_and_training_stops(task, recipe, head):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfer import sharding, steps
-from jaxfer.data import Affine, draw, resident, stream
+from jaxfer.data import Affine, Crop, draw, resident, stream
 from jaxfer.models import EpisodeShape, Pixels, Recipe, embed_together, prototypes
 from jaxfer.models.methods import (
     EpisodeProgram,
@@ -25,6 +25,7 @@ from jaxfer.types import TRAIN, Episode, Mode
 SHAPE = EpisodeShape(way=5, shot=2, n_query=3)
 NET = Conv4(width=4).build()
 PIXELS = Pixels()
+TURN, CROP = Affine(rotate=20.0, shift=1.0), Crop(shift=1, mirror=True)
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_sharded_equals_one_device_and_gathers_nothing(pieces):
     """
     results = []
     for devices in (1, 8):
-        _, step, started, data, mesh = pieces(devices, batch=8)
+        _, step, started, data, mesh = pieces(devices, batch=8, augment=CROP)
         call, started = steps.compile_step(step), sharding.place(started, mesh)
         if devices == 8:
             text = call.lower(started, data).compile().as_text()
@@ -203,21 +204,45 @@ def test_shifts_of_an_episode():
     assert found.query[4, 0, :, 0].tolist() == [1, 2, 3]
 
 
-def test_images_are_moved_by_the_number_of_their_episode(pieces):
+@pytest.mark.parametrize("changes", [(TURN,), (CROP,), (TURN, CROP)])
+def test_images_are_moved_by_the_number_of_their_episode(pieces, changes):
     """The loss is that of the episode moved by hand; each number moves otherwise."""
-    limits = Affine(rotate=20.0, shift=1.0)
-    loss, _, started, data, _ = pieces(augment=limits)
+    augment = changes[0] if len(changes) == 1 else changes
+    loss, _, started, data, _ = pieces(augment=augment)
     plain, *_ = pieces()
     for number in (3, 4):
         value, _ = loss(started.trainable, started.state, number, data)
         episode = draw(data[0], 0, "train", number, **SHAPE.sizes())
-        by_hand = moved(limits, 0, episode, jnp.asarray(number))
+        by_hand = moved(changes, 0, episode, jnp.asarray(number))
         support, query, _ = _embedded(started, by_hand)
         assert float(value) == pytest.approx(_loss(support, query)[0], rel=1e-4)
         still, _ = plain(started.trainable, started.state, number, data)
         assert abs(float(value) - float(still)) > 1e-3
-        again = moved(limits, 0, episode, jnp.asarray(7))
+        again = moved(changes, 0, episode, jnp.asarray(7))
         assert float(jnp.abs(again.query - by_hand.query).max()) > 0.05
+
+
+def test_each_image_of_an_episode_is_moved_in_its_own_way(rng):
+    """Whole pixels and flips: each result is the image at one of 18 places."""
+    image = rng.random((6, 6, 1)).astype(np.float32)
+    same = np.broadcast_to(image, (4, 5, 6, 6, 1))
+    episode = Episode(same[:, :2], same[:, 2:], np.arange(4))
+    support, query, classes = moved((CROP,), 0, episode, jnp.asarray(0))
+    assert (support.shape, query.shape) == (same[:, :2].shape, same[:, 2:].shape)
+    np.testing.assert_array_equal(classes, np.arange(4))
+    wide = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    places = {
+        wide[y : y + 6, x : x + 6][:, :: -1 if flip else 1].tobytes()
+        for y, x, flip in np.ndindex(3, 3, 2)
+    }
+    flat = np.concatenate(
+        [np.asarray(x).reshape(-1, 6, 6, 1) for x in (support, query)]
+    )
+    found = [x.tobytes() for x in flat]
+    assert set(found) <= places and len(set(found)) > 8
+    with jax.threefry_partitionable(False):
+        again = moved((CROP,), 0, episode, jnp.asarray(0))
+    np.testing.assert_array_equal(again.query, query)
 
 
 def test_streamed_equals_resident_on_several_devices(pieces, blobs):

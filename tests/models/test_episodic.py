@@ -11,6 +11,7 @@ from flax import linen as nn
 
 import jaxfer
 from jaxfer import heads, sharding
+from jaxfer.data import Crop
 from jaxfer.data.resident import table_of
 from jaxfer.models import (
     EpisodeShape,
@@ -21,12 +22,16 @@ from jaxfer.models import (
     embed,
     embed_classes,
     measure_episodes,
+    prototypes,
     train_episodes,
+    with_prototypes,
 )
-from jaxfer.nets import AlexNetSmall, Conv4
+from jaxfer.nets import AlexNetSmall, Conv4, Flatten
 from jaxfer.optim import Optim
+from jaxfer.runlog import read_metrics
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage
+from jaxfer.types import Episode
 
 SHAPE = EpisodeShape(way=4, shot=2, n_query=3)
 QUIET = Options(progress=False, log_every=1)
@@ -264,6 +269,131 @@ def test_a_method_trains_its_own_parameters(blobs, trained, tmp_path):
     assert _differ(later.params["method"], found)
     # A method without parameters leaves none in the model.
     assert "method" not in _train(NET, blobs, start=loaded, num_steps=1).model.params
+
+
+@pytest.mark.parametrize("distance", ["sqeuclidean", "cosine"])
+def test_a_temperature_divides_the_distances(blobs, trained, rng, distance):
+    """Fixed, by dimension, or learned from there; 1 is the default, bit for bit."""
+    z = rng.normal(size=(3, 7, 5)).astype(np.float32)
+    episode = Episode(z[:, :2], z[:, 2:], np.arange(3))
+    plain = prototypes(distance).logits({}, episode)
+    prototype = z[:, :2].mean(axis=1)
+    for way, query in np.ndindex(3, 5):
+        x = z[way, 2 + query]
+        d = ((x - prototype) ** 2).sum(axis=1)
+        if distance == "cosine":
+            d = -(prototype @ x) / np.linalg.norm(prototype, axis=1) / np.linalg.norm(x)
+        found = np.asarray(plain[way, query])
+        np.testing.assert_allclose(found[0] - found, d - d[0], atol=1e-5)
+    one = prototypes(distance, temperature=1.0)
+    np.testing.assert_array_equal(one.logits({}, episode), plain)
+    for temperature, divisor in ((4.0, 4), (0.1, 0.1), ("sqrt_dim", 5**0.5)):
+        method = prototypes(distance, temperature=temperature)
+        assert method.init(jax.random.key(0), 5) == {}
+        logits = method.logits({}, episode)
+        np.testing.assert_allclose(logits, plain / divisor, rtol=1e-5, atol=1e-6)
+        method = prototypes(distance, temperature=temperature, learn_temperature=True)
+        params = method.init(jax.random.key(0), 5)
+        learned = method.logits(params, episode)
+        np.testing.assert_allclose(learned, logits, rtol=1e-5, atol=1e-6)
+        twice = method.logits(
+            {"log_temperature": params["log_temperature"] * 2}, episode
+        )
+        np.testing.assert_allclose(twice, plain / divisor**2, rtol=1e-5, atol=1e-5)
+        # A model that never learned one is measured with the first.
+        np.testing.assert_array_equal(method.logits({}, episode), logits)
+    for bad in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(
+            ValueError, match="'sqrt_dim' or a finite number above 0, got"
+        ):
+            prototypes(distance, temperature=bad)
+        with pytest.raises(
+            ValueError, match="'sqrt_dim' or a finite number above 0, got"
+        ):
+            with_prototypes(trained.model, blobs, temperature=bad)
+
+
+def test_a_learned_temperature_stays_with_the_model(blobs, tmp_path):
+    """It trains, is measured with, and divides the distances of later prototypes."""
+    method = prototypes(temperature="sqrt_dim", learn_temperature=True)
+    model = _train(NET, blobs, method=method).model
+    learned = float(np.exp(model.params["method"]["log_temperature"]))
+    assert learned != pytest.approx(2.0, rel=1e-4) and 1 < learned < 4
+    loaded = jaxfer.load_model(jaxfer.save_model(tmp_path, model))
+    few = blobs.take(np.arange(36), name="few").take_classes(
+        blobs.class_names[:3], name="few"
+    )
+    heads_ = [
+        with_prototypes(loaded, few, temperature=temperature).head
+        for temperature in (None, learned, "sqrt_dim", 1.0)
+    ]
+    scales = [float(head.scale) for head in heads_]
+    assert scales == pytest.approx([1 / learned, 1 / learned, 1 / 2, 1.0], rel=1e-5)
+    # A model without a learned one is divided by 1.
+    plain = _train(NET, blobs, num_steps=1).model
+    assert float(with_prototypes(plain, few).head.scale) == 1.0
+    params = {"method": {"log_temperature": np.float32(np.log(9.0))}}
+    pixels = jaxfer.Model(Flatten().build(), params, {})
+    measured = {"seed": 1, "split": "test", "episodes": 3}
+    one, other, third = (
+        measure_episodes(pixels, blobs, SHAPE, method=m, **measured)["loss"]
+        for m in (method, prototypes(temperature=9.0), prototypes(temperature=3.0))
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert np.abs(one - third).min() > 1e-3
+
+
+def test_cropped_images_train_and_test_alike_resident_or_streamed(blobs):
+    """Training takes random windows, tests the centre; both feeds give equal bits."""
+    pytest.importorskip("grain")
+    recipe = Recipe(SGD, episodes=3, augment=Crop(shift=1, mirror=True, side=12))
+    resident, streamed = (
+        _train(Tiny(), blobs, recipe, options=dataclasses.replace(QUIET, limit=limit))
+        for limit in (4.0, 0.0)
+    )
+    _equal(resident.model.params, streamed.model.params)
+    model = resident.model
+    assert model.pixels.window == 12
+    assert model.params["first"]["kernel"].shape == (9, 8)
+    centre = blobs.images[:5, 2:14, 2:14]
+    np.testing.assert_allclose(
+        embed(model, blobs.images[:5]),
+        embed(dataclasses.replace(model, pixels=Pixels()), centre),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    with pytest.raises(ValueError, match="side from 1 to 16 for images of 16x16, got"):
+        _train(Tiny(), blobs, Recipe(SGD, episodes=3, augment=Crop(side=17)))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "staircase"])
+def test_a_longer_training_goes_on_from_a_finished_one(blobs, tmp_path, schedule):
+    """The same call with more episodes: the same bits as without the break."""
+    optim = dataclasses.replace(SGD, schedule=schedule, decay_every=4)
+    short, long = (Recipe(optim, episodes=n) for n in (3, 6))
+    _train(NET, blobs, short, workdir=tmp_path)
+    ended = _train(NET, blobs, long, workdir=tmp_path)
+    whole = _train(NET, blobs, long, workdir=tmp_path / "whole")
+    assert (ended.steps, ended.model.about["steps"]) == (6, 6)
+    _equal(ended.model.params, whole.model.params)
+    _equal(ended.model.state, whole.model.state)
+    lines = [
+        [{**line, "wall_s": 0} for line in read_metrics(folder)]
+        for folder in (tmp_path, tmp_path / "whole")
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 6
+    with pytest.raises(ValueError, match="at least 6 steps, which are done, got 3"):
+        _train(NET, blobs, short, workdir=tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"schedule": "cosine"}, {"warmup": 0.5}])
+def test_a_schedule_by_length_does_not_go_on(blobs, tmp_path, change):
+    optim = dataclasses.replace(SGD, **change)
+    _train(NET, blobs, Recipe(optim, episodes=3), workdir=tmp_path)
+    with pytest.raises(ValueError, match="expected 3 steps of train as before, since"):
+        _train(NET, blobs, Recipe(optim, episodes=6), workdir=tmp_path)
+    # The folder still resumes the training it was made by.
+    assert _train(NET, blobs, Recipe(optim, episodes=3), workdir=tmp_path).steps == 3
 
 
 def test_any_optax_transformation_trains(blobs):
