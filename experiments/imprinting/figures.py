@@ -50,7 +50,7 @@ def draw(workdir: Path, result: Result) -> plots.Drawn:
     }
 
 
-def by_shots(result: Result) -> Figure:
+def by_shots(result: Result) -> Figure | None:
     """Draw Tables 1 to 3 as accuracy against n, by row."""
     config = result["config"]
     own = select(result["rows"], dim=config["dim"])
@@ -68,7 +68,7 @@ def by_shots(result: Result) -> Figure:
     return _by_number(config, title, found, config["shots"], _SHOTS, sharey=False)
 
 
-def averages(result: Result) -> Figure:
+def averages(result: Result) -> Figure | None:
     """Draw Figure 6: means and nearest neighbours, by the loss of the embedding."""
     config = result["config"]
     seeds = tuple(config["side_seeds"] if config["losses"] else config["seeds"])
@@ -84,7 +84,7 @@ def averages(result: Result) -> Figure:
     return _by_number(config, title, found, config["shots"], "n: images per class")
 
 
-def dimensions(result: Result) -> Figure:
+def dimensions(result: Result) -> Figure | None:
     """Draw Figure 7: accuracy against embedding dimensions, one column per n."""
     config, rows = result["config"], result["rows"]
     dims = sorted([config["dim"], *config["dims"]])
@@ -143,7 +143,7 @@ def _by_number(
     unit: str,
     note: str = "",
     sharey: bool | str = "row",
-) -> Figure:
+) -> Figure | None:
     """Draw accuracies against numbers, in a panel each; open markers are one seed."""
     above, titles = ([*dict.fromkeys(names)] for names in zip(*found, strict=True))
     every = [at for rows in found.values() for at in rows.values()]
@@ -168,7 +168,7 @@ def _by_number(
             axes.label_outer()
     plots.percent(grid.flat)
     plots.legend(figure, 4)
-    return figure
+    return figure if counts else None
 
 
 def gallery(workdir: Path, result: Result) -> Figure | None:

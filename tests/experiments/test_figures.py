@@ -523,6 +523,13 @@ def test_rows_are_drawn_at_their_true_n_and_one_seed_is_open(imprinted):
         assert axes.get_xlabel() == "n: images per novel class"
 
 
+def test_a_study_without_the_rows_of_a_figure_does_without_the_figure(tmp_path):
+    result = _imprinting_result(tmp_path, seeds=(0,))
+    shown = [r for r in result["rows"] if r["row"].endswith(("_average", "_nearest"))]
+    drawn = imprinting.draw(tmp_path, {**result, "rows": shown})
+    assert drawn["rows"] is None and drawn["nearest"] is not None
+
+
 def test_dimensions_and_epochs_have_a_panel_per_metric_and_n(imprinted):
     wide = imprinted["dimensions"].axes
     assert [axes.get_title("left") for axes in wide] == ["n = 5", "n = 5"]
