@@ -55,7 +55,8 @@ class Data(DataSet):
     test: str = "test"
     """Part to test on: test, or val while choosing options."""
     classes: int | None = None
-    """Number of classes to use, from the start of their list; default: all."""
+    """Number of classes to use, at least 1, from the start of their list; default:
+    all."""
     min_images: int = 1
     """Leave out classes with fewer training images than this (at least 1)."""
 
@@ -68,17 +69,20 @@ class Network:
     """AlexNetSmall, Conv4, Flatten, InceptionV1, ResNet20, or an import path such as
     my_package:make_net of a function that returns a network."""
     width: int | None = None
-    """Channels of the first convolution, at least 1."""
+    """Channels of the first convolution, at least 1. Default: 32 for AlexNetSmall, 64
+    for Conv4 and InceptionV1, 16 for ResNet20. Flatten does not accept it."""
     dense: int | None = None
-    """Units of each dense layer of AlexNetSmall, at least 1."""
+    """Units of each dense layer of AlexNetSmall, at least 1; default: 256."""
     dropout: float | None = None
-    """Dropout rate, in [0, 1)."""
+    """Dropout rate of AlexNetSmall or InceptionV1, in [0, 1); default: 0.5 or 0.2."""
     normalize: bool | None = None
-    """True to use BatchNorm in AlexNetSmall."""
+    """True to use BatchNorm in AlexNetSmall; default: False."""
     bn_scale_init: Literal["ones", "uniform"] | None = None
-    """Initial BatchNorm scales of Conv4: ones, or uniform to sample from U(0, 1)."""
+    """Initial BatchNorm scales of Conv4: ones, or uniform to sample from U(0, 1);
+    default: uniform."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Precision of activations; parameters and statistics are always float32."""
+    """Precision of activations: float32 (default) or bfloat16; parameters and
+    statistics are always float32. Flatten does not accept it."""
 
     def build(self, *, dim: int | None = None) -> "nets.AnyNet":
         """Return the network, with a linear layer `embedding` on top if `dim` is given.
@@ -119,7 +123,7 @@ class StudyOptions:
     figures: bool = how(True)
     """Draw figures if matplotlib is installed."""
     redo: bool = how(False)
-    """Train members again whose records are damaged."""
+    """Train members with damaged records again."""
 
 
 def check_study(config: Any, positive: Sequence[str]) -> None:

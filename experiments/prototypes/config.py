@@ -134,16 +134,19 @@ class Config:
     learn_temperature: bool = False
     """Train the temperature with the network, from this value on."""
     episodes: int = length(2000)
-    """Training episodes, at least 1; with validation, the maximum."""
+    """Training episodes, a multiple of episodes_per_step; with validation, the
+    maximum."""
     extend: bool = how(False)
     """Go on from a run in the workdir that is the same but has fewer episodes."""
     episodes_per_step: int = 1
-    """Episodes per update, whose gradients are averaged; the paper uses 1."""
+    """Episodes per update, at least 1; their gradients are averaged. The paper uses
+    1."""
     seed: int = 0
     """Seed of the initial weights and of all episodes, in [0, 2^32)."""
     devices: int | None = how(None)
     """Number of devices that share the episodes of a step, a divisor of
-    episodes_per_step; default: as many as divide it evenly."""
+    episodes_per_step; default: its greatest common divisor with the number of devices
+    that are available."""
     run: Options = how(Options(save_every=500, log_every=50))
     figures: bool = how(True)
     """Draw figures if matplotlib is installed."""

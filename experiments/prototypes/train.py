@@ -122,7 +122,8 @@ def train(
         phases = {"train": {"steps": first.steps, "best_step": first.best_step}}
         last = first
         if best is not None and data.retrain is not None:
-            # As in the released code: the best validation, from 0, plus the patience.
+            # As in the released code, which counts validations from 0: train for the
+            # number of the best validation plus the patience, times best.every.
             best_number = first.best_step // best.every - 1
             last = one(
                 loaded[data.retrain],

@@ -18,11 +18,12 @@ class Affine:
     """Limits of a random affine map: parameters are uniform in [-limit, limit].
 
     Attributes:
-        rotate: angle in degrees.
-        scale: natural logarithm of the scale factor, sampled separately for height and
-            width; 0.1 is about a tenth smaller or larger.
-        shear: vertical offset in pixels per column.
-        shift: offset in pixels, sampled separately for height and width.
+        rotate: largest angle in degrees, in either direction, at least 0.
+        scale: largest natural logarithm of the scale factor, at least 0, sampled
+            separately for height and width; 0.1 is about a tenth smaller or larger.
+        shear: largest vertical offset in pixels per column, at least 0.
+        shift: largest offset in pixels, at least 0, sampled separately for height and
+            width.
     """
 
     rotate: float = 0.0
