@@ -11,9 +11,9 @@ comments, of which the first names the kept result and the beginning of a title:
     <!-- table NAME: Accuracy on images of novel classes -->
     <!-- end of table -->
 
-The title "Findings" stands for the verdicts on a paper's findings. Several names give
-one row per run of prototypical networks, and take no title. With --check nothing is
-written, and the exit code is 1 if a table differs from its result.
+The title "Findings" stands for the verdicts on a paper's findings. Names without a title
+give one row per run of prototypical networks. With --check nothing is written, and the
+exit code is 1 if a table differs from its result.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def _filled(match: re.Match[str]) -> str:
     names, title = match["names"].split(), match["title"]
     results = [_kept(name) for name in names]
     opening = match[0].partition("\n")[0]
-    table = compare_runs(results) if len(names) > 1 else _table(results[0], title or "")
+    table = compare_runs(results) if title is None else _table(results[0], title)
     return f"{opening}\n{table}\n<!-- end of table -->"
 
 
