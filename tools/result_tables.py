@@ -4,16 +4,15 @@
     python tools/result_tables.py [--check]
 
 The first line copies what tables need from RUN/result.json to
-docs/results/data/NAME.json.
-The second line makes every table of README.md and docs/ again. A table lies between two
+docs/results/data/NAME.json. The second line makes every table of README.md and docs/ again. A table lies between two
 comments, of which the first names the kept result and the beginning of a title:
 
     <!-- table NAME: Accuracy on images of novel classes -->
     <!-- end of table -->
 
-The title "Findings" stands for the verdicts on a paper's findings. Names without a title
-give one row per run of prototypical networks. With --check nothing is written, and the
-exit code is 1 if a table differs from its result.
+The title "Findings" stands for the verdicts on a paper's findings. Names without a
+title give one row per run of prototypical networks. With --check nothing is written,
+and the exit code is 1 if a table differs from its result.
 """
 
 import argparse
