@@ -4,8 +4,9 @@
     python tools/result_tables.py [--check]
 
 The first line copies what tables need from RUN/result.json to
-docs/results/data/NAME.json. The second line makes every table of README.md and docs/ again. A table lies between two
-comments, of which the first names the kept result and the beginning of a title:
+docs/results/data/NAME.json. The second line makes every table of README.md and docs/
+again. A table lies between two comments. The first one names the kept result and the
+beginning of a title:
 
     <!-- table NAME: Accuracy on images of novel classes -->
     <!-- end of table -->
