@@ -52,6 +52,8 @@ def keep(workdir: Path, name: str) -> Path:
         for key, metric in result["metrics"].items()
         if not key.endswith(_LEFT_OUT)
     }
+    # Where the data lay says nothing about the result.
+    kept["config"] = {k: v for k, v in kept["config"].items() if k != "data.dir"}
     DATA.mkdir(parents=True, exist_ok=True)
     write_json(DATA / f"{name}.json", _rounded(kept))
     return DATA / f"{name}.json"

@@ -62,6 +62,11 @@ def read_layout(directory: str | Path) -> Listing:
         ValueError: no layout fits, or a list names no existing image.
     """
     directory = Path(directory).resolve()
+    if not directory.is_dir():
+        raise ValueError(
+            f"expected a directory of images, got {directory}, which does not exist: "
+            "set --data.dir"
+        )
     for layout in LAYOUTS.values():
         if (found := layout(directory)) is not None:
             return found
@@ -258,8 +263,6 @@ def _say_unlabelled(folder: Path) -> None:
 
 def _contents(directory: Path) -> str:
     """What is at the top of a directory, for messages."""
-    if not directory.is_dir():
-        return "no folders: there is no such directory"
     folders, images = folders_in(directory), loose_in(directory)
     others = {path for path in directory.glob("*") if path.is_file()} - {*images}
     shown = [counted(len(folders), "folder") if folders else "no folders"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -22,7 +23,7 @@ def with_prototypes(
     model: Model,
     support: Images,
     *,
-    distance: Distance = "sqeuclidean",
+    distance: Distance | None = None,
     temperature: Temperature | None = None,
 ) -> Model:
     """A model that classifies by the prototypes of labelled images.
@@ -33,9 +34,10 @@ def with_prototypes(
     Args:
         model: the model that embeds; its head, if any, is replaced.
         support: labelled images, one or more per class.
-        distance: 'sqeuclidean' or 'cosine'.
+        distance: 'sqeuclidean' or 'cosine'; default: the one that the model was trained
+            with, else 'sqeuclidean'.
         temperature: T, a number above 0 or 'sqrt_dim' (see `prototypes`); default: the
-            one that the model learned, else 1.
+            one that the model learned or was trained with, else 1.
 
     Raises:
         ValueError: a class without images, or images that the model does not accept.
@@ -60,11 +62,15 @@ def with_prototypes(
         if not count
     ]:
         raise ValueError(f"expected at least one image per class, got none for {empty}")
+    trained = model.about.get("method", {})
+    chosen: Any = distance or trained.get("distance", "sqeuclidean")
+    divisor: Any = temperature
     learned, dim = None, sums.total.shape[1]
     if temperature is None:
-        learned, temperature = model.params.get("method"), 1.0
-    divisor = divisor_of(temperature, dim, learned)
-    head = prototype_head(sums, distance=distance, temperature=divisor)
+        learned = model.params.get("method")
+        divisor = trained.get("temperature", 1.0)
+    divisor = divisor_of(divisor, dim, learned)
+    head = prototype_head(sums, distance=chosen, temperature=divisor)
     return dataclasses.replace(model, head=head, class_names=support.class_names)
 
 

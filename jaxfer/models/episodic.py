@@ -324,7 +324,8 @@ def _start(
     # Copy the arrays, since the first step donates its input.
     params, state = jax.tree.map(jnp.array, (params, dict(start.state)))
     pixels = program.recipe.with_window(pixels or start.pixels)
-    return Model(net, params, state, pixels=pixels)
+    about = {"method": dict(program.method.about)} if program.method.about else {}
+    return Model(net, params, state, pixels=pixels, about=about)
 
 
 def _first_state(program: EpisodeProgram, model: Model) -> TrainState:
@@ -343,5 +344,6 @@ def _model(train_state: TrainState, start: Model, images: Images) -> Model:
     net = {name: params["net"].get(name, {}) for name in start.net.layers}
     if "method" in params:
         net["method"] = params["method"]
-    about = training_facts(images.fingerprint, images.images.shape, train_state)
+    facts = training_facts(images.fingerprint, images.images.shape, train_state)
+    about = {**start.about, **facts}
     return Model(start.net, net, train_state.state, None, start.pixels, (), about)

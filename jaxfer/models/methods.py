@@ -52,11 +52,13 @@ class Method:
             embedded episode.
         init: `init(key, dim)` initialises its parameters; {} for methods without any.
             They train with the network's and are kept in `Model.params["method"]`.
+        about: (name, value) pairs that a trained model keeps in `about["method"]`.
     """
 
     name: str
     logits: Callable[[Params, Episode], Float[Array, "way n_query way"]]
     init: Callable[[PRNGKeyArray, int], Params] = lambda key, dim: {}
+    about: tuple[tuple[str, Any], ...] = ()
 
 
 # The divisor of distances: a number, or the root of the embeddings' dimension.
@@ -104,7 +106,8 @@ def prototypes(
         head = heads.prototype_head(sums, distance=distance, temperature=divisor)
         return heads.head_logits(head, jnp.asarray(episode.query))
 
-    return Method("prototypes", logits, init)
+    about = (("distance", distance), ("temperature", temperature))
+    return Method("prototypes", logits, init, about)
 
 
 def divisor_of(

@@ -101,6 +101,13 @@ class Model:
     class_names: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Network, size and classes: the arrays themselves would fill pages."""
+        net = type(self.net.spec).__name__ if self.net.spec else "Net"
+        size = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(self.params))
+        classes = "no head" if self.head is None else f"{self.head.num_classes} classes"
+        return f"Model({net}: {size:,} parameters, {classes})"
+
 
 class Trained(NamedTuple):
     """The result of a training function.
@@ -229,11 +236,14 @@ def check_images(model: Model, images: AnyArray | View) -> None:
             f"expected images with {channels} channels as the model was trained on, "
             f"got shape {tuple(images.shape)}{hint}"
         )
-    if pixels.size is not None and shape[:2] != pixels.size:
+    size = pixels.size
+    if size is None and pixels.window is None and len(shape) == 3:
+        size = tuple(model.about.get("image_shape", shape))[:2]
+    if size is not None and shape[:2] != size:
         raise ValueError(
-            f"expected images of {pixels.size[0]}x{pixels.size[1]} pixels as the model "
-            f"was trained on, got shape {tuple(images.shape)}: load them with side = "
-            f"{pixels.size[0]}, or resize them"
+            f"expected images of {size[0]}x{size[1]} pixels as the model was trained "
+            f"on, got shape {tuple(images.shape)}: load them with side = {size[0]}, or "
+            "resize them"
         )
     if mean and mean[-1] not in (1, shape[-1]):
         raise ValueError(

@@ -324,7 +324,7 @@ def test_an_unknown_layout_is_answered_with_what_is_there(tmp_path):
         read_layout(tmp_path)
     for layout in LAYOUTS:
         assert layout in str(e.value)
-    with pytest.raises(ValueError, match="got no folders: there is no such directory"):
+    with pytest.raises(ValueError, match="which does not exist: set --data.dir"):
         read_layout(tmp_path / "nowhere")
 
 

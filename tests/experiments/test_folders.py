@@ -65,7 +65,7 @@ def test_a_wrong_folder_is_refused_with_the_layouts(refused, photographs, name):
     assert f"got no folders, 12 images: if this is the folder of a class, give {kite.parent}" in error  # fmt: skip # noqa: E501
     assert all(layout in error for layout in LAYOUTS)
     error = refused(name, "--data.dir", str(photographs / "nowhere"))
-    assert "there is no such directory" in error
+    assert "which does not exist: set --data.dir" in error
 
 
 @EVERY

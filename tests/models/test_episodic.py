@@ -26,7 +26,7 @@ from jaxfer.models import (
     train_episodes,
     with_prototypes,
 )
-from jaxfer.nets import AlexNetSmall, Conv4, Flatten
+from jaxfer.nets import AlexNetSmall, Conv4, Flatten, num_params
 from jaxfer.optim import Optim
 from jaxfer.runlog import read_metrics
 from jaxfer.stopping import Best
@@ -78,7 +78,12 @@ def test_a_linen_module_trains_on_episodes(blobs):
     assert (ended.steps, ended.compilations, ended.best_step) == (40, 1, 0)
     model = ended.model
     assert model.head is None and model.net.layers == ("first", "norm", "second")
-    facts = {"data": blobs.fingerprint, "image_shape": [16, 16, 1], "steps": 40}
+    facts = {
+        "data": blobs.fingerprint,
+        "image_shape": [16, 16, 1],
+        "method": {"distance": "sqeuclidean", "temperature": 1.0},
+        "steps": 40,
+    }
     assert model.about == facts
     start = _train(module, blobs, num_steps=1).model
     assert _differ(model.params, start.params)
@@ -358,7 +363,7 @@ def test_cropped_images_train_and_test_alike_resident_or_streamed(blobs):
     centre = blobs.images[:5, 2:14, 2:14]
     np.testing.assert_allclose(
         embed(model, blobs.images[:5]),
-        embed(dataclasses.replace(model, pixels=Pixels()), centre),
+        embed(dataclasses.replace(model, pixels=Pixels(), about={}), centre),
         rtol=1e-5,
         atol=1e-6,
     )
@@ -467,3 +472,24 @@ def test_measuring_uses_running_statistics(blobs, trained):
         episodes=1,
     )
     _equal(found, changed)
+
+
+def test_prototypes_keep_the_distance_and_temperature_of_the_training(blobs):
+    net, recipe = Flatten(dim=4), Recipe(Optim("adam", 0.02), episodes=2)
+    kinds = [prototypes("cosine", temperature=0.5), prototypes(temperature="sqrt_dim")]
+    models = [_train(net, blobs, recipe, method=kind).model for kind in kinds]
+    heads = [with_prototypes(model, blobs).head for model in models]
+    assert [head.unit for head in heads] == [True, False]
+    np.testing.assert_allclose([head.scale for head in heads], [2.0, 0.5])
+    # What is asked for is used.
+    plain = with_prototypes(models[0], blobs, distance="sqeuclidean", temperature=1.0)
+    assert not plain.head.unit and plain.head.scale == 1
+
+
+def test_images_of_another_size_are_refused_by_models_of_episodes(blobs):
+    model = _train(Conv4(width=4), blobs, Recipe(Optim("adam", 0.02), episodes=1)).model
+    message = "16x16 pixels as the model was trained on, .* load them with side = 16"
+    with pytest.raises(ValueError, match=message):
+        embed(model, np.zeros((2, 17, 17, 1), np.uint8))
+    size = num_params(Conv4(width=4), (16, 16, 1))
+    assert repr(model) == f"Model(Conv4: {size:,} parameters, no head)"
