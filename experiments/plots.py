@@ -74,7 +74,8 @@ def subject(config: Result) -> str:
     name, side = _DATA.get(config["data.name"], (config["data.name"], None))
     if name == "folder" and config.get("data.dir"):
         name = Path(config["data.dir"]).resolve().name
-    side = config.get("augment.side") or config.get("data.side") or side
+    window = config.get("augment.side") or config.get("crop.side")
+    side = window or config.get("data.side") or side
     pixels = [f"{side}x{side} pixels"] * bool(side)
     return ", ".join([name, *pixels, config["net.name"].rpartition(":")[2]])
 

@@ -23,9 +23,11 @@ class Training(Protocol):
 
     Attributes:
         backbone: the network that all members share.
+        image_shape: shape of its input, `[height, width, channels]`.
     """
 
     backbone: Net
+    image_shape: tuple[int, ...]
 
     def items(self, config: Any, /) -> Sequence[Any]:
         """Return the named networks of a config, each after those it needs."""
@@ -51,7 +53,6 @@ def run_study(
     check: Callable[[Any], None],
     trainer: Callable[[Any, Path, Images, Images], Training],
     result: Callable[[Any, Sequence[Any], dict[str, study.Record], Any], dict],
-    tables: Callable[[Mapping[str, Any]], Mapping[str, str]],
 ) -> dict[str, Any]:
     """Train the missing networks of a study, write its result and draw its figures.
 
@@ -63,7 +64,6 @@ def run_study(
             the training and test images.
         result: returns the content of result.json, given the config and networks of the
             whole study, the records of finished networks, and the trainer.
-        tables: returns the tables of a result by title.
 
     Returns:
         The content of result.json. If no network is missing, the earlier result is
@@ -79,23 +79,19 @@ def run_study(
     check(config)
     parts = load_parts(config.data)
     networks = trainer(config, workdir, *parts)
-    print(opening(config, workdir, networks.backbone, parts, config.devices or 1))
+    net = networks.backbone, networks.image_shape
+    print(opening(config, workdir, *net, parts, devices=config.devices or 1))
     whole, queue, records = train_study(config, workdir, networks)
     with study.report_lock(workdir):
         content = result(whole, queue, records, networks)
         if config.figures:
             draw_figures(workdir, content)
-        write_result(config, workdir, content, tables(content), step=len(queue))
+        write_result(config, workdir, content, step=len(queue))
     return content
 
 
 def write_result(
-    config: Any,
-    workdir: Path,
-    content: Mapping[str, Any],
-    tables: Mapping[str, str],
-    *,
-    step: int,
+    config: Any, workdir: Path, content: Mapping[str, Any], *, step: int
 ) -> None:
     """Write tables.md, events, and last result.json, which says that a run is finished.
 
@@ -103,21 +99,24 @@ def write_result(
         config: the config of the run.
         workdir: the folder of the run.
         content: the content of result.json.
-        tables: tables as Markdown, by title.
         step: the step at which TensorBoard shows metrics and figures.
     """
     if config.run.tensorboard:
         figures = sorted((workdir / "figures").glob("*.png"))
         runlog.write_events(workdir, step, content["metrics"], figures)
-    write_tables(workdir, content, tables)
+    write_tables(workdir, content)
     runlog.write_json(workdir / "result.json", content)
 
 
-def write_tables(
-    workdir: Path, content: Mapping[str, Any], tables: Mapping[str, str]
-) -> Path:
+def tables_of(result: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the tables of a result as Markdown, by title."""
+    report = importlib.import_module(f"experiments.{result['experiment']}.report")
+    return report.tables(result)
+
+
+def write_tables(workdir: Path, content: Mapping[str, Any]) -> Path:
     """Write tables.md, with the tables and findings of a result; return its path."""
-    parts = [f"{title}:\n\n{table}\n" for title, table in tables.items()]
+    parts = [f"{title}:\n\n{x}\n" for title, x in tables_of(content).items()]
     if content.get("findings"):
         parts.append(f"Findings:\n\n{findings_table(content['findings'])}\n")
     path = workdir / "tables.md"
@@ -154,18 +153,22 @@ def keep(workdir: Path, name: str, trained: Trained) -> tuple[Model, study.Recor
 
 
 def opening(
-    config: Any, workdir: Path, net: Net, parts: Sequence[Images], devices: int
+    config: Any,
+    workdir: Path,
+    net: Net,
+    image_shape: tuple[int, ...],
+    parts: Sequence[Images],
+    *,
+    devices: int,
 ) -> str:
     """Return the line that a run begins with: network, data, devices, folder."""
-    _, *shape = parts[0].images.shape
-    window = getattr(config.augment, "window", lambda *size: size)
-    size = nets.num_params(net, (*window(*shape[:2]), shape[2]))
+    size = nets.num_params(net, image_shape)
     data = "; ".join(
         f"{part.name}: {len(part.labels):,} images of {part.num_classes:,} classes"
         for part in parts
     )
     device, *_ = jax.devices()
-    pixels = "x".join(map(str, shape))
+    pixels = "x".join(map(str, parts[0].images.shape[1:]))
     return (
         f"{config.net.name} with {size:,} parameters | {data}, {pixels} pixels | "
         f"{devices} x {device.device_kind} | {workdir}"

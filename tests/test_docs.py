@@ -101,19 +101,23 @@ def _check_backbone(names, shown):
     assert shown.endswith("(2, 32)\n")
 
 
+def _check_runs(names, shown):
+    assert shown.split()[-2:] == ["[5,", "10]"]
+
+
+def _check_studies(names, shown):
+    assert shown.split()[-1] == "True"
+
+
 CHECKS = {
     "README.md": _check_readme,
     "docs/howto/add_classes.md": _check_add,
     "docs/howto/freeze_layers.md": _check_freeze,
     "docs/howto/own_backbone.md": _check_backbone,
     "docs/howto/own_images.md": _check_images,
-    "docs/runs.md": lambda names, shown: _equal(shown.split()[-2:], ["[5,", "10]"]),
-    "docs/studies.md": lambda names, shown: _equal(shown.split()[-1], "True"),
+    "docs/runs.md": _check_runs,
+    "docs/studies.md": _check_studies,
 }
-
-
-def _equal(one, other):
-    assert one == other
 
 
 @pytest.mark.parametrize("page, line", LINES, ids=lambda x: x[:60])

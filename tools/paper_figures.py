@@ -10,7 +10,6 @@ is 2 if a result is missing or damaged.
 """
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 
@@ -36,8 +35,7 @@ def draw(workdir: Path) -> None:
         )
     result = read_result(workdir, _NEEDED[name])
     try:
-        report = importlib.import_module(f"experiments.{name}.report")
-        print(write_tables(workdir, result, report.tables(result)))
+        print(write_tables(workdir, result))
         for path in draw_figures(workdir, result):
             print(path)
     except KeyError as e:

@@ -17,7 +17,6 @@ and the exit code is 1 if a table differs from its result.
 """
 
 import argparse
-import importlib
 import re
 import sys
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.prototypes.report import compare_runs
+from experiments.studies import tables_of
 from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json, read_result, write_json
@@ -91,8 +91,7 @@ def _kept(name: str) -> Any:
 def _table(result: Mapping[str, Any], title: str) -> str:
     if title == "Findings":
         return findings_table(result["findings"])
-    report = importlib.import_module(f"experiments.{result['experiment']}.report")
-    tables = report.tables(result)
+    tables = tables_of(result)
     found = [table for name, table in tables.items() if name.startswith(title)]
     if len(found) != 1:
         raise ValueError(

@@ -20,11 +20,4 @@ def run(
         splits = {network.seed: trainer.split(network.seed) for network in queue}
         return report.make_result(whole, queue, records, *parts, splits, published)
 
-    return run_study(
-        config,
-        workdir,
-        check=check,
-        trainer=Trainer,
-        result=result,
-        tables=report.tables,
-    )
+    return run_study(config, workdir, check=check, trainer=Trainer, result=result)

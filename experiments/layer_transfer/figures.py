@@ -1,4 +1,4 @@
-"""Draw Figures 2 and 3, Table 1 and the first filters of Yosinski et al. 2014.
+"""Draw Figures 2 and 3 and the first filters of Yosinski et al. 2014.
 
 Needs matplotlib, the `plot` extra.
 """

@@ -19,11 +19,4 @@ def run(
         parts = trainer.train_set, trainer.test_set
         return report.make_result(whole, queue, records, *parts, published)
 
-    return run_study(
-        config,
-        workdir,
-        check=check,
-        trainer=Trainer,
-        result=result,
-        tables=report.tables,
-    )
+    return run_study(config, workdir, check=check, trainer=Trainer, result=result)

@@ -41,19 +41,18 @@ def compare_runs(results: Sequence[Mapping[str, Any]]) -> str:
     Args:
         results: the results of runs that were tested on the same tasks.
     """
-    tasks = [*_cells(results[0])]
-    rows = []
-    for result in results:
-        config, cells = result["config"], _cells(result)
+    every, rows = [_cells(result) for result in results], []
+    tasks = [*every[0]]
+    for result, cells in zip(results, every, strict=True):
+        config = result["config"]
         trained = f"{config['task.way']}-way {config['task.shot']}-shot"
         facts = [trained, f"{config['episodes']:,}", str(config["seed"])]
         rows.append([*facts, *(cells[task]["prototypes"] for task in tasks)])
     if published := _published(results[0]):
         (source,) = {row["source"] for row in results[0]["reference"]}
         rows.append([source, "", "", *(published.get(task, "") for task in tasks)])
-    pixels = _cells(results[0])
     name = "pixel_nearest_neighbour"
-    rows.append([_METHODS[name], "", "", *(pixels[task][name] for task in tasks)])
+    rows.append([_METHODS[name], "", "", *(every[0][task][name] for task in tasks)])
     return markdown(["trained", "episodes", "seed", *map(_spoken, tasks)], rows)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from experiments.prototypes import train
 from experiments.prototypes.config import Config, check, why_not_longer
-from experiments.prototypes.report import tables
 from experiments.studies import draw_figures, opening, write_result
 from jaxfer import config as configs
 from jaxfer import models, nets, runlog, sharding, stats
@@ -39,9 +38,11 @@ def run(
     mesh = sharding.make_mesh(share if config.devices is None else config.devices)
     loaded = train.load_splits(config)
     with workdirs.open_workdir(workdir, config, refusal=refusal):
+        height, width, channels = loaded[config.data.train].images.shape[1:]
+        shape = (*config.crop.window(height, width), channels)
+        net = nets.as_net(config.net.build(), shape)
         parts = [*loaded.values()]
-        net = nets.as_net(config.net.build(), parts[0].images.shape[1:])
-        print(opening(config, workdir, net, parts, mesh.size))
+        print(opening(config, workdir, net, shape, parts, devices=mesh.size))
         return _run(config, workdir, published, mesh, loaded)
 
 
@@ -91,5 +92,5 @@ def _run(
         example = train.example(config, embedded, images)
         np.savez_compressed(workdir / train.EXAMPLE, **example)  # type: ignore[arg-type]
         draw_figures(workdir, result)
-    write_result(config, workdir, result, tables(result), step=ended.trained.steps)
+    write_result(config, workdir, result, step=ended.trained.steps)
     return result

@@ -157,14 +157,18 @@ class EpisodeProgram:
         """Steps of the whole training."""
         return self.recipe.steps or self.recipe.episodes // self.per_step
 
+    @property
+    def length(self) -> dict[str, Any]:
+        """The arguments of `optim.make_schedule`, whose units are episodes."""
+        return {"num_steps": self.num_steps, "units": (self.per_step, 1)}
+
 
 @memoised(64)
 def make_episode_optimizer(program: EpisodeProgram) -> Any:
     """The optimizer of a program's trainable parameters."""
     return optim.make_optimizer(
         program.recipe.optim,
-        num_steps=program.num_steps,
-        units=(program.per_step, 1),
+        **program.length,
         decay=program.recipe.decay,
         rates=program.recipe.rates,
     )
@@ -177,11 +181,7 @@ def make_episode_step(program: EpisodeProgram) -> steps.CompiledStep:
         steps.make_train_step(
             make_episode_loss(program),
             make_episode_optimizer(program),
-            schedule=optim.schedule_of(
-                program.recipe.optim,
-                num_steps=program.num_steps,
-                units=(program.per_step, 1),
-            ),
+            schedule=optim.schedule_of(program.recipe.optim, **program.length),
         )
     )
 

@@ -76,6 +76,11 @@ class Program:
     mesh: Any = None
 
     @property
+    def length(self) -> dict[str, Any]:
+        """The arguments of `optim.make_schedule`, whose units are epochs."""
+        return {"num_steps": self.num_steps, "units": (1, self.per_epoch)}
+
+    @property
     def batch(self) -> int:
         """Examples per step."""
         return self.recipe.batch or 128
@@ -204,11 +209,7 @@ def make_optimizer(program: Program) -> optax.GradientTransformation:
     """The optimizer of a program's trainable parameters."""
     recipe = program.recipe
     return optim.make_optimizer(
-        recipe.optim,
-        num_steps=program.num_steps,
-        units=(1, program.per_epoch),
-        decay=recipe.decay,
-        rates=recipe.rates,
+        recipe.optim, **program.length, decay=recipe.decay, rates=recipe.rates
     )
 
 
@@ -219,11 +220,7 @@ def make_step(program: Program) -> steps.CompiledStep:
         make_loss(program),
         make_optimizer(program),
         accumulate=program.recipe.accumulate,
-        schedule=optim.schedule_of(
-            program.recipe.optim,
-            num_steps=program.num_steps,
-            units=(1, program.per_epoch),
-        ),
+        schedule=optim.schedule_of(program.recipe.optim, **program.length),
     )
     alone = program.members == 1
     together = steps.make_population_step(

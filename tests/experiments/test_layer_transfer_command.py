@@ -170,6 +170,4 @@ def test_a_study_is_not_trained_for_longer(tmp_path, config, check, lengths):
         longer = dataclasses.replace(config, **{name: there + 1})
         message = rf"{name} = {there} \(got {there + 1}\); networks of a study"
         with pytest.raises(ValueError, match=message):
-            run_study(
-                longer, tmp_path, check=check, trainer=None, result=None, tables=None
-            )
+            run_study(longer, tmp_path, check=check, trainer=None, result=None)
