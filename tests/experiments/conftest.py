@@ -34,3 +34,11 @@ def kill_imprinting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 run(dataclasses.replace(config, threads=1), workdir)
 
     return kill
+
+
+@pytest.fixture
+def in_style():
+    """Draw in the style of the project's figures."""
+    plots = pytest.importorskip("experiments.plots")
+    with plots.style():
+        yield
