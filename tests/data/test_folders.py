@@ -146,7 +146,9 @@ def test_a_class_is_divided_by_its_name_alone(photographs, tmp_path):
 
 
 def test_what_is_no_folder_of_classes_is_refused(tmp_path, photographs, parted):
-    with pytest.raises(ValueError, match="one folder of images per .*, got no folders"):
+    with pytest.raises(
+        ValueError, match="a directory of images, got .*nowhere, which does not"
+    ):
         image_folder(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("none yet")
