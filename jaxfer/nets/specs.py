@@ -16,8 +16,10 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxfer.memo import memoised
 from jaxfer.nets.alexnet import AlexNetSmall
 from jaxfer.nets.conv4 import Conv4
+from jaxfer.nets.efficientnet import EfficientNetLite
 from jaxfer.nets.flatten import Flatten
 from jaxfer.nets.inception import InceptionV1
+from jaxfer.nets.mobilenet import MobileNetV2
 from jaxfer.nets.resnet import ResNet20
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
@@ -38,7 +40,15 @@ class Spec(Protocol):
 AnyNet = Net | Spec | nn.Module
 _SPECS: dict[str, Any] = {
     spec.__name__: spec
-    for spec in (AlexNetSmall, Conv4, Flatten, InceptionV1, ResNet20)
+    for spec in (
+        AlexNetSmall,
+        Conv4,
+        EfficientNetLite,
+        Flatten,
+        InceptionV1,
+        MobileNetV2,
+        ResNet20,
+    )
 }
 NAMES = tuple(_SPECS)
 

