@@ -40,7 +40,8 @@ def relative(found: Any, expected: Any) -> float:
 def agreement() -> Callable[..., dict[str, float]]:
     """Checks of embeddings: evaluation in float32 and training in float64.
 
-    The relative errors may be 1e-5 and 1e-8, and are returned. The PyTorch module returns embeddings; its classifier is named as in its library.
+    The relative errors may be 1e-5 and 1e-8, and are returned. The PyTorch module
+    returns embeddings; its classifier is named as in its library.
     """
     torch = pytest.importorskip("torch")
 
