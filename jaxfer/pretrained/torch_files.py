@@ -7,11 +7,13 @@ tensors are carried out by the functions below, and any other is refused by name
 
 import io
 import math
+import os
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -39,6 +41,12 @@ _VALUES = {
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
+_ADVICE = "save the state_dict() alone, or write it as .safetensors"
+# What damaged archives and pickles end in, besides ValueError.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError),
+    *(IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError),
+)
 
 
 class _Global(NamedTuple):
@@ -82,7 +90,7 @@ def read_torch(path: str | Path) -> dict[str, Any]:
             found = _from_zip(file) if zipfile.is_zipfile(file) else _from_stream(file)
     except OSError as e:
         raise ValueError(f"the weights {path} cannot be read ({e.strerror})") from e
-    except zipfile.BadZipFile as e:
+    except _DAMAGE as e:
         raise ValueError(f"the weights {path} are damaged ({e})") from e
     except ValueError as e:
         raise ValueError(f"the weights {path} cannot be read: {e}") from e
@@ -90,10 +98,10 @@ def read_torch(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"expected a dictionary of weights in {path}, got a {type(found).__name__}"
         )
-    return dict(found)
+    return {str(name): value for name, value in found.items()}
 
 
-def _from_zip(file: BinaryIO) -> Any:
+def _from_zip(file: Any) -> Any:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         programs = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
@@ -117,7 +125,7 @@ def _from_zip(file: BinaryIO) -> Any:
         return _with_arrays(found, data, {})
 
 
-def _from_stream(file: BinaryIO) -> Any:
+def _from_stream(file: Any) -> Any:
     file.seek(0)
     if _objects(file) != _MAGIC or _objects(file) != _VERSION:
         raise ValueError("expected a file of torch.save, got another format")
@@ -128,12 +136,12 @@ def _from_stream(file: BinaryIO) -> Any:
     sizes = {storage.key: storage for storage in _storages(found)}
     if not isinstance(keys, list) or {*map(str, keys)} != {*sizes}:
         raise ValueError("expected the arrays that the tensors name, got others")
-    data = {}
+    length, data = os.fstat(file.fileno()).st_size, {}
     for key in map(str, keys):
         size = int.from_bytes(file.read(8), "little")
         if size != sizes[key].size:
             raise ValueError(f"expected {sizes[key].size} numbers, got {size}")
-        data[key] = file.read(size * np.dtype(sizes[key].dtype).itemsize)
+        data[key] = file.read(min(size * np.dtype(sizes[key].dtype).itemsize, length))
     return _with_arrays(found, lambda storage: data[storage.key], {})
 
 
@@ -161,6 +169,8 @@ def _with_arrays(found: Any, data: Any, read: dict[str, np.ndarray]) -> Any:
     if isinstance(found, _Storage | _Global):
         raise ValueError(f"expected tensors and plain values, got {found}")
     if isinstance(found, dict):
+        if others := [key for key in found if not isinstance(key, str | int)]:
+            raise ValueError(f"expected names as keys, got {_named(others[0])}")
         return {key: _with_arrays(value, data, read) for key, value in found.items()}
     if isinstance(found, list | tuple):
         return [_with_arrays(value, data, read) for value in found]
@@ -183,17 +193,8 @@ def _view(flat: np.ndarray, tensor: _Tensor) -> np.ndarray:
     return np.array(view, order="C")
 
 
-def _objects(file: BinaryIO) -> Any:
+def _objects(file: Any) -> Any:
     """The value that one pickle program builds; `file` is left behind its end."""
-    try:
-        return _carry_out(file)
-    except ValueError:
-        raise
-    except (IndexError, KeyError, TypeError, AttributeError, EOFError) as e:
-        raise ValueError(f"damaged or of another format ({e})") from e
-
-
-def _carry_out(file: BinaryIO) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     for opcode, arg, _ in pickletools.genops(file):
@@ -241,6 +242,8 @@ def _carry_out(file: BinaryIO) -> Any:
         elif name == "REDUCE":
             given = _expect(stack.pop(), tuple)
             stack.append(_call(stack.pop(), given))
+        elif name == "NEWOBJ":
+            raise ValueError(f"it holds a {_named(stack[-2])}: {_ADVICE}")
         elif name == "BUILD":
             # State dictionaries have attributes, such as the versions of modules.
             stack.pop()
@@ -270,10 +273,13 @@ def _named(value: Any) -> str:
 
 def _storage(given: Any) -> _Storage:
     """The storage that a persistent id names: ('storage', type, key, place, size)."""
-    mark, kind, key, _, size = _expect(given, tuple)[:5]
+    mark, kind, *more = _expect(given, tuple)
     if mark != "storage" or not isinstance(kind, _Global) or kind.name not in _TYPES:
-        raise ValueError(f"expected a storage of numbers, got {given}")
-    if any(part is not None for part in given[5:]):
+        raise ValueError(
+            f"it holds a {kind}, where an array of numbers is expected: {_ADVICE}"
+        )
+    key, _, size = more[:3]
+    if any(part is not None for part in more[3:]):
         raise ValueError("expected whole storages, got a view of one")
     return _Storage(_expect(key, str), _TYPES[kind.name], _expect(size, int))
 
@@ -291,6 +297,5 @@ def _call(function: Any, given: tuple[Any, ...]) -> Any:
     if name == "torch.Size":
         return tuple(given[0])
     raise ValueError(
-        f"it calls {name}, which a file of weights has no need of: save its "
-        "state_dict() alone, or write it as .safetensors"
+        f"it calls {name}, which a file of weights does not need: {_ADVICE}"
     )
