@@ -6,6 +6,7 @@ from . import (
     models,
     nets,
     optim,
+    pretrained,
     runlog,
     sharding,
     steps,
@@ -89,6 +90,7 @@ from .models import (
     with_prototypes,
 )
 from .optim import Optim
+from .pretrained import load_pretrained
 from .stats import (
     Decoupling,
     Mean,
@@ -182,6 +184,7 @@ __all__ = [
     "lifted_structured_loss",
     "linear_head",
     "load_model",
+    "load_pretrained",
     "loop",
     "match",
     "matching_head",
@@ -201,6 +204,7 @@ __all__ = [
     "partition",
     "predict",
     "predict_classes",
+    "pretrained",
     "prototype_head",
     "prototypes",
     "proxy_head",

@@ -10,7 +10,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jaxfer.models import Model, Pixels, init_model, load_model
+from jaxfer.compilation import jit
+from jaxfer.keys import stable_draws
+from jaxfer.models import Model, Pixels, load_model
 from jaxfer.nets import AnyNet, Names, as_net, by_name
 from jaxfer.pretrained.catalogue import CATALOGUE, imagenet_pixels, pixels_of
 from jaxfer.pretrained.state_dicts import from_state_dict, to_state_dict
@@ -61,6 +63,14 @@ def load_pretrained(
     Raises:
         ValueError: weights that are not installed (the message gives the command),
             damaged, of another architecture or with unknown names.
+
+    Example:
+        >>> load_pretrained("resnet50")
+        Traceback (most recent call last):
+        ...
+        ValueError: expected weights of ['efficientnet_lite0', 'efficientnet_lite1', \
+'efficientnet_lite2', 'mobilenet_v2'] or the path of a model, got 'resnet50'; \
+weights of another file need `path`
     """
     if path is None:
         return _by_name(net, side, pixels, class_names)
@@ -176,22 +186,28 @@ def _from_file(
         raise ValueError(
             f"expected {head.num_classes} class_names, got {len(class_names)}"
         )
-    params, state = _with_new_layers(net, shape, params, state)
+    new = [name for name in net.layers if not params[name]]
+    if new:
+        # The classifier does not fit what a new layer returns.
+        params, state, head = *_with_new(new, net, shape, params, state), None
     facts = {"image_shape": [*shape], **about, "weights_sha256": found}
     chosen = class_names if head is not None else ()
     return Model(net, params, state, head, pixels, tuple(chosen), facts)
 
 
-def _with_new_layers(net: Net, shape: Any, params: Any, state: Any) -> tuple[Any, Any]:
-    """Parameters and statistics in which layers without weights have random values."""
-    new = [name for name in net.layers if not params[name]]
-    if not new:
-        return params, state
-    fresh = init_model(net, shape, jax.random.key(0))
-    return (
-        params | {name: fresh.params[name] for name in new},
-        state | {name: fresh.state[name] for name in new},
-    )
+def _with_new(
+    new: list[str], net: Net, shape: Any, params: Any, state: Any
+) -> tuple[Any, Any]:
+    """Parameters and statistics in which new layers have random values."""
+
+    def draw(key: Any) -> tuple[Any, Any]:
+        with stable_draws():
+            fresh = net.init(key, shape)
+        # Nothing else is compiled.
+        return tuple({name: tree[name] for name in new} for tree in fresh)
+
+    more = jit(draw, rarely_called=True)(jax.random.key(0))
+    return params | more[0], state | more[1]
 
 
 def _known_names(spec: Any) -> tuple[Names, ...]:

@@ -89,10 +89,9 @@ def from_state_dict(
             + _listed(", got other shapes for", misshaped)
             + _listed(", got names without use", unused)
         )
+    # Half precision becomes single; double stays where JAX has it enabled.
     leaves = {
-        path: jnp.asarray(x, jnp.promote_types(shapes[path].dtype, x.dtype))
-        if x.dtype == np.float64
-        else jnp.asarray(x, shapes[path].dtype)
+        path: jnp.asarray(x.astype(np.promote_types(x.dtype, shapes[path].dtype)))
         for path, x in found.items()
     }
     trees = unflatten(leaves)
