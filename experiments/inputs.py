@@ -1,16 +1,19 @@
 """Options that experiments share: the data, the network and how a study runs."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
-from jaxfer import nets
+from jaxfer import models, nets, pretrained
 from jaxfer.config import check_at_least, how, to_json
 from jaxfer.data import Images, View, at_most_per_class, load, read_images
 from jaxfer.data.splits import Split
+from jaxfer.memo import memoised
 from jaxfer.models import Options, Pixels
+from jaxfer.trees import Rules
 
 # Network names of earlier versions, and their replacements.
 _RENAMED = {
@@ -20,6 +23,9 @@ _RENAMED = {
     "resnet20": "ResNet20",
     "linear": "Flatten",
 }
+_NEW_RATE = 10.0
+# Options of a network that are no fields of an architecture.
+_NOT_NET = ("name", "pretrained", "new_rate", "batch_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +89,45 @@ class Network:
     precision: Literal["float32", "bfloat16"] | None = None
     """Precision of activations: float32 (default) or bfloat16; parameters and
     statistics are always float32. Flatten does not accept it."""
+    pretrained: str | None = None
+    """Weights to start from, in place of name and the options above: the name of an
+    installed set, such as efficientnet_lite0 (`python -m jaxfer nets` lists them), or
+    the path of a model.safetensors; default: random weights."""
+    new_rate: float | None = None
+    """Multiplier of the learning rate of layers and heads that have no pretrained
+    weights, above 0; default: 10."""
+    batch_norm: Literal["batch", "running"] | None = None
+    """Statistics that BatchNorm uses in training: batch (default), or the running ones
+    that are stored with the weights, which then do not change."""
 
-    def build(self, *, dim: int | None = None) -> "nets.AnyNet":
+    def start(
+        self, image_shape: Sequence[int] | None, *, dim: int | None = None
+    ) -> models.Model | None:
+        """Return the pretrained model for images of a shape; None without weights.
+
+        If the shape is None, it is that of the weights.
+
+        Raises:
+            ValueError: weights that are missing or do not fit the images.
+        """
+        if self.pretrained is None:
+            return None
+        shape = None if image_shape is None else tuple(image_shape)
+        return _pretrained(self.pretrained, shape, dim)
+
+    def rates(self, layers: Sequence[str]) -> Rules:
+        """Return rules for the learning rates, given the layers with trained weights.
+
+        Without pretrained weights all rates are equal, and there are no rules.
+        """
+        if self.pretrained is None:
+            return ()
+        rate = _NEW_RATE if self.new_rate is None else self.new_rate
+        return *((f"net/{name}/**", 1.0) for name in layers), ("**", rate)
+
+    def build(
+        self, image_shape: Sequence[int] | None = None, *, dim: int | None = None
+    ) -> "nets.AnyNet":
         """Return the network, with a linear layer `embedding` on top if `dim` is given.
 
         Raises:
@@ -94,8 +137,16 @@ class Network:
             raise ValueError(
                 f"the network {self.name!r} is now called {_RENAMED[self.name]}"
             )
-        set_ = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
-        set_ = {name: value for name, value in set_.items() if value is not None}
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        set_ = {k: v for k, v in every.items() if v is not None and k not in _NOT_NET}
+        if self.new_rate is not None and not self.new_rate > 0:
+            raise ValueError(f"expected net.new_rate above 0, got {self.new_rate}")
+        if self.pretrained is not None and set_:
+            raise ValueError(
+                f"expected net.pretrained without options of a network, got {set_}"
+            )
+        if (start := self.start(image_shape, dim=dim)) is not None:
+            return start.net
         if not 0 <= set_.get("dropout", 0) < 1:
             raise ValueError(f"expected net.dropout in [0, 1), got {set_['dropout']}")
         for name in ("width", "dense"):
@@ -104,6 +155,24 @@ class Network:
         if dim is not None:
             set_["dim"] = dim
         return nets.by_name(self.name, **set_)
+
+
+@memoised(2)
+def _pretrained(
+    name: str, image_shape: tuple[int, ...] | None, dim: int | None
+) -> models.Model:
+    """Return pretrained weights, which are read once for all networks of a study."""
+    side = None if image_shape is None else (image_shape[0], image_shape[1])
+    start = pretrained.load_pretrained(name, side=side, dim=dim)
+    known = tuple(start.about.get("image_shape", image_shape or ()))
+    if image_shape not in (None, known):
+        raise ValueError(
+            f"expected images of the shape {known} that {name} was trained on, got "
+            f"{image_shape}: set --data.side, or choose other weights"
+        )
+    # Images may be larger than the window that the network gets.
+    anywhere = dataclasses.replace(start.pixels, size=None)
+    return dataclasses.replace(start, pixels=anywhere)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,8 +169,9 @@ def opening(
     )
     device, *_ = jax.devices()
     pixels = "x".join(map(str, parts[0].images.shape[1:]))
+    name = config.net.pretrained or config.net.name
     return (
-        f"{config.net.name} with {size:,} parameters | {data}, {pixels} pixels | "
+        f"{name} with {size:,} parameters | {data}, {pixels} pixels | "
         f"{devices} x {device.device_kind} | {workdir}"
     )
 

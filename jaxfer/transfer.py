@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from jaxfer.trees import Rules
-from jaxfer.types import TRAIN, Mode, Net, Params
+from jaxfer.types import Mode, Net, Params
 
 Source = Literal["self", "other", "none"]
 # For each kind: where its layers are copied from, whether they are frozen, and the
@@ -240,7 +240,11 @@ def check_frozen(net: Net, frozen: Sequence[str]) -> None:
 
 
 def freeze_modes(
-    net: Net, frozen: Sequence[str], *, dropout: bool = True
+    net: Net,
+    frozen: Sequence[str],
+    *,
+    dropout: bool = True,
+    batch_norm: Literal["batch", "running"] = "batch",
 ) -> dict[str, Mode]:
     """The mode of each layer in training: frozen layers use their stored statistics.
 
@@ -249,6 +253,7 @@ def freeze_modes(
         frozen: the names of the frozen layers.
         dropout: whether dropout stays on in frozen layers; Yosinski et al. 2014 left it
             on.
+        batch_norm: the statistics that BatchNorm uses in layers that train.
 
     Example:
         >>> from jaxfer.nets import Conv4
@@ -258,7 +263,8 @@ def freeze_modes(
     """
     check_frozen(net, frozen)
     still = Mode("running", dropout=dropout)
-    return {name: still if name in frozen else TRAIN for name in net.layers}
+    trained = Mode(batch_norm, dropout=True)
+    return {name: still if name in frozen else trained for name in net.layers}
 
 
 class Prefix(NamedTuple):

@@ -65,8 +65,13 @@ class Trainer:
         self.train_set, self.test_set = read_parts(train, test, config.run)
         self.images = place(self.train_set, self.mesh, limit=limit)
         self.test_images = place(self.test_set, limit=limit)
+        pretrained = config.net.start(self.image_shape, dim=config.dim)
         self.pixels = cache(
-            lambda seed: base_pixels(config, self.train_set, self.split(seed))
+            lambda seed: (
+                pretrained.pixels
+                if pretrained
+                else base_pixels(config, self.train_set, self.split(seed))
+            )
         )
         self.base = cache(self._base)
         self.program = cache(self._program)
@@ -74,7 +79,8 @@ class Trainer:
 
     def net(self, dim: int) -> Net:
         """Return the network with an embedding of `dim` dimensions."""
-        return nets.as_net(self.config.net.build(dim=dim), self.image_shape)
+        built = self.config.net.build(self.image_shape, dim=dim)
+        return nets.as_net(built, self.image_shape)
 
     def items(self, config: Config) -> list[Imprinted]:
         """Return the networks of a config, each after the one it starts from."""
@@ -140,6 +146,7 @@ class Trainer:
         elif network.row != "base":
             epochs += config.finetune_epochs
         optim = config.finetune if network.source else config.optim
+        rates = () if network.source else config.net.rates(self.backbone.layers[:-1])
         return Recipe(
             optim,
             loss=network.loss if network.loss != "linear" else "softmax",  # type: ignore[arg-type]
@@ -151,16 +158,19 @@ class Trainer:
             accumulate=config.accumulate,
             augment=config.augment,
             decay=_DECAY,
+            rates=rates,
             margin=config.margin,
+            batch_norm=config.net.batch_norm or "batch",
         )
 
     def train(self, group: Sequence[Imprinted], folder: Path) -> list[study.Record]:
         """Train or measure networks that share a program; return one record each."""
         if group[0].row == MEASURE:
             return [self._measured(network, folder) for network in group]
-        recipe = self.recipe(group[0])
+        recipe, config = self.recipe(group[0]), self.config
         examples = [train_set(self.split(n.seed), n) for n in group]
         sources = [self.base(n.source) if n.source else None for n in group]
+        fresh = config.net.start(self.image_shape, dim=group[0].dim)
         begun = [*map(self._head, group, examples, sources)]
         every = 0
         if group[0].n:
@@ -173,14 +183,14 @@ class Trainer:
             [*map(self._examples, group, examples)],
             recipe,
             heads=begun,
-            starts=sources,
-            mesh=shared_mesh(self.config, self.mesh, len(group)),
+            starts=[source or fresh for source in sources],
+            mesh=shared_mesh(config, self.mesh, len(group)),
             workdir=folder,
             evaluate=(lambda i, model: self._tested(group[i], model)[0])
             if every
             else None,
             eval_every=every,
-            options=self.config.run.for_member(),
+            options=config.run.for_member(),
         )
         return [*map(self._record, group, trained)]
 

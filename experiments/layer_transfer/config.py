@@ -26,7 +26,8 @@ class Grid:
     """base (required) and any of base3, base+, BnB, BnB+, AnB, AnB+, random and pixels
     (logistic regression); see `jaxfer.Treatment`. BnB and AnB accept -keepK, to copy K
     more layers and train them; BnB, AnB and random accept -thaw, to unfreeze the layers
-    one by one."""
+    one by one. With net.pretrained, AnB and AnB+ copy from these weights, and the other
+    treatments start from random ones."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,12 @@ def check(config: Config) -> None:
     for name, grid in config.grids().items():
         for part in ("splits", "seeds", "treatments"):
             check_different(f"{name}.{part}", getattr(grid, part), needed=True)
-        _check_grid(name, grid, config.layers)
+        _check_grid(name, grid, config.layers, config.net.pretrained)
 
 
-def _check_grid(name: str, grid: Grid, layers: tuple[int, ...]) -> None:
+def _check_grid(
+    name: str, grid: Grid, layers: tuple[int, ...], pretrained: str | None
+) -> None:
     if "base" not in grid.treatments:
         raise ValueError(
             f"expected 'base' among {name}.treatments, got {list(grid.treatments)}: "
@@ -116,8 +119,9 @@ def _check_grid(name: str, grid: Grid, layers: tuple[int, ...]) -> None:
         )
     known = treatments([t for t in grid.treatments if t != "pixels"], layers)
     others = sorted({t.name for t in known if t.source == "other"})
-    if grid.by == "whole" and others:
+    if grid.by == "whole" and others and pretrained is None:
         raise ValueError(
             f"expected treatments of a single task with {name}.by = 'whole', got "
-            f"{others}: there is no other task to copy from"
+            f"{others}: there is no other task to copy from, unless net.pretrained "
+            "names weights"
         )

@@ -118,6 +118,8 @@ def transfers(
                 for half, classes in parts[split].items()
             ]
             others = [*reversed(targets)] if len(targets) > 1 else [None]
+            if config.net.pretrained:
+                others = [None] * len(targets)
             found += [
                 Transfer(target, other, treatment)
                 for target, other in zip(targets, others, strict=True)

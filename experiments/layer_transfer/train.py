@@ -19,7 +19,7 @@ from jaxfer.data import Images
 from jaxfer.data.feed import place
 from jaxfer.keys import HEAD, key_of
 from jaxfer.models import Examples, Model, Recipe
-from jaxfer.transfer import Stage, Treatment, stages
+from jaxfer.transfer import Stage, Treatment, copied_layers, stages
 from jaxfer.types import Net
 
 
@@ -37,7 +37,9 @@ class Trainer:
         self.config, self.workdir = config, workdir
         self.mesh = sharding.make_mesh(config.devices or 1)
         self.image_shape = tuple(train.images.shape[1:])
-        self.backbone = nets.as_net(config.net.build(), self.image_shape)
+        self.pretrained = config.net.start(self.image_shape)
+        built = config.net.build(self.image_shape)
+        self.backbone = nets.as_net(built, self.image_shape)
         self.pixels = nets.as_net(nets.Flatten())
         names, num_layers = train.class_names, len(self.backbone.layers)
         self.items = cache(lambda config: transfers(config, names, num_layers))
@@ -103,7 +105,14 @@ class Trainer:
             accumulate=config.accumulate,
             augment=config.augment,
             frozen_dropout=config.frozen_dropout,
+            rates=config.net.rates(self.copied(transfer)),
+            batch_norm=config.net.batch_norm or "batch",
         )
+
+    def copied(self, transfer: Transfer) -> tuple[str, ...]:
+        """Return the layers that a network copies from another one."""
+        treatment = transfer.treatment
+        return () if treatment is None else copied_layers(self.backbone, treatment)
 
     def train(self, transfers: Sequence[Transfer], folder: Path) -> list[study.Record]:
         """Train and save networks that share a program, and return their records."""
@@ -145,7 +154,7 @@ class Trainer:
     def _start(self, transfer: Transfer, net: Net) -> tuple[Model, tuple[str, ...]]:
         """Return the initial model of a network, and the paths that were copied."""
         key, target = key_of(transfer.name), transfer.target
-        source = self.source(transfer.source) if transfer.source else None
+        source = self.source(transfer.source) if transfer.source else self.pretrained
         pixels = source.pixels if source else self.moments(target)
         dim = models.embedding_dim(net, self.image_shape)
         head = heads.linear_head(

@@ -38,9 +38,8 @@ def run(
     mesh = sharding.make_mesh(share if config.devices is None else config.devices)
     loaded = train.load_splits(config)
     with workdirs.open_workdir(workdir, config, refusal=refusal):
-        height, width, channels = loaded[config.data.train].images.shape[1:]
-        shape = (*config.crop.window(height, width), channels)
-        net = nets.as_net(config.net.build(), shape)
+        shape = train.input_shape(config, loaded[config.data.train])
+        net = nets.as_net(config.net.build(shape), shape)
         parts = [*loaded.values()]
         print(opening(config, workdir, net, shape, parts, devices=mesh.size))
         return _run(config, workdir, published, mesh, loaded)

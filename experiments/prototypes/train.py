@@ -88,12 +88,15 @@ def train(
     """Train from the newest checkpoint or from the start, then retrain if requested."""
     data, task, per_step = config.data, config.task, config.episodes_per_step
     images = loaded[data.train]
-    net = nets.as_net(config.net.build(), images.images.shape[1:])
+    shape = input_shape(config, images)
+    net = nets.as_net(config.net.build(shape), shape)
     recipe = Recipe(
         config.optim,
         episodes=config.episodes,
         batch=per_step,
         augment=(config.augment, config.crop),
+        rates=config.net.rates(net.layers) if config.learn_temperature else (),
+        batch_norm=config.net.batch_norm or "batch",
     )
     one = partial(
         models.train_episodes,
@@ -102,6 +105,7 @@ def train(
         recipe=recipe,
         seed=config.seed,
         method=method(config),
+        start=config.net.start(shape),
         mesh=mesh,
     )
     with models.open_run(
@@ -133,6 +137,12 @@ def train(
             phases["retrain"] = {"steps": last.steps}
         assert last.model is not None  # noqa: S101
         return Run(last.model, phases, last, run.compilations)
+
+
+def input_shape(config: Config, images: Images) -> tuple[int, int, int]:
+    """Return the shape of the network's input, `(height, width, channels)`."""
+    height, width, channels = images.images.shape[1:]
+    return *config.crop.window(height, width), channels
 
 
 def method(config: Config) -> Method:

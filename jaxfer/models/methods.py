@@ -16,7 +16,6 @@ from jaxfer.keys import stable_draws
 from jaxfer.memo import memoised
 from jaxfer.models.model import Pixels, prepare
 from jaxfer.models.recipe import Recipe
-from jaxfer.transfer import freeze_modes
 from jaxfer.types import AnyArray, Episode, Net, Params, State
 
 
@@ -189,7 +188,7 @@ def make_episode_step(program: EpisodeProgram) -> steps.CompiledStep:
 def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
     """The mean loss over a step's episodes, on (episodes or resident data, pixels)."""
     net, recipe, shape = program.net, program.recipe, program.shape
-    modes = freeze_modes(net, program.frozen, dropout=recipe.frozen_dropout)
+    modes = recipe.modes(net, program.frozen)
     per_step = program.per_step
 
     def one(params: Params, state: State, episode: Episode, pixels: Pixels, k: Array):

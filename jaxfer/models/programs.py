@@ -16,7 +16,7 @@ from jaxfer.keys import CROP, DROPOUT, ORDER, stable_draws
 from jaxfer.memo import memoised
 from jaxfer.models.model import Pixels, prepare
 from jaxfer.models.recipe import Recipe
-from jaxfer.transfer import ALL_CACHED, freeze_modes
+from jaxfer.transfer import ALL_CACHED
 from jaxfer.types import Head, Net, Params, State
 
 _MEMOISED = 64
@@ -148,8 +148,7 @@ def make_loss(program: Program) -> steps.Loss:
     """The loss of a (micro-)batch, on a pair: shared images, and a `Task`."""
     net, recipe, pieces = program.net, program.recipe, program.recipe.accumulate
     size = program.batch // pieces
-    frozen_dropout = recipe.frozen_dropout
-    modes = freeze_modes(net, program.frozen, dropout=frozen_dropout)
+    modes = recipe.modes(net, program.frozen)
     alone = program.members == 1 and program.mesh is not None
 
     def loss(params: Params, state: State, number: Array, data: tuple[Any, Task]):

@@ -1,6 +1,7 @@
 """How to train: a recipe, its stages, and the examples of one model."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -12,8 +13,9 @@ from jaxfer.data import Affine, Crop
 from jaxfer.data.sampling import Sampler
 from jaxfer.models.model import Pixels
 from jaxfer.optim import Optim
+from jaxfer.transfer import freeze_modes
 from jaxfer.trees import Rules
-from jaxfer.types import AnyArray
+from jaxfer.types import AnyArray, Mode, Net
 
 Loss = Literal["softmax", "proxy_nca", "nca", "lifted"]
 
@@ -43,6 +45,9 @@ class Recipe:
         margin: the margin of the lifted structured loss.
         frozen_dropout: whether dropout stays on in frozen layers, as in Yosinski et al.
             2014.
+        batch_norm: the statistics that BatchNorm uses in layers that train: those of
+            the batch, or the stored 'running' ones, which then do not change, as is
+            usual for pretrained weights and small batches.
     """
 
     optim: Optim | optax.GradientTransformation = field(default_factory=Optim)
@@ -59,6 +64,12 @@ class Recipe:
     rates: Rules = ()
     margin: float = 1.0
     frozen_dropout: bool = True
+    batch_norm: Literal["batch", "running"] = "batch"
+
+    def modes(self, net: Net, frozen: Sequence[str]) -> dict[str, Mode]:
+        """The mode of each layer in training, see `jaxfer.freeze_modes`."""
+        dropout = self.frozen_dropout
+        return freeze_modes(net, frozen, dropout=dropout, batch_norm=self.batch_norm)
 
     @property
     def changes(self) -> tuple[Crop | Affine, ...]:

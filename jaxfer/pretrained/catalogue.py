@@ -49,32 +49,31 @@ class Weights:
         return next((path for path in paths if path.is_file()), None)
 
 
-def imagenet_pixels(side: int | None = None) -> Pixels:
+def imagenet_pixels(size: tuple[int, int] | None = None) -> Pixels:
     """The usual preprocessing of weights from torchvision and timm.
 
     `x = (images / 255 - mean) / std`, with mean and standard deviation of ImageNet.
 
     Args:
-        side: height and width of the images; None for any.
+        size: height and width of the images; None for any.
 
     Example:
-        >>> imagenet_pixels(224).size
+        >>> imagenet_pixels((224, 224)).size
         (224, 224)
     """
     mean, std = ((255 * np.asarray(v)).astype(np.float32) for v in (_MEAN, _STD))
-    return Pixels(mean, std, None if side is None else (side, side))
+    return Pixels(mean, std, size)
 
 
-def pixels_of(weights: Weights, side: int | None = None) -> Pixels:
-    """The preprocessing of weights, for images of their side or of another.
+def pixels_of(weights: Weights, size: tuple[int, int]) -> Pixels:
+    """The preprocessing of weights, for images of a given height and width.
 
     Example:
-        >>> pixels_of(CATALOGUE["efficientnet_lite1"]).size
-        (240, 240)
+        >>> pixels_of(CATALOGUE["efficientnet_lite1"], (240, 240)).mean.tolist()
+        [127.0, 127.0, 127.0]
     """
     mean, std = (np.asarray(v, np.float32) for v in (weights.mean, weights.std))
-    side = side or weights.side
-    return Pixels(mean, std, (side, side))
+    return Pixels(mean, std, size)
 
 
 def weights_at_hand() -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """Pretrained models: weights of installed packages, or of files of other libraries."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +31,9 @@ def load_pretrained(
     net: str | Path | AnyNet,
     path: str | Path | None = None,
     *,
-    side: int | None = None,
+    side: int | tuple[int, int] | None = None,
     channels: int = 3,
+    dim: int | None = None,
     pixels: Pixels | None = None,
     class_names: tuple[str, ...] = (),
     names: Names | None = None,
@@ -48,9 +50,10 @@ def load_pretrained(
             or, with `path`, an architecture or its name.
         path: weights as .safetensors, .pth or .pt: arrays by name, alone or under the
             key state_dict, model or teacher.
-        side: height and width of the images to use; default: those of the weights, 224
-            for a file.
+        side: height and width of the images to use, one number if they are equal;
+            default: those of the weights, 224 for a file.
         channels: channels of the images.
+        dim: dimensions of a new linear layer `embedding` on top; default: none.
         pixels: preprocessing; default: that of the weights, and for a file that of
             torchvision.
         class_names: one name per class of the weights' classifier.
@@ -72,18 +75,19 @@ def load_pretrained(
 'efficientnet_lite2', 'mobilenet_v2'] or the path of a model, got 'resnet50'; \
 weights of another file need `path`
     """
+    size = (side, side) if isinstance(side, int) else side
     if path is None:
-        return _by_name(net, side, pixels, class_names)
+        return _by_name(net, size, dim, pixels, class_names)
     spec = by_name(net) if isinstance(net, str) else net
     if isinstance(spec, Path):
         raise ValueError(f"expected a network with the weights {path}, got {spec}")
-    shape = (side or _SIDE,) * 2 + (channels,)
+    size = size or (_SIDE, _SIDE)
     path = Path(path)
     return _from_file(
-        as_net(spec, shape),
+        _with_dim(spec, dim),
         path,
-        shape,
-        pixels or imagenet_pixels(side or _SIDE),
+        (*size, channels),
+        pixels or imagenet_pixels(size),
         class_names,
         _known_names(spec) if names is None else (names,),
         {"weights": path.name},
@@ -115,33 +119,62 @@ def save_state_dict(path: str | Path, model: Model, library: str) -> Path:
 
 
 def _by_name(
-    name: Any, side: int | None, pixels: Pixels | None, class_names: tuple[str, ...]
+    name: Any,
+    size: tuple[int, int] | None,
+    dim: int | None,
+    pixels: Pixels | None,
+    class_names: tuple[str, ...],
 ) -> Model:
     own = isinstance(name, Path) or Path(str(name)).suffix in _SUFFIXES
     if own or (isinstance(name, str) and Path(name).exists() and name not in CATALOGUE):
-        return load_model(name)
-    weights = CATALOGUE.get(name) if isinstance(name, str) else None
-    if weights is None:
+        return _own(load_model(name), dim)
+    if not isinstance(name, str) or name not in CATALOGUE:
         raise ValueError(
             f"expected weights of {[*CATALOGUE]} or the path of a model, got {name!r}; "
             "weights of another file need `path`"
         )
+    weights = CATALOGUE[name]
     file = weights.path()
     if file is None:
         raise ValueError(
             f"the weights {name} are not installed: run `{install_command(name)}`"
         )
-    shape = (side or weights.side,) * 2 + (3,)
+    size = size or (weights.side, weights.side)
     about = {"weights": name, "data": weights.data, "licence": weights.licence}
     return _from_file(
-        as_net(weights.net),
+        _with_dim(weights.net, dim),
         file,
-        shape,
-        pixels or pixels_of(weights, side),
+        (*size, 3),
+        pixels or pixels_of(weights, size),
         class_names,
         _known_names(weights.net),
         about,
         weights.sha256,
+    )
+
+
+def _with_dim(spec: Any, dim: int | None) -> Any:
+    """The architecture with a linear layer `embedding` if a dimension is given."""
+    return spec if dim is None else dataclasses.replace(spec, dim=dim)
+
+
+def _own(model: Model, dim: int | None) -> Model:
+    """A model of jaxfer's own, with a new layer `embedding` if a dimension is given."""
+    if dim is None:
+        return model
+    if "image_shape" not in model.about:
+        raise ValueError("expected a model with its image_shape, got one without")
+    net = as_net(_with_dim(model.net.spec, dim))
+    known = [name for name in net.layers if name != "embedding"]
+    params, state = _with_new(
+        ["embedding"],
+        net,
+        tuple(model.about["image_shape"]),
+        {name: model.params.get(name, {}) for name in known},
+        {name: model.state.get(name, {}) for name in known},
+    )
+    return dataclasses.replace(
+        model, net=net, params=params, state=state, head=None, class_names=()
     )
 
 
@@ -156,7 +189,7 @@ def install_command(name: str) -> str:
 
 
 def _from_file(
-    net: Net,
+    spec: AnyNet,
     path: Path,
     shape: tuple[int, ...],
     pixels: Pixels,
@@ -171,6 +204,7 @@ def _from_file(
             f"expected the hash {sha256} of {path}, got {found}: install the package "
             "again"
         )
+    net = as_net(spec, shape)
     arrays = _weights_in(_read(path), path)
     names = _closest(known, arrays)
     if names is None:
@@ -204,7 +238,8 @@ def _with_new(
         with stable_draws():
             fresh = net.init(key, shape)
         # Nothing else is compiled.
-        return tuple({name: tree[name] for name in new} for tree in fresh)
+        params, state = ({name: tree[name] for name in new} for tree in fresh)
+        return params, state
 
     more = jit(draw, rarely_called=True)(jax.random.key(0))
     return params | more[0], state | more[1]
