@@ -34,6 +34,7 @@ LEVELS = {
     "compilation": 1,
     "signals": 1,
     "stopping": 1,
+    "data.bank": 2,
     "data.sampling": 2,
     "data.resident": 2,
     "data.streamed": 2,
@@ -56,7 +57,7 @@ HOMES = {
     "flax": "nets",
     "orbax": "checkpoint",
     "jax.sharding": "sharding",
-    "safetensors": ("models.files", "pretrained"),
+    "safetensors": ("models.files", "pretrained", "data.bank"),
 }
 # Within these packages modules import each other.
 TOGETHER = ("heads", "nets", "data", "models", "pretrained")

@@ -8,6 +8,7 @@ from .augment import (
     random_affine,
     random_crop,
 )
+from .bank import Bank, load_bank, save_bank
 from .cache import read_cache, write_cache
 from .cifar import cifar100
 from .class_splits import (
@@ -17,7 +18,7 @@ from .class_splits import (
     random_class_split,
 )
 from .feed import Source, in_blocks, place
-from .folders import folder_of_classes, image_folder, loose_images
+from .folders import folder_of_classes, image_folder, loose_images, undivided_images
 from .glyphs import glyphs
 from .halves import Halves, halve, random_halves, read_halves
 from .images import Images, greyscale, read_images, rotations, shrunk
@@ -40,6 +41,7 @@ from .view import View
 
 __all__ = [
     "Affine",
+    "Bank",
     "Crop",
     "Drawn",
     "Halves",
@@ -71,6 +73,7 @@ __all__ = [
     "in_blocks",
     "load",
     "load_all",
+    "load_bank",
     "loose_images",
     "official_split",
     "omniglot",
@@ -87,11 +90,13 @@ __all__ = [
     "read_images",
     "resident",
     "rotations",
+    "save_bank",
     "shrunk",
     "shuffled",
     "split_by_drawer",
     "stream",
     "tfds_photos",
     "to_float",
+    "undivided_images",
     "write_cache",
 ]

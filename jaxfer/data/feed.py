@@ -186,6 +186,7 @@ def in_blocks(
     rows: Sequence[int] | AnyArray | None = None,
     *,
     block: int = 1000,
+    fill: bool = False,
     workers: int = 2,
 ) -> Iterator[Array]:
     """Apply a compiled function to rows block by block, and yield each result.
@@ -199,6 +200,8 @@ def in_blocks(
         items: all items.
         rows: row numbers; default: all.
         block: largest number of rows per call; a block has at most 100 MB of items.
+        fill: whether a block has `block` rows even if fewer are asked for, so that the
+            function does not compile again for each number of rows.
         workers: number of threads that read a view.
 
     Raises:
@@ -214,7 +217,7 @@ def in_blocks(
     if not len(rows):
         raise ValueError("expected at least one row, got none")
     size = max(1, int(np.prod(items.shape[1:])))
-    block = max(1, min(block, len(rows), 10**8 // size))
+    block = max(1, min(block, block if fill else len(rows), 10**8 // size))
     # Pad the last block, so that there is one shape to compile.
     filled = np.resize(rows, (-(-len(rows) // block), block))
     # Data in memory need no reader threads, which would require Grain.

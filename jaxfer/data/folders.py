@@ -3,6 +3,7 @@
 import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,28 @@ def folder_of_classes(
         names = [name for part in own for name in parts[part]]
         found[split] = whole.take_classes(names, name=f"{whole.name} {split}")
     return found
+
+
+def undivided_images(directory: str | Path, side: int = SIDE) -> Images:
+    """All images of a folder; its parts are kept if they have the same classes.
+
+    Unlike `image_folder`, a folder without parts is not divided, and a class may have a
+    single image.
+
+    Args:
+        directory: directory in one of the layouts of `image_folder`.
+        side: side in pixels to which images are resized, whatever their shape.
+
+    Raises:
+        ValueError: the layout is not understood.
+    """
+    listing = read_layout(directory)
+    parts = listing.parts
+    if WHOLE not in parts and not _differ(listing):
+        return _labelled(listing, side, ())
+    merged = {name: paths for own in parts.values() for name, paths in own.items()}
+    whole = _files(listing, (dict(sorted(merged.items())), {}), side, ())
+    return replace(whole, num_train=None)
 
 
 def loose_images(

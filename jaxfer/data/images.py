@@ -22,7 +22,7 @@ class Images:
     Attributes:
         name: name of the data set or of the split.
         images: uint8 `[n, height, width, channels]`, an array or a view that reads
-            images when it is indexed.
+            images when it is indexed; or float32 features `[n, 1, 1, dim]`.
         labels: int32 `[n]`, from 0 to the number of classes minus 1.
         class_names: one name per class.
         simulated: whether a program generated the data.
@@ -51,7 +51,8 @@ class Images:
     def __post_init__(self) -> None:
         """Check the arrays."""
         images, labels = self.images, self.labels
-        if images.ndim != 4 or images.dtype != np.uint8:
+        features = images.dtype == np.float32 and images.shape[1:3] == (1, 1)
+        if images.ndim != 4 or not (images.dtype == np.uint8 or features):
             raise ValueError(
                 f"expected uint8 images [n, height, width, channels] in {self.name}, "
                 f"got type {images.dtype} and shape {images.shape}"

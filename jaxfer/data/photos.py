@@ -32,6 +32,10 @@ class Photos:
     16 bits are reduced to 8, and an animation gives its first image. Several threads
     may read at the same time.
 
+    Attributes:
+        read: function from the number of an image to its bytes.
+        place: function from the number of an image to its location.
+
     Args:
         read: function from the number of an image to its bytes.
         n: number of images.
@@ -62,16 +66,16 @@ class Photos:
         if side < 1:
             raise ValueError(f"expected side of at least 1, got {side}")
         _pillow()
-        self._read, self._place = read, place
+        self.read, self.place = read, place
         self.shape = (n, side, side, 3)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The images of some rows."""
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         row = 0
-        with naming(lambda: self._place(row)):
+        with naming(lambda: self.place(row)):
             for i, row in enumerate(np.asarray(rows).tolist()):
-                images[i] = _decoded(self._read(row), self.shape[1])
+                images[i] = _decoded(self.read(row), self.shape[1])
         return images
 
 

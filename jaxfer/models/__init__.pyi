@@ -1,7 +1,8 @@
+from .banks import embed_folder, model_side, read_folder
 from .batches import train_batches, train_population
 from .classes import with_classes, with_prototypes
 from .episodic import embed_classes, measure_episodes, train_episodes
-from .files import FILE, load_model, save_model
+from .files import FILE, load_model, model_hash, save_model
 from .inference import embed, embed_blocks, predict, predict_labels
 from .methods import (
     EpisodeShape,
@@ -37,17 +38,21 @@ __all__ = [
     "embed",
     "embed_blocks",
     "embed_classes",
+    "embed_folder",
     "embed_together",
     "embedding_dim",
     "init_model",
     "init_transfer",
     "load_model",
     "measure_episodes",
+    "model_hash",
+    "model_side",
     "open_run",
     "predict",
     "predict_labels",
     "prepare",
     "prototypes",
+    "read_folder",
     "save_model",
     "steps_of",
     "train_batches",

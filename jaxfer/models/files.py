@@ -120,6 +120,25 @@ def load_model(path: str | Path, net: AnyNet | None = None) -> Model:
         raise ValueError(f"the model {path} cannot be read: {e}") from e
 
 
+def model_hash(model: Model) -> str:
+    """The hash of what determines a model's embeddings, 16 hexadecimal digits.
+
+    The head and the facts in `about` do not change it.
+
+    Example:
+        >>> from jaxfer.nets import Flatten
+        >>> model = Model(Flatten().build(), {}, {})
+        >>> model_hash(model) == model_hash(Model(Flatten(2).build(), {}, {}))
+        False
+    """
+    pixels = model.pixels
+    facts = [_net_header(model.net), pixels.size, pixels.window, pixels.order]
+    bare = dataclasses.replace(model, head=None)
+    arrays = {name: np.asarray(x) for name, x in _tensors(bare).items()}
+    text = json.dumps(facts) + _digest(arrays)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _find(path: Path) -> Path:
     if path.is_file():
         return path
