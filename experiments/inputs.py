@@ -33,8 +33,8 @@ class DataSet:
     """A data set, and what is left out of it."""
 
     name: str = field(default="cifar100", kw_only=False)
-    """Data set: caltech_birds2011, cifar100, folder, glyphs, i_naturalist2017 or
-    omniglot."""
+    """Data set: bank (embeddings of images), caltech_birds2011, cifar100, folder,
+    glyphs, i_naturalist2017 or omniglot."""
     side: int | None = None
     """Image side in pixels: images are shrunk and photographs are resized to it;
     default: unchanged, and 256 for photographs. A cache of photographs keeps the side
@@ -49,7 +49,8 @@ class DataSet:
     default: none."""
     dir: str | None = how(None)
     """Path of the data directory; default: $JAXFER_DATA, or else that of TFDS. For
-    folder, the directory of the images, in any layout of `jaxfer.data.image_folder`."""
+    folder, the directory of the images, in any layout of `jaxfer.data.image_folder`;
+    for bank, the path of its file."""
 
 
 @dataclass(frozen=True)

@@ -308,8 +308,10 @@ class Trainer:
         split = self.split(network.seed)
         known = self.base(base).head if network.loss == "softmax" else None
         record, predicted = measure(network, split, known, self.embedded(base))
-        if predicted is not None and network.n == min(config.shots):
-            train, test = self.train_set, self.test_set
+        train, test = self.train_set, self.test_set
+        # The features of a bank are no pictures.
+        pictures = train.images.dtype == np.uint8
+        if predicted is not None and network.n == min(config.shots) and pictures:
             shown = gallery_images(split, network.seed, predicted, train, test)
             np.savez(folder / GALLERY, **shown)  # type: ignore[arg-type]
         return record

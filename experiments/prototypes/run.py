@@ -88,8 +88,10 @@ def _run(
     if config.test.transductive:
         result["transductive"] = [train.TRANSDUCTIVE]
     if config.figures:
-        example = train.example(config, embedded, images)
-        np.savez_compressed(workdir / train.EXAMPLE, **example)  # type: ignore[arg-type]
+        # The features of a bank are no pictures.
+        if test.images.dtype == np.uint8:
+            example = train.example(config, embedded, images)
+            np.savez_compressed(workdir / train.EXAMPLE, **example)  # type: ignore[arg-type]
         draw_figures(workdir, result)
     write_result(config, workdir, result, step=ended.trained.steps)
     return result

@@ -203,6 +203,7 @@ def class_lists(directory: str | Path) -> Split:
 
 # The rule of each data set.
 BY_CLASS: dict[str, Split] = {
+    "bank": random_class_split,
     "folder": random_class_split,
     "glyphs": glyphs_split,
     "omniglot": omniglot_split,

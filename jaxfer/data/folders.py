@@ -1,6 +1,5 @@
 """Photographs in folders: labelled ones in any published layout, and loose ones."""
 
-import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -14,10 +13,8 @@ from jaxfer.data.images import Images
 from jaxfer.data.layouts import WHOLE, Listing, read_layout
 from jaxfer.data.lists import counted, without_classes
 from jaxfer.data.photos import SIDE, Photos, kept_images
+from jaxfer.data.splits import divide
 from jaxfer.data.view import View
-
-# Share of each class used for testing if a folder has no parts.
-_TESTED = 0.2
 
 
 def image_folder(
@@ -234,11 +231,9 @@ def _divided(directory: Path, classes: Classes) -> tuple[Classes, Classes]:
             "exclude them"
         )
     for name, paths in classes.items():
-        seed = zlib.crc32(name.encode())
-        order = np.random.RandomState(seed).permutation(len(paths))  # noqa: NPY002
-        cut = len(paths) - max(1, int(_TESTED * len(paths)))
-        train[name] = [paths[i] for i in order[:cut]]
-        test[name] = [paths[i] for i in order[cut:]]
+        known, tested = divide(name, len(paths))
+        train[name] = [paths[i] for i in known]
+        test[name] = [paths[i] for i in tested]
     return train, test
 
 

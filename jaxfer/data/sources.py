@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxfer.data.bank import load_bank
 from jaxfer.data.cache import read_cache
 from jaxfer.data.cifar import cifar100
 from jaxfer.data.class_splits import BY_CLASS
@@ -22,6 +23,7 @@ from jaxfer.data.photos import RECORDS, SIDE, tfds_photos
 from jaxfer.data.splits import BY_EXAMPLE, Split
 
 NAMES = (
+    "bank",
     "caltech_birds2011",
     "cifar100",
     "folder",
@@ -65,9 +67,10 @@ def load_all(
 
     Args:
         name: 'glyphs', which is generated; 'omniglot', 'cifar100', 'caltech_birds2011'
-            (CUB-200-2011) or 'i_naturalist2017', as prepared by TFDS; or 'folder', with
-            one folder of images per class.
-        directory: see `data_directory`; for 'folder', the folder itself.
+            (CUB-200-2011) or 'i_naturalist2017', as prepared by TFDS; 'folder', with
+            one folder of images per class; or 'bank', with embeddings of images.
+        directory: see `data_directory`; for 'folder', the folder itself, and for
+            'bank' the path of its file (see `load_bank`).
         side: side of the images in pixels. Photographs are resized (default: 256),
             other images are shrunk (default: unchanged). A cache of photographs has the
             side it was written with.
@@ -139,6 +142,8 @@ def load_source(
         return _without_classes(glyphs(), classes)
     size, out = _photo_options(side, exclude)
     directory = data_directory(directory)
+    if name == "bank":
+        return _without_classes(load_bank(directory).images(directory.stem), classes)
     if name == "folder":
         return image_folder(directory, size, out, classes)
     if not (directory / name).is_dir():

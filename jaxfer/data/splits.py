@@ -5,12 +5,15 @@ Model selection uses the validation part only.
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxfer.data.images import Images
 
+# Share of each class used for testing if a source has no parts.
+_TESTED = 0.2
 SPLITS = ("train", "val", "trainval", "test")
 # A rule: a function of a whole data set and the name of a part.
 Split = Callable[[Images, str], Images]
@@ -42,6 +45,57 @@ def official_split(data: Images, split: str) -> Images:
     return _by_example(
         data, split, is_test, ~is_test & (place >= (count - held)[data.labels])
     )
+
+
+def bank_split(data: Images, split: str) -> Images:
+    """A part by example of a feature bank: its own parts, or a fifth of each class.
+
+    Without parts, the name of a class seeds the selection of its test examples, at
+    least one.
+
+    Args:
+        data: labelled embeddings.
+        split: 'train', 'val', 'trainval' or 'test'.
+
+    Raises:
+        ValueError: the split is unknown, or a class has a single example.
+    """
+    if data.num_train is not None:
+        return official_split(data, split)
+    order = np.argsort(data.labels, kind="stable")
+    ends = np.cumsum(np.bincount(data.labels, minlength=data.num_classes))
+    train, test = [], []
+    for name, own in zip(data.class_names, np.split(order, ends[:-1]), strict=True):
+        known, tested = divide(name, len(own))
+        train.append(own[known])
+        test.append(own[tested])
+    rows = np.concatenate([*train, *test])
+    divided = data.take(rows, name=data.name)
+    first = sum(map(len, train))
+    return official_split(replace(divided, num_train=first), split)
+
+
+def divide(name: str, n: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
+    """The positions to train on and to test on among the n examples of a class.
+
+    A fifth is for testing, at least one. The name of the class seeds the selection.
+
+    Raises:
+        ValueError: a single example.
+
+    Example:
+        >>> train, test = divide("wren", 5)
+        >>> len(train), len(test)
+        (4, 1)
+    """
+    if n < 2:
+        raise ValueError(
+            f"expected at least two examples of {name}, one of them to test on, got {n}"
+        )
+    seed = zlib.crc32(name.encode())
+    order = np.random.RandomState(seed).permutation(n)  # noqa: NPY002
+    cut = n - max(1, int(_TESTED * n))
+    return order[:cut], order[cut:]
 
 
 def split_by_drawer(data: Images, split: str) -> Images:
@@ -208,6 +262,7 @@ def at_most_per_class(data: Images, most: int) -> Images:
 
 # The rule of each data set.
 BY_EXAMPLE: dict[str, Split] = {
+    "bank": bank_split,
     "caltech_birds2011": official_split,
     "cifar100": official_split,
     "folder": official_split,

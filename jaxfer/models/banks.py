@@ -127,9 +127,7 @@ def embed_folder(
         "folder": Path(directory).resolve().name,
     }
     place = None if path is None else Path(path)
-    begun = (
-        None if place is None else place.with_name(f"{place.stem}.begun{place.suffix}")
-    )
+    begun = place and place.with_name(f"{place.stem}.begun{place.suffix}")
     known = _known([place, begun], own)
     hashes = _hashes(files, workers, progress)
     # Copies of an image are embedded once.

@@ -85,7 +85,8 @@ def train_episodes(
         split: the name of the split; another name gives other episodes.
         method: the classifier; default: prototypes.
         start: the model whose parameters training starts from; default: fresh ones.
-        pixels: preprocessing; default: that of `start`, else pixels from 0 to 1.
+        pixels: preprocessing; default: that of `start`, else pixels from 0 to 1, and
+            features unchanged.
         stages: the stages of training, in order; each has its own frozen layers.
         mesh: the mesh, made by `sharding.make_mesh`, over which the episodes of a step
             are sharded; default: one device.
@@ -143,6 +144,8 @@ def train_episodes(
             f"expected episodes per step that are a multiple of the {devices} devices, "
             f"got {program.per_step}"
         )
+    if start is None and pixels is None and images.images.dtype != np.uint8:
+        pixels = Pixels(std=np.float32(1))
     model = _start(program, image_shape, start, pixels)
     mesh = sharding.make_mesh(1) if mesh is None else mesh
     placed = place_episodes(images, mesh, limit=options.limit)

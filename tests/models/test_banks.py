@@ -1,3 +1,4 @@
+import io
 import shutil
 
 import jax
@@ -10,7 +11,7 @@ from jaxfer.data.bank import hash_of
 from jaxfer.models import EpisodeShape, banks, model_hash
 from jaxfer.nets import Conv4
 
-pytest.importorskip("PIL")
+Image = pytest.importorskip("PIL.Image")
 SIDE = 16
 
 
@@ -124,9 +125,7 @@ def test_a_bank_of_another_model_is_not_overwritten(model, photographs, tmp_path
     path = tmp_path / "bank.npz"
     quietly(model, photographs, path)
     other = init_model(Conv4(width=4), (SIDE, SIDE, 3), jax.random.key(1))
-    with pytest.raises(
-        ValueError, match="expected a bank of the model .*bank.npz, got"
-    ):
+    with pytest.raises(ValueError, match="expected a bank of the model .*bank.npz"):
         quietly(other, photographs, path)
 
 
@@ -151,10 +150,6 @@ def test_a_damaged_bank_is_refused_by_name(model, photographs, tmp_path):
 
 
 def _png(shade: int) -> bytes:
-    import io
-
-    from PIL import Image
-
     file = io.BytesIO()
     Image.new("RGB", (5, 5), (shade, 0, 0)).save(file, "PNG")
     return file.getvalue()
