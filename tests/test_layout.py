@@ -49,6 +49,8 @@ LEVELS = {
     "workdir": 4,
     "queue": 4,
     "models": 4,
+    "cli": 7,
+    "__main__": 8,
     "pretrained": 5,
     "study": 5,
 }

@@ -1,0 +1,1 @@
+"""The command line of the library, `python -m jaxfer`; one module per command."""

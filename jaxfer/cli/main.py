@@ -1,0 +1,80 @@
+"""The parser of the command line; a command's module is loaded when it runs."""
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxfer.config import clean_errors
+
+_WEIGHTS = (
+    "installed weights, such as efficientnet_lite0 (`python -m jaxfer nets` lists "
+    "them), or a model.safetensors"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command, and return the exit code."""
+    args = vars(make_parser().parse_args(argv))
+    command = importlib.import_module(f"jaxfer.cli.{args.pop('command')}")
+    with clean_errors():
+        command.run(**args)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        "jaxfer", description="Transfer and few-shot learning in JAX."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add) in _COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=f"{text}.")
+        add(one)
+    return parser
+
+
+def _nets(parser: Any) -> None:
+    parser.add_argument("names", nargs="*", metavar="NET", help="default: all")
+    parser.add_argument(
+        "--side", type=int, default=224, help="image side in pixels; default: 224"
+    )
+    _table(parser)
+
+
+def _embed(parser: Any) -> None:
+    parser.add_argument(
+        "folder", type=Path, help="one folder per class, or images without classes"
+    )
+    parser.add_argument("--model", default="efficientnet_lite0", help=_WEIGHTS)
+    parser.add_argument(
+        "--to",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the bank: a path that ends in .npz or .safetensors",
+    )
+    _workers(parser)
+
+
+def _workers(parser: Any) -> None:
+    parser.add_argument(
+        "--workers", type=int, default=2, help="threads that decode; default: 2"
+    )
+
+
+def _table(parser: Any) -> None:
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        dest="as_json",
+        help="print JSON in place of a table",
+    )
+
+
+# The description of each command, and the function that adds its arguments.
+_COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "embed": ("Write the embeddings of a folder of images to a feature bank", _embed),
+    "nets": ("List the networks and the weights at hand", _nets),
+}
