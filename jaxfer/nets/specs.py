@@ -20,7 +20,7 @@ from jaxfer.nets.efficientnet import EfficientNetLite
 from jaxfer.nets.flatten import Flatten
 from jaxfer.nets.inception import InceptionV1
 from jaxfer.nets.mobilenet import MobileNetV2
-from jaxfer.nets.resnet import ResNet20
+from jaxfer.nets.resnet20 import ResNet20
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
 _STATE = "batch_stats"

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxfer.nets.chain import chain
-from jaxfer.nets.layers import Precision, batch_norm, with_embedding
+from jaxfer.nets.layers import Precision, batch_norm, conv, with_embedding
 from jaxfer.types import Mode, Net
 
 
@@ -55,7 +55,7 @@ class _Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], mode: Mode) -> Float[Array, "n ..."]:
-        x = _conv(self.width, 1, self.dtype)(x)
+        x = conv(self.width, 3, self.dtype)(x)
         return nn.relu(batch_norm(mode, self.dtype)(x))
 
 
@@ -67,9 +67,9 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], mode: Mode) -> Float[Array, "n ..."]:
-        y = _conv(self.width, self.stride, self.dtype)(x)
+        y = conv(self.width, 3, self.dtype, stride=self.stride)(x)
         y = nn.relu(batch_norm(mode, self.dtype)(y))
-        y = _conv(self.width, 1, self.dtype)(y)
+        y = conv(self.width, 3, self.dtype)(y)
         y = batch_norm(mode, self.dtype)(y)
         shortcut = x[:, :: self.stride, :: self.stride]
         more = self.width - x.shape[-1]
@@ -78,15 +78,3 @@ class _Block(nn.Module):
         )
         y = nn.relu(y + shortcut)
         return y.mean(axis=(1, 2)) if self.pool else y
-
-
-def _conv(width: int, stride: int, dtype: DTypeLike) -> nn.Conv:
-    return nn.Conv(
-        width,
-        (3, 3),
-        strides=stride,
-        padding=1,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=nn.initializers.he_normal(),
-    )
