@@ -6,6 +6,7 @@ from .flatten import Flatten
 from .inception import InceptionV1
 from .mobilenet import MobileNetV2
 from .names import Names
+from .resnet import ResNet
 from .resnet20 import ResNet20
 from .specs import NAMES, AnyNet, Spec, as_net, by_name, num_params, spec_of
 
@@ -19,6 +20,7 @@ __all__ = [
     "InceptionV1",
     "MobileNetV2",
     "Names",
+    "ResNet",
     "ResNet20",
     "Spec",
     "as_net",

@@ -20,6 +20,7 @@ from jaxfer.nets.efficientnet import EfficientNetLite
 from jaxfer.nets.flatten import Flatten
 from jaxfer.nets.inception import InceptionV1
 from jaxfer.nets.mobilenet import MobileNetV2
+from jaxfer.nets.resnet import ResNet
 from jaxfer.nets.resnet20 import ResNet20
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
@@ -47,6 +48,7 @@ _SPECS: dict[str, Any] = {
         Flatten,
         InceptionV1,
         MobileNetV2,
+        ResNet,
         ResNet20,
     )
 }
