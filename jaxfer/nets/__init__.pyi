@@ -7,6 +7,7 @@ from .inception import InceptionV1
 from .mobilenet import MobileNetV2
 from .names import Names
 from .resnet import ResNet
+from .resnet12 import ResNet12
 from .resnet20 import ResNet20
 from .specs import NAMES, AnyNet, Spec, as_net, by_name, num_params, spec_of
 
@@ -21,6 +22,7 @@ __all__ = [
     "MobileNetV2",
     "Names",
     "ResNet",
+    "ResNet12",
     "ResNet20",
     "Spec",
     "as_net",

@@ -21,6 +21,7 @@ from jaxfer.nets.flatten import Flatten
 from jaxfer.nets.inception import InceptionV1
 from jaxfer.nets.mobilenet import MobileNetV2
 from jaxfer.nets.resnet import ResNet
+from jaxfer.nets.resnet12 import ResNet12
 from jaxfer.nets.resnet20 import ResNet20
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
@@ -49,6 +50,7 @@ _SPECS: dict[str, Any] = {
         InceptionV1,
         MobileNetV2,
         ResNet,
+        ResNet12,
         ResNet20,
     )
 }
