@@ -1,5 +1,7 @@
 """DropBlock: dropout of square parts of a map."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -34,7 +36,7 @@ def drop_block(
     gamma = rate / (a * b) * (height * width) / (rows * columns)
     seeds = jax.random.bernoulli(key, gamma, (n, rows, columns, channels))
     # A value is dropped if one of the blocks that it is in starts at a seed.
-    margins = ((a - 1, a - 1), (b - 1, b - 1))
+    margins: Any = ((a - 1, a - 1), (b - 1, b - 1))
     dropped = nn.max_pool(seeds.astype(jnp.float32), (a, b), padding=margins)
     kept = 1 - dropped
     # If all is dropped, there is nothing to scale.

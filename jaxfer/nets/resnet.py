@@ -1,7 +1,7 @@
 """ResNet-18, ResNet-34 and ResNet-50, for photographs."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -54,6 +54,7 @@ class ResNet:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        """Refuse an unknown depth."""
         if self.depth not in _BLOCKS:
             raise ValueError(f"expected depth of 18, 34 or 50, got {self.depth!r}")
 
@@ -111,7 +112,9 @@ class _Stem(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], mode: Mode) -> Float[Array, "n ..."]:
         x = conv(64, 7, self.dtype, stride=2, name="conv")(x)
         x = nn.relu(batch_norm(mode, self.dtype, name="norm")(x))
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        # Flax accepts pairs as well as the names that it declares.
+        padding: Any = ((1, 1), (1, 1))
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 class _Block(nn.Module):
