@@ -73,15 +73,21 @@ class Network:
     """The backbone. An option that is None takes the default of the architecture."""
 
     name: str = "AlexNetSmall"
-    """AlexNetSmall, Conv4, Flatten, InceptionV1, ResNet20, or an import path such as
-    my_package:make_net of a function that returns a network."""
+    """AlexNetSmall, Conv4, EfficientNetLite, Flatten, InceptionV1, MobileNetV2, ResNet,
+    ResNet12, ResNet20, or an import path such as my_package:make_net of a function that
+    returns a network."""
     width: int | None = None
-    """Channels of the first convolution, at least 1. Default: 32 for AlexNetSmall, 64
-    for Conv4 and InceptionV1, 16 for ResNet20. Flatten does not accept it."""
+    """Channels of the first convolution of AlexNetSmall, Conv4, InceptionV1, ResNet12
+    or ResNet20, at least 1. Default: 32 for AlexNetSmall, 16 for ResNet20, 64 for the
+    others."""
+    depth: int | None = None
+    """Layers of ResNet: 18, 34 or 50; default: 18."""
     dense: int | None = None
     """Units of each dense layer of AlexNetSmall, at least 1; default: 256."""
     dropout: float | None = None
-    """Dropout rate of AlexNetSmall or InceptionV1, in [0, 1); default: 0.5 or 0.2."""
+    """Dropout rate of AlexNetSmall, EfficientNetLite, InceptionV1, MobileNetV2 or
+    ResNet12, in [0, 1). Default: 0.5 for AlexNetSmall, 0.1 for ResNet12, 0.2 for the
+    others."""
     normalize: bool | None = None
     """True to use BatchNorm in AlexNetSmall; default: False."""
     bn_scale_init: Literal["ones", "uniform"] | None = None

@@ -6,7 +6,9 @@ from .flatten import Flatten
 from .inception import InceptionV1
 from .mobilenet import MobileNetV2
 from .names import Names
-from .resnet import ResNet20
+from .resnet import ResNet
+from .resnet12 import ResNet12
+from .resnet20 import ResNet20
 from .specs import NAMES, AnyNet, Spec, as_net, by_name, num_params, spec_of
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "InceptionV1",
     "MobileNetV2",
     "Names",
+    "ResNet",
+    "ResNet12",
     "ResNet20",
     "Spec",
     "as_net",

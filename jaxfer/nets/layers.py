@@ -40,6 +40,30 @@ def with_embedding(
     return [*blocks, *last]
 
 
+def conv(
+    width: int,
+    side: int,
+    dtype: DTypeLike,
+    *,
+    stride: int = 1,
+    name: str | None = None,
+) -> nn.Conv:
+    """Return a convolution with a square kernel, side // 2 zeros around, and no bias.
+
+    Kernels are sampled as in He et al. 2015: normal with variance 2 / fan_in.
+    """
+    return nn.Conv(
+        width,
+        (side, side),
+        strides=stride,
+        padding=side // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=nn.initializers.he_normal(),
+        name=name,
+    )
+
+
 def batch_norm(
     mode: Mode, dtype: DTypeLike, *, epsilon: float = 1e-5, name: str | None = None
 ) -> nn.BatchNorm:

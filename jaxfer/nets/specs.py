@@ -20,7 +20,9 @@ from jaxfer.nets.efficientnet import EfficientNetLite
 from jaxfer.nets.flatten import Flatten
 from jaxfer.nets.inception import InceptionV1
 from jaxfer.nets.mobilenet import MobileNetV2
-from jaxfer.nets.resnet import ResNet20
+from jaxfer.nets.resnet import ResNet
+from jaxfer.nets.resnet12 import ResNet12
+from jaxfer.nets.resnet20 import ResNet20
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
 _STATE = "batch_stats"
@@ -47,6 +49,8 @@ _SPECS: dict[str, Any] = {
         Flatten,
         InceptionV1,
         MobileNetV2,
+        ResNet,
+        ResNet12,
         ResNet20,
     )
 }

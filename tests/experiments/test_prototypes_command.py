@@ -69,6 +69,7 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
     assert int(saved.name) > 0 and f"stopped at step {saved.name}" in shown
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -136,6 +137,10 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
         (["--net.name", "Conv5"], "a network of .*'Conv4'.* import path .*got 'Conv5'"),
         (["--net.name", "eight"], "'eight' is now called AlexNetSmall"),
         (["--net.name", "Flatten"], r"Flatten has no option \['width'\]"),
+        (
+            ["--net.name", "ResNet", "--net.width", "None", "--net.depth", "19"],
+            "expected depth of 18, 34 or 50, got 19",
+        ),
         (["--net.width", "0"], "expected net.width of at least 1, got 0"),
         (["--augment.rotate", "-3"], "expected augment.rotate of at least 0, got -3"),
         (["--crop.shift", "-1"], "expected crop.shift of at least 0, got -1"),

@@ -1,58 +1,43 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
+import pytest
 
-from jaxfer import EVAL, TRAIN
-from jaxfer.nets import ResNet20
-
-
-def test_it_has_the_published_number_of_parameters(drawn):
-    """He et al. 2016, Table 6: 0.27M with a classifier of 10 classes (650 of them)."""
-    params, _ = drawn(ResNet20().build(), (32, 32, 3))
-    sizes = jax.tree.map(jnp.size, params)
-    assert sum(jax.tree.leaves(sizes)) == 269_722 - 650
-    kernels = [x for x in jax.tree.leaves(params) if x.ndim == 4]
-    assert len(kernels) == 19
-    assert {*params} == {"conv1", *(f"block{i}" for i in range(1, 10))}
+from jaxfer import TRAIN
+from jaxfer.nets import ResNet
 
 
-def test_sides_halve_and_channels_double_at_the_stages(drawn):
-    net = ResNet20(width=4).build()
-    params, state = drawn(net, (16, 16, 3))
-    shapes = [
-        net.apply(params, state, jnp.zeros((1, 16, 16, 3)), last=name)[0].shape[1:]
-        for name in ("conv1", "block3", "block4", "block7", "block9")
-    ]
-    assert shapes == [(16, 16, 4), (16, 16, 4), (8, 8, 8), (4, 4, 16), (16,)]
+def _shapes(net, side, last):
+    def run(x):
+        params, state = net.init(jax.random.key(0), x.shape[1:])
+        return net.apply(params, state, x, last=last, mode=TRAIN)[0]
+
+    return jax.eval_shape(run, jnp.zeros((1, side, side, 3))).shape[1:]
 
 
-def test_a_block_is_two_convolutions_beside_a_shortcut(rng, drawn):
-    net = ResNet20(width=2).build()
-    params, state = drawn(net, (8, 8, 1))
-    x = jnp.asarray(rng.normal(size=(2, 8, 8, 1)), jnp.float32)
-    _, state = net.apply(params, state, x, mode=TRAIN)
-    x, _ = net.apply(params, state, x, last="block3")
+@pytest.mark.parametrize(("depth", "wide"), [(18, 1), (50, 4)])
+def test_sides_halve_and_channels_double_at_the_stages(depth, wide):
+    net = ResNet(depth).build()
+    ends = {18: (2, 4, 6, 8), 50: (3, 7, 13, 16)}[depth]
+    assert net.layers == ("conv1", *(f"block{i}" for i in range(1, ends[-1] + 1)))
+    assert _shapes(net, 97, "conv1") == (25, 25, 64)
+    assert _shapes(net, 97, f"block{ends[0]}") == (25, 25, 64 * wide)
+    assert _shapes(net, 97, f"block{ends[1]}") == (13, 13, 128 * wide)
+    assert _shapes(net, 97, f"block{ends[2]}") == (7, 7, 256 * wide)
+    assert _shapes(net, 97, f"block{ends[3]}") == (512 * wide,)
 
-    def conv(x, name, stride):
-        return jax.lax.conv_general_dilated(
-            x,
-            params["block4"][name]["kernel"],
-            (stride, stride),
-            ((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
 
-    def norm(x, name):
-        stored, learnt = state["block4"][name], params["block4"][name]
-        inverse = learnt["scale"] / jnp.sqrt(stored["var"] + 1e-5)
-        centred = x - stored["mean"][None, None, None]
-        return centred * inverse[None, None, None] + learnt["bias"][None, None, None]
+def test_the_dimension_and_the_precision_are_options(drawn):
+    net = ResNet(dim=5, precision="bfloat16").build()
+    params, state = drawn(net, (32, 32, 3))
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    x = jnp.zeros((2, 8, 8, 64), jnp.float32)
+    y, _ = net.apply(params, state, x, first="block1", last="block2")
+    assert y.dtype == jnp.bfloat16
+    y, _ = net.apply(params, state, jnp.zeros((2, 512)), first="embedding")
+    assert (y.shape, y.dtype) == ((2, 5), jnp.float32)
 
-    y = nn.relu(norm(conv(x, "Conv_0", 2), "BatchNorm_0"))
-    y = norm(conv(y, "Conv_1", 1), "BatchNorm_1")
-    shortcut = jnp.concatenate(
-        [jnp.zeros((2, 4, 4, 1)), x[:, ::2, ::2], jnp.zeros((2, 4, 4, 1))], axis=-1
-    )
-    found, _ = net.apply(params, state, x, mode=EVAL, first="block4", last="block4")
-    np.testing.assert_allclose(found, nn.relu(y + shortcut), rtol=1e-4, atol=1e-5)
+
+@pytest.mark.usefixtures("unchecked")
+def test_other_depths_are_refused():
+    with pytest.raises(ValueError, match="expected depth of 18, 34 or 50, got 19"):
+        ResNet(19)

@@ -67,9 +67,8 @@ def images(rng):
 
 def test_a_name_gives_the_architecture_with_its_options():
     assert nets.by_name("Conv4", width=8) == nets.Conv4(width=8)
-    assert nets.NAMES == (
-        *("AlexNetSmall", "Conv4", "Flatten", "InceptionV1", "ResNet20"),
-    )
+    public = [n for n in nets.__all__ if dataclasses.is_dataclass(getattr(nets, n))]
+    assert [*nets.NAMES] == sorted(public)
     for name in nets.NAMES:
         assert nets.as_net(nets.by_name(name)).spec == getattr(nets, name)()
 
