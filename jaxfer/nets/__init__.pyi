@@ -4,6 +4,7 @@ from .conv4 import Conv4
 from .efficientnet import EfficientNetLite
 from .flatten import Flatten
 from .inception import InceptionV1
+from .inception_resnet import InceptionResNetV2
 from .mobilenet import MobileNetV2
 from .names import Names
 from .resnet import ResNet20
@@ -16,6 +17,7 @@ __all__ = [
     "Conv4",
     "EfficientNetLite",
     "Flatten",
+    "InceptionResNetV2",
     "InceptionV1",
     "MobileNetV2",
     "Names",

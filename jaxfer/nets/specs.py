@@ -19,6 +19,7 @@ from jaxfer.nets.conv4 import Conv4
 from jaxfer.nets.efficientnet import EfficientNetLite
 from jaxfer.nets.flatten import Flatten
 from jaxfer.nets.inception import InceptionV1
+from jaxfer.nets.inception_resnet import InceptionResNetV2
 from jaxfer.nets.mobilenet import MobileNetV2
 from jaxfer.nets.resnet import ResNet20
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
@@ -45,6 +46,7 @@ _SPECS: dict[str, Any] = {
         Conv4,
         EfficientNetLite,
         Flatten,
+        InceptionResNetV2,
         InceptionV1,
         MobileNetV2,
         ResNet20,

@@ -68,7 +68,9 @@ def images(rng):
 def test_a_name_gives_the_architecture_with_its_options():
     assert nets.by_name("Conv4", width=8) == nets.Conv4(width=8)
     assert nets.NAMES == (
-        *("AlexNetSmall", "Conv4", "Flatten", "InceptionV1", "ResNet20"),
+        *("AlexNetSmall", "Conv4", "EfficientNetLite", "Flatten"),
+        *("InceptionResNetV2", "InceptionV1", "MobileNetV2"),
+        *("ResNet20",),
     )
     for name in nets.NAMES:
         assert nets.as_net(nets.by_name(name)).spec == getattr(nets, name)()

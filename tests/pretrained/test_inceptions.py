@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxfer.nets import InceptionV1
+from jaxfer.nets import InceptionResNetV2, InceptionV1
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -119,3 +119,104 @@ def test_inception_v1_is_that_of_torchvision_and_of_slim(form, agreement):
 @FORMS
 def test_inception_v1_in_full(form, agreement):
     agreement(InceptionV1(form=form), GoogLeNet(form), "torchvision", (224, 161))
+
+
+class Block(nn.Module):
+    """A block of InceptionResNetV2 with a shortcut."""
+
+    def __init__(self, wide, scale, relu, *branches):
+        super().__init__()
+        self.side = [f"branch{i}" for i in range(len(branches))]
+        for name, branch in zip(self.side, branches, strict=True):
+            setattr(self, name, branch)
+        units = [b[-1] if isinstance(b, nn.Sequential) else b for b in branches]
+        joined = sum(unit.conv.out_channels for unit in units)
+        self.conv2d = nn.Conv2d(joined, wide, 1)
+        self.scale, self.relu = scale, relu
+
+    def forward(self, x):
+        y = torch.cat([getattr(self, name)(x) for name in self.side], 1)
+        y = x + self.scale * self.conv2d(y)
+        return torch.relu(y) if self.relu else y
+
+
+def block35():
+    return Block(
+        *(320, 0.17, True),
+        Unit(320, 32),
+        nn.Sequential(Unit(320, 32), same(32, 32, 3)),
+        nn.Sequential(Unit(320, 32), same(32, 48, 3), same(48, 64, 3)),
+    )
+
+
+def block17():
+    wide, high = ((1, 7), 1, (0, 3)), ((7, 1), 1, (3, 0))
+    long = nn.Sequential(Unit(1088, 128), Unit(128, 160, *wide), Unit(160, 192, *high))
+    return Block(1088, 0.10, True, Unit(1088, 192), long)
+
+
+def block8(scale=0.20, relu=True):
+    wide, high = ((1, 3), 1, (0, 1)), ((3, 1), 1, (1, 0))
+    long = nn.Sequential(Unit(2080, 192), Unit(192, 224, *wide), Unit(224, 256, *high))
+    return Block(2080, scale, relu, Unit(2080, 192), long)
+
+
+def halving(wide, width):
+    return Unit(wide, width, (3, 3), 2)
+
+
+class TimmInceptionResNetV2(nn.Module):
+    """InceptionResNetV2 under the names of timm."""
+
+    def __init__(self, repeats):
+        super().__init__()
+        self.conv2d_1a = halving(3, 32)
+        self.conv2d_2a = Unit(32, 32, (3, 3))
+        self.conv2d_2b = same(32, 64, 3)
+        self.maxpool_3a = nn.MaxPool2d(3, 2)
+        self.conv2d_3b = Unit(64, 80)
+        self.conv2d_4a = Unit(80, 192, (3, 3))
+        self.maxpool_5a = nn.MaxPool2d(3, 2)
+        mean = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+        self.mixed_5b = Side(
+            0,
+            Unit(192, 96),
+            nn.Sequential(Unit(192, 48), same(48, 64, 5)),
+            nn.Sequential(Unit(192, 64), same(64, 96, 3), same(96, 96, 3)),
+            nn.Sequential(mean, Unit(192, 64)),
+        )
+        self.repeat = nn.Sequential(*[block35() for _ in range(repeats[0])])
+        self.mixed_6a = Side(
+            0,
+            halving(320, 384),
+            nn.Sequential(Unit(320, 256), same(256, 256, 3), halving(256, 384)),
+            nn.MaxPool2d(3, 2),
+        )
+        self.repeat_1 = nn.Sequential(*[block17() for _ in range(repeats[1])])
+        self.mixed_7a = Side(
+            0,
+            nn.Sequential(Unit(1088, 256), halving(256, 384)),
+            nn.Sequential(Unit(1088, 256), halving(256, 288)),
+            nn.Sequential(Unit(1088, 256), same(256, 288, 3), halving(288, 320)),
+            nn.MaxPool2d(3, 2),
+        )
+        self.repeat_2 = nn.Sequential(*[block8() for _ in range(repeats[2])])
+        self.block8 = block8(1.0, relu=False)
+        self.conv2d_7b = Unit(2080, 1536)
+
+    def forward(self, x):
+        for part in self.children():
+            x = part(x)
+        return x.mean((2, 3))
+
+
+def test_inception_resnet_v2_is_that_of_timm(agreement):
+    repeats = (1, 1, 1)
+    spec = InceptionResNetV2(repeats=repeats)
+    agreement(spec, TimmInceptionResNetV2(repeats), "timm", (75, 108))
+
+
+@pytest.mark.slow
+def test_inception_resnet_v2_in_full(agreement):
+    module = TimmInceptionResNetV2((10, 20, 9))
+    agreement(InceptionResNetV2(), module, "timm", (299, 160))
