@@ -9,6 +9,7 @@ from .mobilenet import MobileNetV2
 from .names import Names
 from .resnet import ResNet20
 from .specs import NAMES, AnyNet, Spec, as_net, by_name, num_params, spec_of
+from .vit import ViT
 
 __all__ = [
     "NAMES",
@@ -23,6 +24,7 @@ __all__ = [
     "Names",
     "ResNet20",
     "Spec",
+    "ViT",
     "as_net",
     "by_name",
     "chain",

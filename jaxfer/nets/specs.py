@@ -22,6 +22,7 @@ from jaxfer.nets.inception import InceptionV1
 from jaxfer.nets.inception_resnet import InceptionResNetV2
 from jaxfer.nets.mobilenet import MobileNetV2
 from jaxfer.nets.resnet import ResNet20
+from jaxfer.nets.vit import ViT
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
 _STATE = "batch_stats"
@@ -50,6 +51,7 @@ _SPECS: dict[str, Any] = {
         InceptionV1,
         MobileNetV2,
         ResNet20,
+        ViT,
     )
 }
 NAMES = tuple(_SPECS)

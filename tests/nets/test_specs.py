@@ -70,7 +70,7 @@ def test_a_name_gives_the_architecture_with_its_options():
     assert nets.NAMES == (
         *("AlexNetSmall", "Conv4", "EfficientNetLite", "Flatten"),
         *("InceptionResNetV2", "InceptionV1", "MobileNetV2"),
-        *("ResNet20",),
+        *("ResNet20", "ViT"),
     )
     for name in nets.NAMES:
         assert nets.as_net(nets.by_name(name)).spec == getattr(nets, name)()
