@@ -39,7 +39,8 @@ _STEM = {
     "conv2d_3b": (Unit(80), None),
     "conv2d_4a": (Unit(192, (3, 3), 1, "VALID"), _POOL),
 }
-_MIXED: dict[str, Branches] = {
+# The branches of a mixed block, and of each kind of block with a shortcut.
+_BRANCHES: dict[str, Branches] = {
     "mixed_5b": (
         ("branch0", (Unit(96),)),
         ("branch1", (Unit(48), Unit(64, (5, 5)))),
@@ -57,9 +58,6 @@ _MIXED: dict[str, Branches] = {
         ("branch2", (Unit(256), Unit(288, (3, 3)), _halving(320))),
         ("branch3", (_POOL,)),
     ),
-}
-# Branches of the blocks with a shortcut.
-_BLOCKS: dict[str, Branches] = {
     "block35": (
         ("branch0", (Unit(32),)),
         ("branch1", (Unit(32), Unit(32, (3, 3)))),
@@ -115,18 +113,18 @@ class InceptionResNetV2:
     def build(self) -> Net:
         """The network, with layers by the names of Keras, conv2d_1a to conv2d_7b."""
         dtype = jnp.dtype(self.precision)
-        blocks: list[tuple[str, nn.Module]] = []
-        for name, (unit, pool) in _STEM.items():
-            layer = ConvNorm if blocks else _First
-            blocks.append((name, layer(unit, dtype, pool)))
-        layers = self._layers()
-        for name in layers:
-            if name in _MIXED:
-                blocks.append((name, Mixed(_MIXED[name], dtype)))
-                continue
-            end = name == [*layers][-1]
-            scale = 1.0 if end else _SCALES[_kind(name)]
-            blocks.append((name, _Block(_BLOCKS[_kind(name)], scale, not end, dtype)))
+        blocks: list[tuple[str, nn.Module]] = [
+            (name, (_First if name == "conv2d_1a" else ConvNorm)(unit, dtype, pool))
+            for name, (unit, pool) in _STEM.items()
+        ]
+        for name, theirs in self._layers().items():
+            kind = _kind(name)
+            block = Mixed(_BRANCHES[kind], dtype)
+            if kind in _SCALES:
+                last = theirs == "block8"
+                scale = 1.0 if last else _SCALES[kind]
+                block = _Block(_BRANCHES[kind], scale, not last, dtype)
+            blocks.append((name, block))
         blocks.append(("conv2d_7b", ConvNorm(Unit(1536), dtype, Embed(self.dropout))))
         stochastic = ("conv2d_7b",) if self.dropout else ()
         blocks = with_embedding(blocks, self.dim)
@@ -136,9 +134,8 @@ class InceptionResNetV2:
         """The names of its weights in timm."""
         found = unit_names({name: name for name in (*_STEM, "conv2d_7b")})
         for name, theirs in self._layers().items():
-            branches = _MIXED.get(name) or _BLOCKS[_kind(name)]
-            found |= branch_names(name, theirs, branches)
-            if name not in _MIXED:
+            found |= branch_names(name, theirs, _BRANCHES[_kind(name)])
+            if _kind(name) in _SCALES:
                 found[f"{name}/conv2d"] = f"{theirs}.conv2d"
         return (Names("timm", found, "classif"),)
 
@@ -152,7 +149,8 @@ class InceptionResNetV2:
 
 
 def _kind(name: str) -> str:
-    return name.rpartition("_")[0]
+    """The name of a layer, without its number if it has a shortcut."""
+    return name if name in _BRANCHES else name.rpartition("_")[0]
 
 
 class _First(ConvNorm):

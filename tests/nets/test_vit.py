@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfer.nets import ViT
-from jaxfer.nets.vit import resized_positions
+from jaxfer.nets.positions import resized_positions
 
 SMALL = ViT(patch=4, width=12, depth=2, heads=3, side=16)
 

@@ -1,8 +1,10 @@
 """InceptionV1 and InceptionResNetV2 against the same networks in PyTorch."""
 
+import numpy as np
 import pytest
 
 from jaxfer.nets import InceptionResNetV2, InceptionV1
+from jaxfer.pretrained import from_state_dict
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -113,6 +115,17 @@ def test_inception_v1_is_that_of_torchvision_and_of_slim(form, agreement):
     sides = {"slim": (100,), "torchvision": (66, 97)}[form]
     module = GoogLeNet(form, width=16)
     agreement(InceptionV1(width=16, form=form), module, "torchvision", sides)
+
+
+def test_auxiliary_classifiers_of_torchvision_have_no_use():
+    spec = InceptionV1(width=16, form="torchvision")
+    found = GoogLeNet("torchvision", 16).state_dict()
+    arrays = {name: x.numpy() for name, x in found.items()}
+    arrays["fc.weight"], arrays["fc.bias"] = np.ones((7, 256)), np.zeros(7)
+    extra = {"aux1.conv.conv.weight": np.ones((1, 1, 1, 1)), "aux2.fc2.bias": [0.0]}
+    (names,) = spec.names()
+    _, _, head = from_state_dict(spec.build(), arrays | extra, (32, 32, 3), names)
+    assert head is not None and head.num_classes == 7
 
 
 @pytest.mark.slow
