@@ -73,9 +73,9 @@ class Network:
     """The backbone. An option that is None takes the default of the architecture."""
 
     name: str = "AlexNetSmall"
-    """AlexNetSmall, Conv4, EfficientNetLite, Flatten, InceptionV1, MobileNetV2, ResNet,
-    ResNet12, ResNet20, or an import path such as my_package:make_net of a function that
-    returns a network."""
+    """AlexNetSmall, Conv4, EfficientNetLite, Flatten, InceptionResNetV2, InceptionV1,
+    MobileNetV2, ResNet, ResNet12, ResNet20, ViT, or an import path such as
+    my_package:make_net of a function that returns a network."""
     width: int | None = None
     """Channels of the first convolution of AlexNetSmall, Conv4, InceptionV1, ResNet12
     or ResNet20, at least 1. Default: 32 for AlexNetSmall, 16 for ResNet20, 64 for the

@@ -114,10 +114,13 @@ class ClassSums(NamedTuple):
     Attributes:
         total: `[classes, dim]`, the sum of the embeddings of each class.
         count: `[classes]`, how many embeddings were summed.
+        gram: `[dim, dim]`, the sum of `z z^T` over all classes, the second moments that
+            `lda_head` and `ridge_head` need; None if they were not summed.
     """
 
     total: Float[Array, "classes dim"]
     count: Float[Array, " classes"]
+    gram: Float[Array, "dim dim"] | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -19,7 +19,9 @@ def run(names: Sequence[str], side: int, as_json: bool) -> None:
     if as_json:
         _print_json(names, side)
         return
-    print(f"Networks, for one image of {side}x{side} pixels (2 FLOPs per multiply-add):")
+    print(
+        f"Networks, for one image of {side}x{side} pixels (2 FLOPs per multiply-add):"
+    )
     print("  ".join(name.ljust(width) for name, width in _COLUMNS.items()))
     for row in rows(names, side):
         values = [_shown(row.get(name)) for name in _COLUMNS]

@@ -6,6 +6,7 @@ and one `head_logits`. Functions take one episode (or one batch of one classifie
 """
 
 from jaxfer.heads.convert import as_cosine, as_linear, as_prototypes
+from jaxfer.heads.discriminant import lda_head, ridge_head
 from jaxfer.heads.imprinting import imprint, imprint_head, proxy_head
 from jaxfer.heads.logits import head_logits
 from jaxfer.heads.named import (
@@ -55,6 +56,7 @@ __all__ = [
     "head_logits",
     "imprint",
     "imprint_head",
+    "lda_head",
     "linear_head",
     "matching_head",
     "name_classes",
@@ -65,6 +67,7 @@ __all__ = [
     "prototype_head",
     "proxy_head",
     "remove_classes",
+    "ridge_head",
     "squared_euclidean",
     "sums_means",
     "support_sums",

@@ -238,7 +238,7 @@ def remove_classes(named: NamedHead, names: Iterable[str]) -> NamedHead:
     gone = set(names)
     _check_known(named, gone)
     slots = np.array([name in gone for name in named.names])
-    total, count = named.sums
+    total, count = named.sums[:2]
     return NamedHead(
         dataclasses.replace(named.head, owner=jnp.where(slots, -1, named.head.owner)),
         ClassSums(jnp.where(slots[:, None], 0, total), jnp.where(slots, 0, count)),
@@ -341,7 +341,7 @@ def _grown(named: NamedHead, size: int) -> NamedHead:
         return named
     rows = jnp.zeros((more, named.head.weight.shape[1]), named.head.weight.dtype)
     head = append_rows(named.head, rows, np.full(more, -1), num_classes=size)
-    total, count = named.sums
+    total, count = named.sums[:2]
     sums = ClassSums(jnp.pad(total, [(0, more), (0, 0)]), jnp.pad(count, (0, more)))
     return NamedHead(head, sums, named.names + (None,) * more, named.trained)
 

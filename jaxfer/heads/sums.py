@@ -10,7 +10,11 @@ from jaxfer.types import AnyArray, ClassSums
 
 
 def class_sums(
-    z: Float[Array, "n dim"], labels: Int[AnyArray, " n"], *, num_classes: int
+    z: Float[Array, "n dim"],
+    labels: Int[AnyArray, " n"],
+    *,
+    num_classes: int,
+    gram: bool = False,
 ) -> ClassSums:
     """The sum and the number of the embeddings of each class.
 
@@ -21,6 +25,8 @@ def class_sums(
         labels: `[n]`, classes from 0 to `num_classes` - 1 in any order. An example
             with another label, such as -1, is ignored.
         num_classes: the number of classes; a class may have no example.
+        gram: whether to sum the second moments `z z^T` too, for `lda_head` and
+            `ridge_head`.
 
     Raises:
         ValueError: arrays of another shape, labels that are not integers or do not fit
@@ -37,7 +43,10 @@ def class_sums(
     labels = jnp.where(labels < 0, num_classes, labels)
     total = jax.ops.segment_sum(z, labels, num_classes)
     count = jax.ops.segment_sum(jnp.ones_like(z[:, 0]), labels, num_classes)
-    return ClassSums(total, count)
+    if not gram:
+        return ClassSums(total, count)
+    used = jnp.where((labels < num_classes)[:, None], z, 0)
+    return ClassSums(total, count, jnp.matmul(used.T, used, precision=HIGHEST))
 
 
 def support_sums(

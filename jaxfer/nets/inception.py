@@ -1,15 +1,25 @@
-"""InceptionV1 with BatchNorm, for images of 224 pixels."""
+"""InceptionV1 with BatchNorm, for photographs."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
+from jaxfer.nets.branches import (
+    Branches,
+    ConvNorm,
+    Embed,
+    Mixed,
+    Pool,
+    Unit,
+    branch_names,
+    unit_names,
+)
 from jaxfer.nets.chain import chain
-from jaxfer.nets.layers import Precision, batch_norm, with_embedding
-from jaxfer.types import Mode, Net
+from jaxfer.nets.layers import Precision, with_embedding
+from jaxfer.nets.names import Names
+from jaxfer.types import Net
 
 # Channels of the four branches of each block: 1x1; 1x1 and 3x3; again 1x1 and 3x3; 1x1
 # after a pool.
@@ -24,7 +34,10 @@ _BLOCKS = {
     "inception5a": (256, 160, 320, 32, 128, 128),
     "inception5b": (384, 192, 384, 48, 128, 128),
 }
-_POOLED = ("inception3b", "inception4e")
+# Sides of the pools that end layers.
+_POOLS = {"conv1": 3, "conv3": 3, "inception3b": 3, "inception4e": 2}
+# Padding of the first convolution and of the pools.
+_FORMS = {"slim": ("SAME", "SAME"), "torchvision": (((3, 3), (3, 3)), "CEIL")}
 
 
 @dataclass(frozen=True)
@@ -32,14 +45,20 @@ class InceptionV1:
     """Three convolutions, nine blocks of four branches, and mean pooling.
 
     Szegedy et al. 2015, Table 1, with the changes of TensorFlow-slim, from which Qi et
-    al. 2018 start: BatchNorm after every convolution, 3x3 kernels where the table has
-    5x5, and no auxiliary classifiers. Pools are as in the table.
+    al. 2018 start, and of torchvision: BatchNorm with epsilon 1e-3 after every
+    convolution, 3x3 kernels where the table has 5x5, a last pool of 2x2, and no
+    auxiliary classifiers. Embeddings have 1024 dimensions, for images of any size.
 
     Attributes:
         width: channels of the first convolution; all others scale in proportion.
+        form: the padding: 'slim' as in TensorFlow, or 'torchvision' for weights of its
+            GoogLeNet, whose published weights expect pixels in [-1, 1].
         dropout: share of the pooled features that is dropped in training.
         dim: dimensions of a linear layer `embedding` on top; None for none.
         precision: the dtype of activations; parameters and statistics stay float32.
+
+    Raises:
+        ValueError: an unknown form.
 
     Example:
         >>> import jax
@@ -51,101 +70,51 @@ class InceptionV1:
     """
 
     width: int = 64
+    form: Literal["slim", "torchvision"] = "slim"
     dropout: float = 0.2
     dim: int | None = None
     precision: Precision = "float32"
 
     def build(self) -> Net:
         """The network, with layers conv1 to conv3 and inception3a to inception5b."""
+        if self.form not in _FORMS:
+            raise ValueError(f"expected form among {[*_FORMS]}, got {self.form!r}")
         dtype = jnp.dtype(self.precision)
-
-        def scaled(channels: int) -> int:
-            return max(1, channels * self.width // 64)
-
-        blocks: list[tuple[str, nn.Module]] = [
-            ("conv1", _Stem(scaled(64), 7, 2, True, dtype)),
-            ("conv2", _Stem(scaled(64), 1, 1, False, dtype)),
-            ("conv3", _Stem(scaled(192), 3, 1, True, dtype)),
-        ]
+        first, pads = _FORMS[self.form]
+        pools = {name: Pool("max", side, 2, pads) for name, side in _POOLS.items()}
         end = [*_BLOCKS][-1]
-        for name, channels in _BLOCKS.items():
-            wide = tuple(scaled(c) for c in channels)
-            last = self.dropout if name == end else None
-            blocks.append((name, _Inception(wide, name in _POOLED, last, dtype)))
+        then = {**pools, end: Embed(self.dropout)}
+        stem = {
+            "conv1": Unit(self._scaled(64), (7, 7), 2, first),
+            "conv2": Unit(self._scaled(64)),
+            "conv3": Unit(self._scaled(192), (3, 3)),
+        }
+        blocks: list[tuple[str, nn.Module]] = [
+            (name, ConvNorm(unit, dtype, then.get(name))) for name, unit in stem.items()
+        ]
+        blocks += [
+            (name, Mixed(self._branches(name), dtype, then.get(name)))
+            for name in _BLOCKS
+        ]
         stochastic = (end,) if self.dropout else ()
         blocks = with_embedding(blocks, self.dim)
         return chain(blocks, stochastic=stochastic, spec=self)
 
+    def names(self) -> tuple[Names, ...]:
+        """The names of its weights in torchvision."""
+        found = unit_names({f"conv{i}": f"conv{i}" for i in (1, 2, 3)})
+        for name in _BLOCKS:
+            found |= branch_names(name, name, self._branches(name))
+        return (Names("torchvision", found, "fc", ("aux1.", "aux2.")),)
 
-class _Stem(nn.Module):
-    width: int
-    side: int
-    stride: int
-    pool: bool
-    dtype: DTypeLike
+    def _scaled(self, channels: int) -> int:
+        return max(1, channels * self.width // 64)
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], mode: Mode) -> Float[Array, "n ..."]:
-        x = _Unit(self.width, self.side, self.stride, self.dtype)(x, mode)
-        return _halved(x) if self.pool else x
-
-
-class _Inception(nn.Module):
-    """Four branches side by side.
-
-    Attributes:
-        widths: channels, see `_BLOCKS`.
-        pool: whether the sides are halved after the block.
-        dropped: for the last block, which pools to a vector, the dropout rate; None for
-            other blocks.
-        dtype: the dtype of activations.
-    """
-
-    widths: tuple[int, ...]
-    pool: bool
-    dropped: float | None
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], mode: Mode) -> Float[Array, "n ..."]:
-        a, b, bb, c, cc, d = self.widths
-
-        def unit(x: Array, width: int, side: int) -> Array:
-            return _Unit(width, side, 1, self.dtype)(x, mode)
-
-        branches = [
-            unit(x, a, 1),
-            unit(unit(x, b, 1), bb, 3),
-            unit(unit(x, c, 1), cc, 3),
-            unit(nn.max_pool(x, (3, 3), padding="SAME"), d, 1),
-        ]
-        x = jnp.concatenate(branches, axis=-1)
-        if self.dropped is not None:
-            x = x.mean(axis=(1, 2))
-            return nn.Dropout(self.dropped, deterministic=not mode.dropout)(x)
-        return _halved(x) if self.pool else x
-
-
-class _Unit(nn.Module):
-    width: int
-    side: int
-    stride: int
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], mode: Mode
-    ) -> Float[Array, "n h2 w2 c2"]:
-        x = nn.Conv(
-            self.width,
-            (self.side, self.side),
-            strides=self.stride,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.he_normal(),
-        )(x)
-        return nn.relu(batch_norm(mode, self.dtype)(x))
-
-
-def _halved(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+    def _branches(self, block: str) -> Branches:
+        a, b, bb, c, cc, d = (self._scaled(width) for width in _BLOCKS[block])
+        return (
+            ("branch1", (Unit(a),)),
+            ("branch2", (Unit(b), Unit(bb, (3, 3)))),
+            ("branch3", (Unit(c), Unit(cc, (3, 3)))),
+            ("branch4", (Pool(), Unit(d))),
+        )

@@ -19,10 +19,12 @@ from jaxfer.nets.conv4 import Conv4
 from jaxfer.nets.efficientnet import EfficientNetLite
 from jaxfer.nets.flatten import Flatten
 from jaxfer.nets.inception import InceptionV1
+from jaxfer.nets.inception_resnet import InceptionResNetV2
 from jaxfer.nets.mobilenet import MobileNetV2
 from jaxfer.nets.resnet import ResNet
 from jaxfer.nets.resnet12 import ResNet12
 from jaxfer.nets.resnet20 import ResNet20
+from jaxfer.nets.vit import ViT
 from jaxfer.types import EVAL, Mode, Modes, Net, Params, State
 
 _STATE = "batch_stats"
@@ -47,11 +49,13 @@ _SPECS: dict[str, Any] = {
         Conv4,
         EfficientNetLite,
         Flatten,
+        InceptionResNetV2,
         InceptionV1,
         MobileNetV2,
         ResNet,
         ResNet12,
         ResNet20,
+        ViT,
     )
 }
 NAMES = tuple(_SPECS)

@@ -296,6 +296,14 @@ def test_scores_of_bfloat16_embeddings_are_float32(support, z):
     assert sums.total.dtype == jnp.float32
 
 
+def _moments(support):
+    """The class sums of an episode with second moments."""
+    way, shot, dim = support.shape
+    labels = jnp.repeat(jnp.arange(way), shot)
+    z = support.reshape(-1, dim)
+    return heads.class_sums(z, labels, num_classes=way, gram=True)
+
+
 EPISODES = {
     "normalize": lambda s, z: heads.normalize(z),
     "squared_euclidean": lambda s, z: heads.squared_euclidean(z, s[:, 0]),
@@ -337,6 +345,8 @@ EPISODES = {
     "proxy_head": lambda s, z: heads.head_logits(
         heads.proxy_head(s.reshape(-1, DIM), LABELS, num_classes=WAY, proxies=2), z
     ),
+    "lda_head": lambda s, z: heads.head_logits(heads.lda_head(_moments(s)), z),
+    "ridge_head": lambda s, z: heads.head_logits(heads.ridge_head(_moments(s)), z),
     "as_linear": lambda s, z: heads.as_linear(
         heads.imprint_head(heads.support_sums(s))
     ),

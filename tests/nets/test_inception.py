@@ -49,24 +49,57 @@ def test_sides_halve_five_times(side):
         assert x.shape[1:] == (expected if len(rest) == 2 else (256,))
 
 
+@pytest.mark.parametrize("side", [31, 33, 64, 75])
+def test_torchvision_pools_with_ceil_mode(side):
+    """The sides as PyTorch computes them, where they differ from half of the sides."""
+    net = InceptionV1(width=16, form="torchvision").build()
+
+    def sides(key):
+        x = jnp.zeros((1, side, side, 3))
+        params, state = net.init(key, x.shape[1:])
+        names = ("conv1", "conv3", "inception3b", "inception4e")
+        return [net.apply(params, state, x, last=name)[0] for name in names]
+
+    found = [x.shape[1] for x in jax.eval_shape(sides, jax.random.key(0))]
+    expected, n = [], (side + 6 - 7) // 2 + 1
+    for pool in (3, 3, 3, 2):
+        n = max(1, -(-(n - pool) // 2) + 1)
+        expected.append(n)
+    assert found == expected
+
+
+def test_an_unknown_form_is_refused(unchecked):
+    with pytest.raises(ValueError, match=r"form among \['slim', 'torchvision'\], got"):
+        InceptionV1(form="keras").build()
+
+
+def test_names_are_those_of_torchvision():
+    (names,) = InceptionV1().names()
+    assert names.modules["conv1/norm"] == "conv1.bn"
+    assert names.modules["inception3a/branch1/conv"] == "inception3a.branch1.conv"
+    assert names.modules["inception5b/branch3_1/norm"] == "inception5b.branch3.1.bn"
+    assert names.modules["inception4c/branch4_1/conv"] == "inception4c.branch4.1.conv"
+    assert len({*names.modules.values()}) == len(names.modules) == 2 * (3 + 9 * 6)
+
+
 def test_a_block_is_four_branches(rng, drawn):
     net = InceptionV1(width=8).build()
     params, state = drawn(net, (32, 32, 3))
-    shape = (2, 3, 3, params["inception4a"]["_Unit_0"]["Conv_0"]["kernel"].shape[2])
+    shape = (2, 3, 3, params["inception4a"]["branch1"]["conv"]["kernel"].shape[2])
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-    def unit(x, i):
-        learnt = params["inception4a"][f"_Unit_{i}"]
-        stored = state["inception4a"][f"_Unit_{i}"]["BatchNorm_0"]
+    def unit(x, name):
+        learnt = params["inception4a"][name]
+        stored = state["inception4a"][name]["norm"]
         y = jax.lax.conv_general_dilated(
             x,
-            learnt["Conv_0"]["kernel"],
+            learnt["conv"]["kernel"],
             (1, 1),
             "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        norm = learnt["BatchNorm_0"]
-        inverse = norm["scale"] / jnp.sqrt(stored["var"] + 1e-5)
+        norm = learnt["norm"]
+        inverse = norm["scale"] / jnp.sqrt(stored["var"] + 1e-3)
         centred = y - stored["mean"][None, None, None]
         return nn.relu(
             centred * inverse[None, None, None] + norm["bias"][None, None, None]
@@ -76,7 +109,12 @@ def test_a_block_is_four_branches(rng, drawn):
     pooled = np.max(
         [wide[:, i : i + 3, j : j + 3] for i in range(3) for j in range(3)], axis=0
     )
-    branches = [unit(x, 0), unit(unit(x, 1), 2), unit(unit(x, 3), 4)]
-    expected = jnp.concatenate([*branches, unit(jnp.asarray(pooled), 5)], axis=-1)
+    branches = [
+        unit(x, "branch1"),
+        unit(unit(x, "branch2_0"), "branch2_1"),
+        unit(unit(x, "branch3_0"), "branch3_1"),
+        unit(jnp.asarray(pooled), "branch4_1"),
+    ]
+    expected = jnp.concatenate(branches, axis=-1)
     found, _ = net.apply(params, state, x, first="inception4a", last="inception4a")
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

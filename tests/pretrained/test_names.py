@@ -11,14 +11,17 @@ from jaxfer import nets
 from jaxfer.pretrained import from_state_dict, to_state_dict
 from jaxfer.trees import flatten
 
-SHAPE = (32, 32, 3)
+SHAPE = (80, 80, 3)
 # One of each kind of names: add an architecture here when it gets a method `names`.
 SPECS = [
     nets.EfficientNetLite(),
+    nets.InceptionResNetV2(repeats=(1, 1, 1)),
+    nets.InceptionV1(form="torchvision", width=8),
     nets.MobileNetV2(),
     nets.ResNet(18),
     nets.ResNet(50),
     nets.ResNet12(width=4),
+    nets.ViT(width=12, depth=2, heads=2, side=80),
 ]
 CASES = [
     pytest.param(spec, names, id=f"{type(spec).__name__}-{i}-{names.library}")
