@@ -22,6 +22,7 @@ from .episodes import (
     numbered_episode,
     sample_episode,
 )
+from .estimator import FewShotClassifier
 from .heads import (
     NamedHead,
     Predictions,
@@ -92,6 +93,7 @@ from .models import (
     with_classes,
     with_prototypes,
 )
+from .open_set import OpenSet, measure_open_set
 from .optim import Optim
 from .pretrained import load_pretrained
 from .stats import (
@@ -128,6 +130,7 @@ __all__ = [
     "Episode",
     "EpisodeShape",
     "Examples",
+    "FewShotClassifier",
     "Graft",
     "Head",
     "Mean",
@@ -137,6 +140,7 @@ __all__ = [
     "Model",
     "NamedHead",
     "Net",
+    "OpenSet",
     "Optim",
     "Options",
     "Pixels",
@@ -194,6 +198,7 @@ __all__ = [
     "match",
     "matching_head",
     "measure_episodes",
+    "measure_open_set",
     "merge",
     "models",
     "name_classes",

@@ -228,7 +228,8 @@ def in_blocks(
     else:
         read = (jnp.asarray(items[at]) for at in filled)
     for i, (at, x) in enumerate(zip(filled, read, strict=True)):
-        yield function(x, at)[: len(rows) - i * block]
+        y, left = function(x, at), len(rows) - i * block
+        yield y[:left] if left < block else y
 
 
 @jax.jit

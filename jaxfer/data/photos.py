@@ -141,27 +141,41 @@ def tfds_photos(
 
 
 def _decoded(encoded: bytes, side: int) -> np.ndarray:
-    image_module, ops = _pillow()
+    image_module, _ = _pillow()
     try:
         with image_module.open(io.BytesIO(encoded)) as opened:
-            image = ops.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                pixels = (np.asarray(image) / 257).round().astype(np.uint8)
-                image = image_module.fromarray(pixels)
-            elif image.mode in ("I", "F"):
-                raise ValueError(
-                    f"expected at most 16 bits per channel, got mode {image.mode!r}"
-                )
-            elif image.mode in _CLEAR or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = image_module.new("RGBA", image.size, "white")
-                image = image_module.alpha_composite(white, image)
-            square = image.convert("RGB").resize(
-                (side, side), image_module.Resampling.BILINEAR
-            )
+            return square(opened, side)
     except image_module.DecompressionBombError as e:
         raise ValueError(str(e)) from e
-    return np.asarray(square)
+
+
+def square(picture: Any, side: int) -> np.ndarray:
+    """A picture of Pillow as uint8 `[side, side, 3]`, see `Photos`.
+
+    Args:
+        picture: a `PIL.Image.Image`.
+        side: side of the square in pixels.
+
+    Raises:
+        ValueError: a picture with more than 16 bits per channel.
+    """
+    image_module, ops = _pillow()
+    image = ops.exif_transpose(picture)
+    if image.mode.startswith("I;16"):
+        pixels = (np.asarray(image) / 257).round().astype(np.uint8)
+        image = image_module.fromarray(pixels)
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            f"expected at most 16 bits per channel, got mode {image.mode!r}"
+        )
+    elif image.mode in _CLEAR or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = image_module.new("RGBA", image.size, "white")
+        image = image_module.alpha_composite(white, image)
+    resized = image.convert("RGB").resize(
+        (side, side), image_module.Resampling.BILINEAR
+    )
+    return np.asarray(resized)
 
 
 def _pillow() -> tuple[Any, Any]:

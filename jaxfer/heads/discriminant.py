@@ -12,9 +12,12 @@ from jaxfer.heads.sums import seen_classes, sums_means
 from jaxfer.heads.vectors import HIGHEST
 from jaxfer.types import ClassSums, Head
 
+# A number, which may be traced.
+Number = float | Float[Array, ""]
+
 
 def lda_head(
-    sums: ClassSums, *, shrinkage: float | None = None, scale: float = 1.0
+    sums: ClassSums, *, shrinkage: Number | None = None, scale: Number = 1.0
 ) -> Head:
     """Linear discriminant analysis with a shrunk covariance that all classes share.
 
@@ -51,7 +54,7 @@ def lda_head(
     return _linear(sums, scale * weight, scale * bias)
 
 
-def ridge_head(sums: ClassSums, *, penalty: float = 1.0, scale: float = 1.0) -> Head:
+def ridge_head(sums: ClassSums, *, penalty: Number = 1.0, scale: Number = 1.0) -> Head:
     """Ridge regression onto the classes, with an intercept, in closed form.
 
     `W = (G - N m m^T + penalty tr(V) I)^-1 (T - N m t^T)` for targets of 1 for the
@@ -88,7 +91,7 @@ def ridge_head(sums: ClassSums, *, penalty: float = 1.0, scale: float = 1.0) -> 
 
 
 def shrunk_covariance(
-    sums: ClassSums, shrinkage: float | None = None
+    sums: ClassSums, shrinkage: Number | None = None
 ) -> tuple[Float[Array, "dim dim"], Float[Array, "classes dim"]]:
     """The shrunk covariance within classes, and the class means; see `lda_head`.
 

@@ -13,7 +13,7 @@ from jaxfer.heads.vectors import HIGHEST, normalize
 from jaxfer.types import AnyArray, ClassSums, Head
 
 
-def imprint_head(sums: ClassSums, *, scale: float = 10.0) -> Head:
+def imprint_head(sums: ClassSums, *, scale: float | Float[Array, ""] = 10.0) -> Head:
     """Imprinted weights: the unit mean of unit embeddings, `s <w/|w|, z/|z|>`.
 
     Qi et al. 2018, section 3.2 (averaging) and Eq. 8 (the scale). A class without

@@ -3,7 +3,13 @@ from .batches import train_batches, train_population
 from .classes import with_classes, with_prototypes
 from .episodic import embed_classes, measure_episodes, train_episodes
 from .files import FILE, load_model, model_hash, save_model
-from .inference import embed, embed_blocks, predict, predict_labels
+from .inference import (
+    embed,
+    embed_blocks,
+    embed_on_host,
+    predict,
+    predict_labels,
+)
 from .methods import (
     EpisodeShape,
     Method,
@@ -39,6 +45,7 @@ __all__ = [
     "embed_blocks",
     "embed_classes",
     "embed_folder",
+    "embed_on_host",
     "embed_together",
     "embedding_dim",
     "init_model",

@@ -13,7 +13,7 @@ from jaxfer.data.bank import Bank, hash_of, load_bank, save_bank
 from jaxfer.data.files import loose_in, place_in
 from jaxfer.data.folders import loose_images, undivided_images
 from jaxfer.models.files import model_hash
-from jaxfer.models.inference import embed
+from jaxfer.models.inference import embed_on_host
 from jaxfer.models.model import Model
 
 # Images between two saves of an unfinished bank.
@@ -139,8 +139,7 @@ def embed_folder(
     ) as bar:
         for start in range(0, len(todo), _PART):
             rows = todo[start : start + _PART]
-            z = embed(model, view.take(rows), workers=workers)
-            z = np.asarray(z, np.float32).reshape(len(rows), -1)
+            z = embed_on_host(model, view.take(rows), workers=workers)
             known |= {hashes[row]: x for row, x in zip(rows, z, strict=True)}
             bar.update(len(rows))
             if begun is not None and start + _PART < len(todo):

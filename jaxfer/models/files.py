@@ -47,13 +47,48 @@ def save_model(path: str | Path, model: Model) -> Path:
     """
     path = Path(path)
     path = path / FILE if path.is_dir() or not path.suffix else path
+    tensors, header = pack_model(model)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors, {"jaxfer": header | {"sha256": digest(tensors)}})
+    except OSError as e:
+        raise ValueError(f"the model {path} cannot be written ({e.strerror})") from e
+    return path
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, Any]
+) -> None:
+    """Write arrays and JSON texts to a safetensors file, completely or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    metadata = {name: json.dumps(text) for name, text in texts.items()}
+    save_file(dict(tensors), part, metadata=metadata)
+    part.replace(path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata and the arrays of a safetensors file.
+
+    Raises:
+        ValueError: a file that is damaged or of another format.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            return file.metadata() or {}, arrays
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f"damaged or of another format ({e})") from e
+
+
+def pack_model(model: Model) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a model by name, and its header, as `save_model` writes them."""
     tensors = {
         # `np.ascontiguousarray` would turn scalars into vectors.
         name: np.asarray(x, order="C")
         for name, x in _tensors(model).items()
     }
     head = model.head
-    header = {
+    return tensors, {
         "format": FORMAT,
         "net": _net_header(model.net),
         "layers": list(model.params),
@@ -69,16 +104,7 @@ def save_model(path: str | Path, model: Model) -> Path:
         "class_names": list(model.class_names),
         "about": dict(model.about),
         "jaxfer": metadata.version("jaxfer"),
-        "sha256": _digest(tensors),
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"jaxfer": json.dumps(header)})
-        part.replace(path)
-    except OSError as e:
-        raise ValueError(f"the model {path} cannot be written ({e.strerror})") from e
-    return path
 
 
 def load_model(path: str | Path, net: AnyNet | None = None) -> Model:
@@ -104,15 +130,16 @@ def load_model(path: str | Path, net: AnyNet | None = None) -> Model:
     """
     path = _find(Path(path))
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["jaxfer"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        texts, tensors = read_tensors(path)
+        if "jaxfer_classifier" in texts:
+            raise ValueError("it is a classifier: read it with FewShotClassifier.load")
+        header = json.loads(texts["jaxfer"])
         if header["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {header['format']}")
-        if header["sha256"] != _digest(tensors):
+        if header["sha256"] != digest(tensors):
             raise ValueError("its arrays differ from those that were written")
-        return _model(header, tensors, net, path)
-    except (KeyError, TypeError, json.JSONDecodeError, SafetensorError, OSError) as e:
+        return unpack_model(header, tensors, net)
+    except (KeyError, TypeError, json.JSONDecodeError) as e:
         raise ValueError(
             f"the model {path} is damaged or not a model of jaxfer ({e})"
         ) from e
@@ -135,7 +162,7 @@ def model_hash(model: Model) -> str:
     facts = [_net_header(model.net), pixels.size, pixels.window, pixels.order]
     bare = dataclasses.replace(model, head=None)
     arrays = {name: np.asarray(x) for name, x in _tensors(bare).items()}
-    text = json.dumps(facts) + _digest(arrays)
+    text = json.dumps(facts) + digest(arrays)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -170,12 +197,16 @@ def _tensors(model: Model) -> dict[str, Any]:
     return {k: x for k, x in flatten(tree).items() if not isinstance(x, Mapping)}
 
 
-def _model(
+def unpack_model(
     header: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
-    net: AnyNet | None,
-    path: Path,
+    net: AnyNet | None = None,
 ) -> Model:
+    """The model with the arrays and the header that `pack_model` returned.
+
+    Raises:
+        ValueError: another network than in the header.
+    """
     shape = tuple(header["about"].get("image_shape", ())) or None
     tree = unflatten({name: jnp.asarray(x) for name, x in tensors.items()})
     spec = header["net"]
@@ -216,7 +247,8 @@ def _net_header(net: Net) -> dict[str, Any] | None:
     return {"name": type(spec).__name__, "fields": fields}
 
 
-def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of arrays with their names, shapes and types."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         x = tensors[name]

@@ -102,6 +102,34 @@ def _block(n: int, items: AnyArray | View) -> int:
     return 1 if n == 1 else 2 ** math.ceil(math.log2(wanted))
 
 
+def embed_on_host(
+    model: Model, images: AnyImages, *, workers: int = 2
+) -> Float[np.ndarray, "n dim"]:
+    """The embeddings of images as float32 vectors in NumPy.
+
+    Unlike `embed`, it compiles nothing for a new number of images, apart from one
+    program for each size of a block, a power of two.
+
+    Args:
+        model: see `embed`.
+        images: see `embed`.
+        workers: see `embed`.
+
+    Example:
+        >>> from jaxfer.nets import Flatten
+        >>> model = Model(Flatten().build(), {}, {})
+        >>> embed_on_host(model, np.zeros((3, 2, 2, 1), np.uint8)).shape
+        (3, 4)
+    """
+    n = len(items_of(images))
+    block = _block(n, items_of(images))
+    # Full blocks only: cutting one would compile a program for each remainder.
+    rows = np.resize(np.arange(n), -(-n // block) * block)
+    blocks = embed_blocks(model, images, rows=rows, block=block, workers=workers)
+    z = np.concatenate([np.asarray(x, np.float32) for x in blocks])[:n]
+    return z.reshape(n, -1)
+
+
 def predict(
     model: Model, images: AnyImages, *, block: int | None = None
 ) -> Predictions:

@@ -8,7 +8,7 @@ import pytest
 from jaxfer import embed, embed_folder, init_model, measure_episodes
 from jaxfer.data import load_bank, save_bank, undivided_images
 from jaxfer.data.bank import hash_of
-from jaxfer.models import EpisodeShape, banks, model_hash
+from jaxfer.models import EpisodeShape, banks, embed_on_host, model_hash
 from jaxfer.nets import Conv4
 
 Image = pytest.importorskip("PIL.Image")
@@ -27,9 +27,9 @@ def counted(monkeypatch):
 
     def counting(model, images, **how):
         calls.append(len(images))
-        return embed(model, images, **how)
+        return embed_on_host(model, images, **how)
 
-    monkeypatch.setattr(banks, "embed", counting)
+    monkeypatch.setattr(banks, "embed_on_host", counting)
     return calls
 
 
@@ -85,19 +85,19 @@ def test_an_interrupted_call_goes_on(
 ):
     whole, path = quietly(model, photographs), tmp_path / "bank.npz"
     monkeypatch.setattr(banks, "_PART", 10)
-    real = banks.embed
+    real = banks.embed_on_host
 
     def failing(model, images, **how):
         if len(counted) == 3:
             raise KeyboardInterrupt
         return real(model, images, **how)
 
-    monkeypatch.setattr(banks, "embed", failing)
+    monkeypatch.setattr(banks, "embed_on_host", failing)
     counted.clear()
     with pytest.raises(KeyboardInterrupt):
         quietly(model, photographs, path)
     assert not path.exists() and counted == [10, 10, 10]
-    monkeypatch.setattr(banks, "embed", real)
+    monkeypatch.setattr(banks, "embed_on_host", real)
     resumed = quietly(model, photographs, path)
     assert sum(counted) == 36 and [*tmp_path.iterdir()] == [path]
     np.testing.assert_allclose(resumed.embeddings, whole.embeddings, rtol=1e-5)

@@ -1,0 +1,486 @@
+"""A classifier of pictures or embeddings with the interface of scikit-learn."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxfer import classifier_files, models, support_set
+from jaxfer.data.pictures import read_pictures
+from jaxfer.heads.leave_one_out import Kind, fit_temperature
+from jaxfer.memo import memoised
+from jaxfer.models import Model
+from jaxfer.pretrained import load_pretrained
+from jaxfer.support_set import Normalize
+
+_UNKNOWN = "unknown"
+
+
+class FewShotClassifier:
+    """Classify pictures from a few examples per class, or from their embeddings.
+
+    The pictures are embedded by a pretrained model, and a head is computed from the
+    embeddings in closed form, so `fit` takes a fraction of a second. Classes and
+    examples can be added and removed at any time, with the same result as a fit on all
+    examples at once. It follows the conventions of scikit-learn, which is not needed.
+
+    Args:
+        model: the model that embeds pictures: a `Model`, the name of installed weights
+            or the path of a model (see `load_pretrained`). It is not loaded where
+            embeddings are given.
+        head: 'prototype' (Snell et al. 2017), the nearest class mean; 'imprint' (Qi et
+            al. 2018), the class mean of highest cosine; 'matching' (Vinyals et al.
+            2016), attention over all examples; 'nearest', the nearest example;
+            'linear', ridge regression; or 'lda', linear discriminant analysis with a
+            shrunk covariance.
+        normalize: what is done to embeddings first: 'sqrt' is `sign(z) sqrt|z|` scaled
+            to length 1, which suits features after a ReLU; 'unit' scales to length 1;
+            'none' changes nothing.
+        temperature: the divisor of the logits, above 0; or 'leave_one_out', the one
+            that fits the examples best when each is left out in turn.
+        unknown: the share of pictures of known classes, in (0, 1), that may be called
+            unknown; `predict` then returns 'unknown' (-1 for integer labels) for
+            pictures whose similarity to all classes is below `threshold_`. None for
+            never.
+        prototypes: k-means prototypes per class of the heads 'prototype' and 'imprint'.
+        penalty: the penalty of 'linear', above 0.
+        shrinkage: the shrinkage of 'lda' in [0, 1]; None for that of the data.
+
+    Attributes:
+        classes_: the sorted labels.
+        temperature_: the temperature in use.
+        threshold_: the lowest similarity of known pictures; None without `unknown`.
+        n_features_in_: the dimension of the embeddings.
+
+    Raises:
+        ValueError: when it is fitted: options or examples that do not fit.
+
+    Example:
+        >>> z = np.array([[0.0, 0.0], [0.0, 1.0], [4.0, 0.0], [4.0, 1.0]])
+        >>> classifier = FewShotClassifier(normalize="none")
+        >>> _ = classifier.fit(z, ["kite", "kite", "wren", "wren"])
+        >>> classifier.predict([[3.0, 0.5]]).tolist()
+        ['wren']
+    """
+
+    def __init__(
+        self,
+        model: Any = "efficientnet_lite0",
+        head: Kind = "prototype",
+        *,
+        normalize: Normalize = "sqrt",
+        temperature: float | Literal["leave_one_out"] = "leave_one_out",
+        unknown: float | None = None,
+        prototypes: int = 1,
+        penalty: float = 1.0,
+        shrinkage: float | None = None,
+    ) -> None:
+        """Store the options."""
+        self.model = model
+        self.head = head
+        self.normalize = normalize
+        self.temperature = temperature
+        self.unknown = unknown
+        self.prototypes = prototypes
+        self.penalty = penalty
+        self.shrinkage = shrinkage
+
+    def fit(self, X: Any, y: Any) -> "FewShotClassifier":
+        """Learn classes from examples, and forget earlier ones.
+
+        Args:
+            X: pictures as an array `[n, height, width, channels]`, paths, or pictures
+                of Pillow; or embeddings `[n, dim]`.
+            y: `[n]`, labels: strings, integers or anything that can be sorted.
+
+        Raises:
+            ValueError: fewer than two classes, or examples that do not fit.
+        """
+        self._check_options()
+        labels = _labels(y)
+        z = self._embeddings(X)
+        _check_lengths(z, labels)
+        if len(np.unique(labels)) < 2:
+            raise ValueError(
+                "expected examples of at least two classes, got one class, "
+                f"{labels[0]!r}: begin with partial_fit to add others later"
+            )
+        self._support = support_set.empty(z.shape[1], second=self._needs_moments())
+        return self._extended(z, labels)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":
+        """Add examples, of known classes or of new ones; the result equals one `fit`.
+
+        Args:
+            X: see `fit`.
+            y: see `fit`.
+            classes: accepted for scikit-learn; new classes need no announcement.
+
+        Raises:
+            ValueError: examples that do not fit the earlier ones.
+        """
+        del classes
+        self._check_options()
+        labels = _labels(y)
+        z = self._embeddings(X)
+        _check_lengths(z, labels)
+        if not hasattr(self, "_support"):
+            second = self._needs_moments()
+            self._support = support_set.empty(z.shape[1], second=second)
+        return self._extended(z, labels)
+
+    def add_classes(self, examples: Mapping[Any, Any]) -> "FewShotClassifier":
+        """Add new classes, each from a few pictures or embeddings.
+
+        Args:
+            examples: pictures or embeddings by label.
+
+        Raises:
+            ValueError: a class that is known already.
+        """
+        known = set(self.classes_.tolist()) if self._is_fitted() else set()
+        if again := sorted(map(str, known & set(examples))):
+            raise ValueError(
+                f"expected new classes, got {again}: add examples with partial_fit"
+            )
+        for label, X in examples.items():
+            z = self._embeddings(X)
+            self.partial_fit(z, np.repeat(np.asarray([label]), len(z)))
+        return self
+
+    def remove_class(self, label: Any) -> "FewShotClassifier":
+        """Forget a class and its examples.
+
+        Raises:
+            ValueError: an unknown class, or the last one.
+        """
+        self._check_fitted()
+        found = np.flatnonzero(self.classes_ == label)
+        if not len(found) or len(self.classes_) < 2:
+            raise ValueError(
+                f"expected one of at least two classes {self.classes_[:5].tolist()}, "
+                f"got {label!r}"
+            )
+        self._support = support_set.without(self._support, int(found[0]))
+        self.classes_ = np.delete(self.classes_, found[0])
+        return self._refreshed()
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probabilities `[n, classes]` of the classes, in the order of `classes_`.
+
+        Raises:
+            ValueError: a classifier that is not fitted, or input that does not fit.
+        """
+        self._check_fitted()
+        return support_set.probabilities(self._head, self._known_dim(X), self._count)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each picture or embedding, or 'unknown'.
+
+        Raises:
+            ValueError: see `predict_proba`.
+        """
+        self._check_fitted()
+        z = self._known_dim(X)
+        shares = support_set.probabilities(self._head, z, self._count)
+        labels = self.classes_[shares.argmax(axis=1)]
+        if self.threshold_ is None:
+            return labels
+        whole = np.issubdtype(self.classes_.dtype, np.integer)
+        strange = np.asarray(-1 if whole else _UNKNOWN)
+        if strange in self.classes_:
+            raise ValueError(f"expected no class {strange}, which means unknown")
+        kind = np.result_type(labels.dtype, strange.dtype)
+        labels = labels.astype(object if labels.dtype == object else kind)
+        labels[self._similarity(z) < self.threshold_] = strange
+        return labels
+
+    def similarity(self, X: Any) -> np.ndarray:
+        """The cosine of each embedding with the nearest class mean, `[n]`.
+
+        It is low for pictures of unknown classes; `measure_open_set` measures how well
+        it tells them apart.
+
+        Raises:
+            ValueError: see `predict_proba`.
+        """
+        self._check_fitted()
+        return self._similarity(self._known_dim(X))
+
+    def score(self, X: Any, y: Any) -> float:
+        """The accuracy, from 0 to 1.
+
+        Raises:
+            ValueError: see `predict_proba`.
+        """
+        labels = _labels(y)
+        found = self.predict(X)
+        _check_lengths(found, labels)
+        return float(np.mean(found == labels))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the classifier with its model to one file.
+
+        Raises:
+            ValueError: a classifier that is not fitted, or a file that cannot be
+                written.
+        """
+        self._check_fitted()
+        facts = {
+            "options": {**self.get_params(), "model": self._name()},
+            "classes": self.classes_,
+            "temperature": self.temperature_,
+            "threshold": self.threshold_,
+        }
+        model = self.backbone() if self._has_seen_pictures else None
+        return classifier_files.save(path, facts, self._support, model)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FewShotClassifier":
+        """Read a classifier.
+
+        Raises:
+            ValueError: no such file, or one that is damaged or of another version.
+        """
+        facts, support, model = classifier_files.load(path)
+        options = facts["options"]
+        classifier = cls(**{**options, "model": model or options["model"]})
+        classifier._support = support
+        classifier._has_seen_pictures = model is not None
+        classifier.classes_ = facts["classes"]
+        classifier.n_features_in_ = support.dim
+        return classifier._with_head(facts["temperature"], facts["threshold"])
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The options by name, as scikit-learn needs them."""
+        del deep
+        return {name: getattr(self, name) for name in _OPTIONS}
+
+    def set_params(self, **params: Any) -> "FewShotClassifier":
+        """Change options; they take effect when it is fitted.
+
+        Raises:
+            ValueError: an unknown option.
+        """
+        if unknown := sorted(set(params) - set(_OPTIONS)):
+            raise ValueError(f"expected options of {[*_OPTIONS]}, got {unknown}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        """The options that differ from their defaults."""
+        default = inspect.signature(type(self)).parameters
+        changed = [
+            f"{name}={getattr(self, name)!r}"
+            for name in _OPTIONS
+            if getattr(self, name) is not default[name].default
+            and getattr(self, name) != default[name].default
+        ]
+        return f"FewShotClassifier({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        """The tags of a classifier, for scikit-learn."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(),
+        )
+
+    def _extended(self, z: np.ndarray, labels: np.ndarray) -> "FewShotClassifier":
+        if z.shape[1] != self._support.dim:
+            raise _other_dim(z.shape[1], self._support.dim)
+        known = self.classes_ if self._support.count.size else labels[:0]
+        classes = (
+            np.unique(np.concatenate([known, labels]))
+            if known.size
+            else (np.unique(labels))
+        )
+        places = np.searchsorted(classes, known)
+        self._support = support_set.extended(
+            self._support,
+            support_set.transformed(z, self.normalize),
+            np.searchsorted(classes, labels),
+            places=places,
+            num_classes=len(classes),
+        )
+        self.classes_ = classes
+        self.n_features_in_ = z.shape[1]
+        return self._refreshed()
+
+    def _refreshed(self) -> "FewShotClassifier":
+        """Compute temperature, threshold and head from the support set."""
+        support = self._support
+        if isinstance(self.temperature, str):
+            sample = support.sample()
+            temperature = fit_temperature(self.head, *sample, **self._options())
+        else:
+            temperature = float(self.temperature)
+        known = self.unknown
+        threshold = None if known is None else support.threshold(known)
+        return self._with_head(temperature, threshold)
+
+    def _with_head(
+        self, temperature: float, threshold: float | None
+    ) -> "FewShotClassifier":
+        self.temperature_, self.threshold_ = temperature, threshold
+        self._head = support_set.make_head(
+            self._support,
+            self.head,
+            temperature,
+            prototypes=self.prototypes,
+            **self._options(),
+        )
+        self._count = len(self.classes_)
+        return self
+
+    def _options(self) -> dict[str, Any]:
+        return {"penalty": self.penalty, "shrinkage": self.shrinkage}
+
+    def _needs_moments(self) -> bool:
+        return self.head in ("linear", "lda")
+
+    def _similarity(self, z: np.ndarray) -> np.ndarray:
+        return self._support.similarity(z)
+
+    def _known_dim(self, X: Any) -> np.ndarray:
+        z = self._embeddings(X)
+        if z.shape[1] != self.n_features_in_:
+            raise _other_dim(z.shape[1], self.n_features_in_)
+        return support_set.transformed(z, self.normalize)
+
+    def _embeddings(self, X: Any) -> np.ndarray:
+        """Embeddings `[n, dim]` of pictures, or embeddings that are given as such."""
+        if _is_embeddings(X):
+            return support_set.checked(X)
+        backbone = self.backbone()
+        self._has_seen_pictures = True
+        pictures = read_pictures(X, models.model_side(backbone))
+        if not len(pictures):
+            raise ValueError("expected at least one picture, got none")
+        return models.embed_on_host(backbone, pictures)
+
+    def backbone(self) -> Model:
+        """The model that embeds pictures, loaded at its first use.
+
+        Raises:
+            ValueError: weights that are not installed.
+        """
+        if isinstance(self.model, Model):
+            return self.model
+        return _loaded(str(self.model))
+
+    _has_seen_pictures = False
+
+    def _name(self) -> str:
+        """The name of the model, if it was given by name."""
+        return "" if isinstance(self.model, Model) else str(self.model)
+
+    def _is_fitted(self) -> bool:
+        return hasattr(self, "classes_")
+
+    def _check_fitted(self) -> None:
+        if not self._is_fitted():
+            raise _not_fitted()(
+                "expected a fitted FewShotClassifier, got one without classes: call "
+                "fit first"
+            )
+
+    def _check_options(self) -> None:
+        support_set.check_options(
+            self.head,
+            self.normalize,
+            self.temperature,
+            self.unknown,
+            self.prototypes,
+            self.penalty,
+            self.shrinkage,
+        )
+
+
+_OPTIONS = tuple(inspect.signature(FewShotClassifier).parameters)
+
+
+@memoised(4)
+def _loaded(name: str) -> Model:
+    return load_pretrained(name)
+
+
+def _not_fitted() -> type[Exception]:
+    """scikit-learn's error, a ValueError, where scikit-learn is installed."""
+    try:
+        from sklearn.exceptions import NotFittedError
+    except ImportError:
+        return ValueError
+    return NotFittedError
+
+
+def _other_dim(found: int, expected: int) -> ValueError:
+    # The words that scikit-learn expects.
+    return ValueError(
+        f"X has {found} features, but FewShotClassifier is expecting {expected} "
+        "features as input"
+    )
+
+
+def _is_embeddings(X: Any) -> bool:
+    """Whether X is a matrix of numbers, or meant to be one."""
+    if hasattr(X, "toarray") or hasattr(X, "iloc"):
+        return True
+    if isinstance(X, np.ndarray) or hasattr(X, "__array__"):
+        array = np.asarray(X)
+        return array.ndim < 3 and not (array.ndim == 1 and array.dtype.kind in "OUS")
+    if not isinstance(X, Sequence) or isinstance(X, str):
+        return not hasattr(X, "images") and not isinstance(X, str | Path)
+    first = X[0] if len(X) else None
+    return isinstance(first, float | int) or (
+        isinstance(first, Sequence | np.ndarray)
+        and not isinstance(first, str)
+        and np.ndim(first) == 1
+    )
+
+
+def _labels(y: Any) -> np.ndarray:
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        _warn_column()
+        labels = labels.ravel()
+    if labels.ndim != 1:
+        raise ValueError(f"expected labels of shape [n], got shape {labels.shape}")
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            raise ValueError("expected labels without NaN or infinity, got others")
+        if (labels != np.round(labels)).any():
+            raise ValueError(
+                "Unknown label type: expected classes as labels, got continuous values"
+            )
+    return labels
+
+
+def _warn_column() -> None:
+    import warnings
+
+    try:
+        from sklearn.exceptions import DataConversionWarning as Warned
+    except ImportError:
+        Warned = UserWarning
+    warnings.warn(
+        "A column-vector y was passed when a 1d array was expected",
+        Warned,
+        stacklevel=4,
+    )
+
+
+def _check_lengths(z: np.ndarray, labels: np.ndarray) -> None:
+    if len(z) != len(labels):
+        raise ValueError(
+            f"expected one label per example, got {len(z)} examples and "
+            f"{len(labels)} labels"
+        )
