@@ -1,21 +1,20 @@
 """A classifier of pictures or embeddings with the interface of scikit-learn."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxfer import classifier_files, models, support_set
+from jaxfer import estimator_inputs as inputs
 from jaxfer.data.pictures import read_pictures
 from jaxfer.heads.leave_one_out import Kind, fit_temperature
 from jaxfer.memo import memoised
 from jaxfer.models import Model
 from jaxfer.pretrained import load_pretrained
 from jaxfer.support_set import Normalize
-
-_UNKNOWN = "unknown"
 
 
 class FewShotClassifier:
@@ -79,8 +78,8 @@ class FewShotClassifier:
     ) -> None:
         """Store the options."""
         self.model = model
-        self.head = head
-        self.normalize = normalize
+        self.head: Kind = head
+        self.normalize: Normalize = normalize
         self.temperature = temperature
         self.unknown = unknown
         self.prototypes = prototypes
@@ -99,9 +98,9 @@ class FewShotClassifier:
             ValueError: fewer than two classes, or examples that do not fit.
         """
         self._check_options()
-        labels = _labels(y)
+        labels = inputs.labels_of(y)
         z = self._embeddings(X)
-        _check_lengths(z, labels)
+        inputs.check_lengths(z, labels)
         if len(np.unique(labels)) < 2:
             raise ValueError(
                 "expected examples of at least two classes, got one class, "
@@ -123,9 +122,9 @@ class FewShotClassifier:
         """
         del classes
         self._check_options()
-        labels = _labels(y)
+        labels = inputs.labels_of(y)
         z = self._embeddings(X)
-        _check_lengths(z, labels)
+        inputs.check_lengths(z, labels)
         if not hasattr(self, "_support"):
             second = self._needs_moments()
             self._support = support_set.empty(z.shape[1], second=second)
@@ -188,10 +187,7 @@ class FewShotClassifier:
         labels = self.classes_[shares.argmax(axis=1)]
         if self.threshold_ is None:
             return labels
-        whole = np.issubdtype(self.classes_.dtype, np.integer)
-        strange = np.asarray(-1 if whole else _UNKNOWN)
-        if strange in self.classes_:
-            raise ValueError(f"expected no class {strange}, which means unknown")
+        strange = inputs.strange_label(self.classes_)
         kind = np.result_type(labels.dtype, strange.dtype)
         labels = labels.astype(object if labels.dtype == object else kind)
         labels[self._similarity(z) < self.threshold_] = strange
@@ -215,9 +211,9 @@ class FewShotClassifier:
         Raises:
             ValueError: see `predict_proba`.
         """
-        labels = _labels(y)
+        labels = inputs.labels_of(y)
         found = self.predict(X)
-        _check_lengths(found, labels)
+        inputs.check_lengths(found, labels)
         return float(np.mean(found == labels))
 
     def save(self, path: str | Path) -> Path:
@@ -283,18 +279,11 @@ class FewShotClassifier:
 
     def __sklearn_tags__(self) -> Any:
         """The tags of a classifier, for scikit-learn."""
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
-            input_tags=InputTags(),
-        )
+        return inputs.sklearn_tags()
 
     def _extended(self, z: np.ndarray, labels: np.ndarray) -> "FewShotClassifier":
         if z.shape[1] != self._support.dim:
-            raise _other_dim(z.shape[1], self._support.dim)
+            raise inputs.other_dim(z.shape[1], self._support.dim)
         known = self.classes_ if self._support.count.size else labels[:0]
         classes = (
             np.unique(np.concatenate([known, labels]))
@@ -351,13 +340,13 @@ class FewShotClassifier:
     def _known_dim(self, X: Any) -> np.ndarray:
         z = self._embeddings(X)
         if z.shape[1] != self.n_features_in_:
-            raise _other_dim(z.shape[1], self.n_features_in_)
+            raise inputs.other_dim(z.shape[1], self.n_features_in_)
         return support_set.transformed(z, self.normalize)
 
     def _embeddings(self, X: Any) -> np.ndarray:
         """Embeddings `[n, dim]` of pictures, or embeddings that are given as such."""
-        if _is_embeddings(X):
-            return support_set.checked(X)
+        if inputs.is_embeddings(X):
+            return inputs.checked(X)
         backbone = self.backbone()
         self._has_seen_pictures = True
         pictures = read_pictures(X, models.model_side(backbone))
@@ -386,13 +375,13 @@ class FewShotClassifier:
 
     def _check_fitted(self) -> None:
         if not self._is_fitted():
-            raise _not_fitted()(
+            raise inputs.not_fitted_error()(
                 "expected a fitted FewShotClassifier, got one without classes: call "
                 "fit first"
             )
 
     def _check_options(self) -> None:
-        support_set.check_options(
+        inputs.check_options(
             self.head,
             self.normalize,
             self.temperature,
@@ -409,78 +398,3 @@ _OPTIONS = tuple(inspect.signature(FewShotClassifier).parameters)
 @memoised(4)
 def _loaded(name: str) -> Model:
     return load_pretrained(name)
-
-
-def _not_fitted() -> type[Exception]:
-    """scikit-learn's error, a ValueError, where scikit-learn is installed."""
-    try:
-        from sklearn.exceptions import NotFittedError
-    except ImportError:
-        return ValueError
-    return NotFittedError
-
-
-def _other_dim(found: int, expected: int) -> ValueError:
-    # The words that scikit-learn expects.
-    return ValueError(
-        f"X has {found} features, but FewShotClassifier is expecting {expected} "
-        "features as input"
-    )
-
-
-def _is_embeddings(X: Any) -> bool:
-    """Whether X is a matrix of numbers, or meant to be one."""
-    if hasattr(X, "toarray") or hasattr(X, "iloc"):
-        return True
-    if isinstance(X, np.ndarray) or hasattr(X, "__array__"):
-        array = np.asarray(X)
-        return array.ndim < 3 and not (array.ndim == 1 and array.dtype.kind in "OUS")
-    if not isinstance(X, Sequence) or isinstance(X, str):
-        return not hasattr(X, "images") and not isinstance(X, str | Path)
-    first = X[0] if len(X) else None
-    return isinstance(first, float | int) or (
-        isinstance(first, Sequence | np.ndarray)
-        and not isinstance(first, str)
-        and np.ndim(first) == 1
-    )
-
-
-def _labels(y: Any) -> np.ndarray:
-    if y is None:
-        raise ValueError("requires y to be passed, but the target y is None")
-    labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        _warn_column()
-        labels = labels.ravel()
-    if labels.ndim != 1:
-        raise ValueError(f"expected labels of shape [n], got shape {labels.shape}")
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            raise ValueError("expected labels without NaN or infinity, got others")
-        if (labels != np.round(labels)).any():
-            raise ValueError(
-                "Unknown label type: expected classes as labels, got continuous values"
-            )
-    return labels
-
-
-def _warn_column() -> None:
-    import warnings
-
-    try:
-        from sklearn.exceptions import DataConversionWarning as Warned
-    except ImportError:
-        Warned = UserWarning
-    warnings.warn(
-        "A column-vector y was passed when a 1d array was expected",
-        Warned,
-        stacklevel=4,
-    )
-
-
-def _check_lengths(z: np.ndarray, labels: np.ndarray) -> None:
-    if len(z) != len(labels):
-        raise ValueError(
-            f"expected one label per example, got {len(z)} examples and "
-            f"{len(labels)} labels"
-        )

@@ -6,7 +6,7 @@ same sums as adding all of them at once, exactly so for integers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +191,7 @@ def make_head(
     total[:classes] = sums
     count = np.zeros(room, np.float32)
     count[:classes] = support.count
-    gram = None if support.gram is None else support.gram.astype(np.float32)
+    gram = None if support.gram is None else jnp.asarray(support.gram, jnp.float32)
     given = ClassSums(jnp.asarray(total), jnp.asarray(count), gram)
     return _HEADS[kind](given, scale, penalty, shrinkage)
 
@@ -220,82 +220,6 @@ def slots(count: int) -> int:
         (8, 16)
     """
     return max(8, 1 << (count - 1).bit_length())
-
-
-def checked(X: Any) -> Float[np.ndarray, "n dim"]:
-    """Embeddings that a user gives, as a matrix of finite floating numbers.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if hasattr(X, "toarray"):
-        raise TypeError(
-            "Sparse data was passed, but dense data is required. Use '.toarray()'"
-        )
-    z = np.asarray(X)
-    if z.dtype.kind == "c":
-        raise ValueError("Complex data not supported: expected real embeddings")
-    if z.ndim != 2:
-        raise ValueError(
-            f"expected embeddings [n, dim], got shape {z.shape}. Reshape your data: "
-            "one row per example"
-        )
-    if not z.shape[0]:
-        raise ValueError(f"Found array with 0 sample(s) (shape={z.shape}): expected 1")
-    if not z.shape[1]:
-        raise ValueError(
-            f"Found array with 0 feature(s) (shape={z.shape}) while a minimum of 1 is "
-            "required."
-        )
-    try:
-        z = z.astype(np.float64)
-    except (TypeError, ValueError) as e:
-        if z.dtype.kind in "OUS":
-            raise type(e)(f"expected numbers as embeddings, got others ({e})") from e
-        raise
-    if not np.isfinite(z).all():
-        row = int(np.argmin(np.isfinite(z).all(axis=1)))
-        raise ValueError(
-            f"Input X contains NaN or infinity in example {row} of {len(z)}"
-        )
-    return z
-
-
-def check_options(
-    head: Any,
-    normalize: Any,
-    temperature: Any,
-    unknown: Any,
-    prototypes: Any,
-    penalty: Any,
-    shrinkage: Any,
-) -> None:
-    """Refuse options of a classifier outside their range.
-
-    Raises:
-        ValueError: the first such option.
-    """
-    if head not in KINDS:
-        raise ValueError(f"expected head of {KINDS}, got {head!r}")
-    if normalize not in ("none", "unit", "sqrt"):
-        raise ValueError(f"expected normalize none, unit or sqrt, got {normalize!r}")
-    by_number = not isinstance(temperature, str)
-    if not (temperature > 0 if by_number else temperature == "leave_one_out"):
-        raise ValueError(
-            f"expected temperature 'leave_one_out' or above 0, got {temperature!r}"
-        )
-    if unknown is not None and not 0 < unknown < 1:
-        raise ValueError(f"expected unknown in (0, 1), got {unknown!r}")
-    several = head in ("prototype", "imprint")
-    if prototypes < 1 or (prototypes > 1 and not several):
-        raise ValueError(
-            "expected prototypes of at least 1, and 1 for heads other than prototype "
-            f"and imprint, got {prototypes!r} for {head}"
-        )
-    if not penalty > 0:
-        raise ValueError(f"expected penalty above 0, got {penalty!r}")
-    if shrinkage is not None and not 0 <= shrinkage <= 1:
-        raise ValueError(f"expected shrinkage in [0, 1], got {shrinkage!r}")
 
 
 def _of_rows(

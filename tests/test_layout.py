@@ -50,6 +50,7 @@ LEVELS = {
     "queue": 4,
     "models": 4,
     "support_set": 2,
+    "estimator_inputs": 3,
     "open_set": 1,
     "classifier_files": 5,
     "estimator": 6,

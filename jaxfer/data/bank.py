@@ -165,10 +165,9 @@ def load_bank(path: str | Path) -> Bank:
             raise ValueError("its content differs from what was written")
         if header["format"] != _FORMAT:
             raise ValueError(f"expected format {_FORMAT}, got {header['format']}")
-        lists = {name: tuple(header[name]) for name in _TEXTS[:3]}
-        return Bank(
-            **arrays, **lists, num_train=header["num_train"], about=header["about"]
-        )
+        facts = {"num_train": header["num_train"], "about": header["about"]}
+        facts |= {name: tuple(header[name]) for name in _TEXTS[:3]}
+        return Bank(**arrays, **facts)
     except Exception as e:  # noqa: BLE001
         # A damaged archive may end in almost any error.
         raise ValueError(f"the bank {path} cannot be read: {e}") from e

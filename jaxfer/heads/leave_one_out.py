@@ -62,7 +62,8 @@ def fit_temperature(
 
     middle = np.log(max(_spread(logits_at(1.0)[held]), 1e-9))
     bounds = (middle - 7, middle + 5)
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(np.exp(found.x))
 
 
 def support_logits(
