@@ -7,9 +7,9 @@ Reproduces: the trends, not the values, of Figures 2 and 3 of Yosinski et al. 20
     logistic regression on pixels.
 Run: python -m experiments.layer_transfer --config configs/cifar100_layer_transfer.py
     --workdir runs/cifar100_layer_transfer --data.dir DIR
-Expect: one and a half to two hours on 2 CPU cores. The base networks of the random
-    halves reach 43 to 52% accuracy. AnB loses 9 percentage points at n = 7, and AnB+
-    gains 4.
+Expect: about two hours on 2 CPU cores. The base networks of the random halves reach 44
+    to 51% accuracy. AnB loses 10 percentage points at n = 7, and AnB+ gains 4. See
+    docs/results/layer_transfer.md.
 """
 
 from experiments.layer_transfer.config import Config, Data, Grid, Network
