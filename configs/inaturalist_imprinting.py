@@ -7,7 +7,7 @@ Reproduces: Table 4 and Figure 8, on iNaturalist 2017. Species with at least 100
     ImageNet, and has no Imprinting + Aug; do not expect its absolute values.
 Run: python -m experiments.imprinting --config configs/inaturalist_imprinting.py
     --workdir runs/inaturalist_imprinting --data.dir DIR, after
-    python tools/prepare_data.py i_naturalist2017 --to DIR
+    python -m jaxfer prepare i_naturalist2017 --to DIR
 Expect: not yet measured.
 """
 

@@ -21,9 +21,9 @@ class FewShotClassifier:
     """Classify pictures from a few examples per class, or from their embeddings.
 
     The pictures are embedded by a pretrained model, and a head is computed from the
-    embeddings in closed form, so `fit` takes a fraction of a second. Classes and
-    examples can be added and removed at any time, with the same result as a fit on all
-    examples at once. It follows the conventions of scikit-learn, which is not needed.
+    embeddings in closed form. Classes and examples can be added and removed at any
+    time, with the result of a fit on all examples at once. It follows the conventions
+    of scikit-learn, which is not needed.
 
     Args:
         model: the model that embeds pictures: a `Model`, the name of installed weights
@@ -52,6 +52,7 @@ class FewShotClassifier:
         temperature_: the temperature in use.
         threshold_: the lowest similarity of known pictures; None without `unknown`.
         n_features_in_: the dimension of the embeddings.
+        about_: what you want to keep with it, as plain values; it is saved.
 
     Raises:
         ValueError: when it is fitted: options or examples that do not fit.
@@ -97,10 +98,7 @@ class FewShotClassifier:
         Raises:
             ValueError: fewer than two classes, or examples that do not fit.
         """
-        self._check_options()
-        labels = inputs.labels_of(y)
-        z = self._embeddings(X)
-        inputs.check_lengths(z, labels)
+        z, labels = self._read(X, y)
         if len(np.unique(labels)) < 2:
             raise ValueError(
                 "expected examples of at least two classes, got one class, "
@@ -121,10 +119,7 @@ class FewShotClassifier:
             ValueError: examples that do not fit the earlier ones.
         """
         del classes
-        self._check_options()
-        labels = inputs.labels_of(y)
-        z = self._embeddings(X)
-        inputs.check_lengths(z, labels)
+        z, labels = self._read(X, y)
         if not hasattr(self, "_support"):
             second = self._needs_moments()
             self._support = support_set.empty(z.shape[1], second=second)
@@ -145,7 +140,7 @@ class FewShotClassifier:
                 f"expected new classes, got {again}: add examples with partial_fit"
             )
         for label, X in examples.items():
-            z = self._embeddings(X)
+            z = self.embed(X)
             self.partial_fit(z, np.repeat(np.asarray([label]), len(z)))
         return self
 
@@ -190,7 +185,7 @@ class FewShotClassifier:
         strange = inputs.strange_label(self.classes_)
         kind = np.result_type(labels.dtype, strange.dtype)
         labels = labels.astype(object if labels.dtype == object else kind)
-        labels[self._similarity(z) < self.threshold_] = strange
+        labels[self._support.similarity(z) < self.threshold_] = strange
         return labels
 
     def similarity(self, X: Any) -> np.ndarray:
@@ -203,7 +198,7 @@ class FewShotClassifier:
             ValueError: see `predict_proba`.
         """
         self._check_fitted()
-        return self._similarity(self._known_dim(X))
+        return self._support.similarity(self._known_dim(X))
 
     def score(self, X: Any, y: Any) -> float:
         """The accuracy, from 0 to 1.
@@ -224,13 +219,15 @@ class FewShotClassifier:
                 written.
         """
         self._check_fitted()
+        name = "" if isinstance(self.model, Model) else str(self.model)
         facts = {
-            "options": {**self.get_params(), "model": self._name()},
+            "options": {**self.get_params(), "model": name},
             "classes": self.classes_,
             "temperature": self.temperature_,
             "threshold": self.threshold_,
+            "about": dict(self.about_),
         }
-        model = self.backbone() if self._has_seen_pictures else None
+        model = self.backbone() if self._uses_model else None
         return classifier_files.save(path, facts, self._support, model)
 
     @classmethod
@@ -244,10 +241,42 @@ class FewShotClassifier:
         options = facts["options"]
         classifier = cls(**{**options, "model": model or options["model"]})
         classifier._support = support
-        classifier._has_seen_pictures = model is not None
+        classifier._uses_model = model is not None
         classifier.classes_ = facts["classes"]
         classifier.n_features_in_ = support.dim
+        classifier.about_ = facts["about"]
         return classifier._with_head(facts["temperature"], facts["threshold"])
+
+    def embed(self, X: Any) -> np.ndarray:
+        """The embeddings `[n, dim]` of pictures; embeddings are returned unchanged.
+
+        Raises:
+            ValueError: pictures that cannot be read.
+        """
+        if inputs.is_embeddings(X):
+            return inputs.checked(X)
+        model = self.backbone()
+        pictures = read_pictures(X, models.model_side(model))
+        if not len(pictures):
+            raise ValueError("expected at least one picture, got none")
+        return models.embed_on_host(model, pictures)
+
+    def examples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised embeddings of the examples, and their positions in `classes_`.
+
+        Only the first of each class are returned, at most about 1000 in all.
+        """
+        self._check_fitted()
+        return self._support.sample()
+
+    def nearest_examples(self, X: Any) -> np.ndarray:
+        """The number of the example with the highest cosine for each picture, `[n]`.
+
+        Raises:
+            ValueError: see `predict_proba`.
+        """
+        self._check_fitted()
+        return self._support.nearest(self._known_dim(X))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The options by name, as scikit-learn needs them."""
@@ -268,28 +297,26 @@ class FewShotClassifier:
 
     def __repr__(self) -> str:
         """The options that differ from their defaults."""
-        default = inspect.signature(type(self)).parameters
-        changed = [
-            f"{name}={getattr(self, name)!r}"
-            for name in _OPTIONS
-            if getattr(self, name) is not default[name].default
-            and getattr(self, name) != default[name].default
-        ]
-        return f"FewShotClassifier({', '.join(changed)})"
+        return f"FewShotClassifier({inputs.changed_options(self, _OPTIONS)})"
 
     def __sklearn_tags__(self) -> Any:
         """The tags of a classifier, for scikit-learn."""
         return inputs.sklearn_tags()
 
+    def _read(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The embeddings and labels of examples, after a check of the options."""
+        inputs.check_options(**self.get_params())
+        labels = inputs.labels_of(y)
+        z = self.embed(X)
+        inputs.check_lengths(z, labels)
+        return z, labels
+
     def _extended(self, z: np.ndarray, labels: np.ndarray) -> "FewShotClassifier":
         if z.shape[1] != self._support.dim:
             raise inputs.other_dim(z.shape[1], self._support.dim)
         known = self.classes_ if self._support.count.size else labels[:0]
-        classes = (
-            np.unique(np.concatenate([known, labels]))
-            if known.size
-            else (np.unique(labels))
-        )
+        every = np.concatenate([known, labels]) if known.size else labels
+        classes = np.unique(every)
         places = np.searchsorted(classes, known)
         self._support = support_set.extended(
             self._support,
@@ -310,8 +337,8 @@ class FewShotClassifier:
             temperature = fit_temperature(self.head, *sample, **self._options())
         else:
             temperature = float(self.temperature)
-        known = self.unknown
-        threshold = None if known is None else support.threshold(known)
+        share = self.unknown
+        threshold = None if share is None else support.threshold(share)
         return self._with_head(temperature, threshold)
 
     def _with_head(
@@ -334,41 +361,25 @@ class FewShotClassifier:
     def _needs_moments(self) -> bool:
         return self.head in ("linear", "lda")
 
-    def _similarity(self, z: np.ndarray) -> np.ndarray:
-        return self._support.similarity(z)
-
     def _known_dim(self, X: Any) -> np.ndarray:
-        z = self._embeddings(X)
+        z = self.embed(X)
         if z.shape[1] != self.n_features_in_:
             raise inputs.other_dim(z.shape[1], self.n_features_in_)
         return support_set.transformed(z, self.normalize)
 
-    def _embeddings(self, X: Any) -> np.ndarray:
-        """Embeddings `[n, dim]` of pictures, or embeddings that are given as such."""
-        if inputs.is_embeddings(X):
-            return inputs.checked(X)
-        backbone = self.backbone()
-        self._has_seen_pictures = True
-        pictures = read_pictures(X, models.model_side(backbone))
-        if not len(pictures):
-            raise ValueError("expected at least one picture, got none")
-        return models.embed_on_host(backbone, pictures)
-
     def backbone(self) -> Model:
-        """The model that embeds pictures, loaded at its first use.
+        """The model that embeds pictures, loaded at its first use, and saved if used.
 
         Raises:
             ValueError: weights that are not installed.
         """
+        self._uses_model = True
         if isinstance(self.model, Model):
             return self.model
         return _loaded(str(self.model))
 
-    _has_seen_pictures = False
-
-    def _name(self) -> str:
-        """The name of the model, if it was given by name."""
-        return "" if isinstance(self.model, Model) else str(self.model)
+    _uses_model = False
+    about_: Mapping[str, Any] = {}
 
     def _is_fitted(self) -> bool:
         return hasattr(self, "classes_")
@@ -380,19 +391,8 @@ class FewShotClassifier:
                 "fit first"
             )
 
-    def _check_options(self) -> None:
-        inputs.check_options(
-            self.head,
-            self.normalize,
-            self.temperature,
-            self.unknown,
-            self.prototypes,
-            self.penalty,
-            self.shrinkage,
-        )
 
-
-_OPTIONS = tuple(inspect.signature(FewShotClassifier).parameters)
+_OPTIONS = inspect.signature(FewShotClassifier).parameters
 
 
 @memoised(4)

@@ -1,7 +1,7 @@
 """What `FewShotClassifier` accepts, and what it refuses in scikit-learn's words."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from jaxfer.support_set import KINDS
 
 
 def check_options(
+    *,
+    model: Any,
     head: Any,
     normalize: Any,
     temperature: Any,
@@ -25,6 +27,7 @@ def check_options(
     Raises:
         ValueError: the first such option.
     """
+    del model
     if head not in KINDS:
         raise ValueError(f"expected head of {KINDS}, got {head!r}")
     if normalize not in ("none", "unit", "sqrt"):
@@ -119,6 +122,16 @@ def strange_label(classes: np.ndarray) -> np.ndarray:
     if strange in classes:
         raise ValueError(f"expected no class {strange}, which means unknown")
     return strange
+
+
+def changed_options(estimator: Any, options: Mapping[str, Any]) -> str:
+    """The options that differ from their defaults, as arguments of a call."""
+    given = {name: getattr(estimator, name) for name in options}
+    return ", ".join(
+        f"{name}={value!r}"
+        for name, value in given.items()
+        if value is not options[name].default and value != options[name].default
+    )
 
 
 def other_dim(found: int, expected: int) -> ValueError:

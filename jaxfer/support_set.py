@@ -69,6 +69,10 @@ class Support:
         """The cosine of embeddings with the nearest class mean."""
         return (_unit(z.astype(np.float64)) @ self.means().T).max(axis=1)
 
+    def nearest(self, z: np.ndarray) -> np.ndarray:
+        """The number of the example with the highest cosine for each embedding."""
+        return (_unit(z) @ _unit(self.examples).T).argmax(axis=1)
+
     def threshold(self, share: float) -> float:
         """The similarity below which a share of the examples is, each left out.
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jaxfer
+from jaxfer.cli.main import make_parser
 from jaxfer.config import parse
 from jaxfer.data import glyphs
 from jaxfer.nets import Conv4
@@ -128,7 +129,9 @@ def test_shell_lines_parse(page, line, monkeypatch):
     words = words[next(i for i, word in enumerate(words) if "=" not in word) :]
     if words[:2] == ["python", "-m"] and words[3:] == ["--help"]:
         return
-    if words[:2] == ["python", "-m"]:
+    if words[:3] == ["python", "-m", "jaxfer"]:
+        make_parser().parse_args(words[3:])
+    elif words[:2] == ["python", "-m"]:
         config = importlib.import_module(f"{words[2]}.config").Config
         assert parse(words[2], config, words[3:]).config
     elif words[0] == "python":

@@ -67,7 +67,7 @@ HOMES = {
     "safetensors": ("models.files", "pretrained", "data.bank"),
 }
 # Within these packages modules import each other.
-TOGETHER = ("heads", "nets", "data", "models", "pretrained")
+TOGETHER = ("heads", "nets", "data", "models", "pretrained", "cli")
 # Modules that all experiments may import, which import no experiment themselves.
 SHARED = ("inputs", "plots", "studies")
 # What a module of an experiment may import of its own package. Modules of other names

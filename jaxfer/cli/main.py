@@ -58,6 +58,84 @@ def _embed(parser: Any) -> None:
     _workers(parser)
 
 
+def _fit(parser: Any) -> None:
+    parser.add_argument(
+        "folder", type=Path, help="one folder per class, or train/ and test/ with such"
+    )
+    parser.add_argument("--model", default="efficientnet_lite0", help=_WEIGHTS)
+    parser.add_argument(
+        "--head",
+        default="lda",
+        choices=("prototype", "imprint", "matching", "nearest", "linear", "lda"),
+        help="default: lda; see `jaxfer.FewShotClassifier`",
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the classifier: a path that ends in .safetensors",
+    )
+    parser.add_argument(
+        "--unknown",
+        type=float,
+        metavar="SHARE",
+        help="share of pictures of known classes, in (0, 1), that may be called "
+        "unknown; default: nothing is",
+    )
+    parser.add_argument(
+        "--bank", type=Path, metavar="FILE", help="keep the embeddings in this bank"
+    )
+    _workers(parser)
+
+
+def _predict(parser: Any) -> None:
+    parser.add_argument("model", type=Path, help="a classifier that `fit` wrote")
+    parser.add_argument(
+        "files", type=Path, nargs="+", help="pictures, and folders of pictures"
+    )
+    parser.add_argument(
+        "--csv", type=Path, dest="csv_to", metavar="FILE", help="write a table as CSV"
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="write an HTML page with every picture beside its most similar example",
+    )
+    parser.add_argument(
+        "--support",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder that was fitted, to show its pictures on the page",
+    )
+    _table(parser)
+
+
+def _info(parser: Any) -> None:
+    parser.add_argument(
+        "path", type=Path, help="a model, a classifier, a feature bank or a workdir"
+    )
+    _table(parser)
+
+
+def _prepare(parser: Any) -> None:
+    parser.add_argument("name", help="such as cifar100, omniglot or folder")
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="data directory"
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR",
+        help="TFDS data directory, or the folder of images; default: that of --to",
+    )
+    parser.add_argument("--side", type=int, help="side of photographs in pixels")
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="list of photographs to leave out"
+    )
+
+
 def _workers(parser: Any) -> None:
     parser.add_argument(
         "--workers", type=int, default=2, help="threads that decode; default: 2"
@@ -75,6 +153,10 @@ def _table(parser: Any) -> None:
 
 # The description of each command, and the function that adds its arguments.
 _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "fit": ("Fit a classifier to a folder of photographs", _fit),
+    "predict": ("Classify photographs with a fitted classifier", _predict),
+    "info": ("Say what a model, classifier, feature bank or workdir is", _info),
+    "prepare": ("Write a data set as an array cache, which loads fast", _prepare),
     "embed": ("Write the embeddings of a folder of images to a feature bank", _embed),
     "nets": ("List the networks and the weights at hand", _nets),
 }

@@ -90,7 +90,7 @@ def read_cache(directory: str | Path) -> Images:
         ValueError: a file is missing, truncated or changed since it was written.
     """
     directory = Path(directory)
-    remedy = "write it again with tools/prepare_data.py"
+    remedy = "write it again with python -m jaxfer prepare"
     try:
         meta = json.loads((directory / "meta.json").read_text())
         if meta["format"] != FORMAT:

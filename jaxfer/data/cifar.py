@@ -36,7 +36,7 @@ def cifar100(directory: str | Path) -> Images:
     if found != [*SIZES.values()]:
         raise ValueError(
             f"expected {SIZES} images of cifar100 in {directory}, got {found}: prepare "
-            "it with `python tools/prepare_data.py cifar100 --to DIR`"
+            "it with `python -m jaxfer prepare cifar100 --to DIR`"
         )
     places = [(part, row) for part in parts for row in range(len(part.source))]
     part, row = places[0]

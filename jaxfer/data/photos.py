@@ -85,8 +85,8 @@ def tfds_photos(
     """CUB-200-2011 (Wah et al. 2011) or iNaturalist 2017 (Van Horn et al. 2018).
 
     Training images come first. Every record is read once to get its class, which takes
-    long for a large data set: `tools/prepare_data.py` stores classes and pixels in an
-    array cache.
+    long for a large data set: `python -m jaxfer prepare` stores classes and pixels in
+    an array cache.
 
     Args:
         name: 'caltech_birds2011' or 'i_naturalist2017'.
@@ -185,8 +185,8 @@ def _pillow() -> tuple[Any, Any]:
     except ImportError as e:
         raise ValueError(
             f"expected Pillow to decode photographs, got an import error ({e}): pip "
-            "install 'jaxfer[data]', or copy an array cache that tools/prepare_data.py "
-            "wrote elsewhere"
+            "install 'jaxfer[data]', or copy an array cache that `python -m jaxfer "
+            "prepare` wrote elsewhere"
         ) from e
     return Image, ImageOps
 

@@ -91,7 +91,7 @@ def load_all(
         if exclude is not None:
             raise ValueError(
                 f"expected no exclude for the cache {cache}, got {exclude}: write the "
-                "cache without these files with tools/prepare_data.py --exclude"
+                "cache without these files with python -m jaxfer prepare --exclude"
             )
         data = _without_classes(read_cache(cache), _class_names(exclude_classes))
     else:
@@ -104,7 +104,7 @@ def load_all(
     if name in _PHOTOGRAPHS:
         raise ValueError(
             f"expected side = {side} in {cache}, got {height}x{width} images: write it "
-            f"with `python tools/prepare_data.py {name} --to DIR --side {side}`"
+            f"with `python -m jaxfer prepare {name} --to DIR --side {side}`"
         )
     return shrunk(data, side)
 
@@ -150,7 +150,7 @@ def load_source(
         raise ValueError(
             f"expected {name}.cache or {name} as TFDS prepares it in {directory}, got "
             "neither: set --data.dir or $JAXFER_DATA to its directory, or prepare it "
-            f"with `python tools/prepare_data.py {name} --to DIR`"
+            f"with `python -m jaxfer prepare {name} --to DIR`"
         )
     if name in RECORDS:
         return _without_classes(tfds_photos(name, directory, size, out), classes)

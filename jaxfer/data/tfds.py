@@ -38,8 +38,8 @@ def import_tfds(what: str) -> Any:
     except ImportError as e:
         raise ValueError(
             f"expected tensorflow-datasets to {what}, got an import error ({e}): pip "
-            "install 'jaxfer[data]', or copy an array cache that tools/prepare_data.py "
-            "wrote elsewhere"
+            "install 'jaxfer[data]', or copy an array cache that `python -m jaxfer "
+            "prepare` wrote elsewhere"
         ) from e
     return tensorflow_datasets
 
@@ -69,7 +69,7 @@ def open_records(name: str, directory: Path, split: str) -> Records:
         raise ValueError(
             f"expected {name} in {directory} as ArrayRecord files, got files that "
             f"cannot be read in any order ({why}): prepare it with `python "
-            f"tools/prepare_data.py {name} --to DIR`"
+            f"python -m jaxfer prepare {name} --to DIR`"
         ) from e
     paths = [str(path) for path in builder.info.splits[split].filepaths]
     files = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"

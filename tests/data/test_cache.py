@@ -102,4 +102,4 @@ def test_damage_is_found_and_the_remedy_named(cache, damage, message):
     with pytest.raises(ValueError, match=message) as e:
         read_cache(cache)
     assert f"the cache {cache} is damaged" in str(e.value)
-    assert "write it again with tools/prepare_data.py" in str(e.value)
+    assert "write it again with python -m jaxfer prepare" in str(e.value)

@@ -41,7 +41,7 @@ def test_missing_data_are_refused_with_the_way_to_get_them(tmp_path):
     message = (
         "expected omniglot.cache or omniglot as TFDS prepares it in "
         f"{tmp_path}, got neither.*JAXFER_DATA.*"
-        "python tools/prepare_data.py omniglot --to DIR"
+        "python -m jaxfer prepare omniglot --to DIR"
     )
     with pytest.raises(ValueError, match=message):
         load_all("omniglot", tmp_path)

@@ -76,7 +76,7 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
         (["--data.name", "glyhps"], "'glyhps'.* mean 'glyphs'"),
         (
             ["--data.name", "omniglot", "--data.dir", "nowhere"],
-            "expected omniglot.cache or omniglot .* nowhere.*prepare_data.py",
+            "expected omniglot.cache or omniglot .* nowhere.*jaxfer prepare",
         ),
         (["--data.test", "tset"], "'tset' of glyphs"),
         (["--data.val", "vla", "--val.every", "10"], "'vla' of glyphs"),

@@ -13,7 +13,6 @@ from experiments.imprinting.report import summaries
 from experiments.prototypes import config as prototypes
 from jaxfer.claims import Claim, judge
 from jaxfer.config import to_json
-from jaxfer.data import image_folder, load_all, read_cache
 from jaxfer.runlog import write_json
 from tools import check_result, paper_figures
 
@@ -172,52 +171,6 @@ def test_figures_of_other_experiments_are_refused(tmp_path):
     write_json(tmp_path / "result.json", {"experiment": "zero_shot"})
     with pytest.raises(ValueError, match="imprinting, prototypes in .*, got zero_shot"):
         paper_figures.draw(tmp_path)
-
-
-@pytest.mark.slow
-def test_prepare_data_writes_a_cache_of_any_source(tmp_path):
-    done = _tool("prepare_data.py", "glyphs", "--to", tmp_path)
-    assert done.returncode == 0, done.stderr
-    cached = read_cache(tmp_path / "glyphs.cache")
-    assert cached.fingerprint in done.stdout
-    assert cached.fingerprint == load_all("glyphs").fingerprint
-
-
-def test_prepare_data_of_a_folder_of_photographs(tmp_path, photographs):
-    out = tmp_path / "out.txt"
-    out.write_text("kite/kite03.jpg\n")
-    line = ("folder", "--source", photographs, "--to", tmp_path)
-    done = _tool("prepare_data.py", *line, "--side", "12", "--exclude", out)
-    assert done.returncode == 0, done.stderr
-    cached = load_all("folder", tmp_path, side=12)
-    assert cached.images.shape == (35, 12, 12, 3)
-    assert (
-        cached.fingerprint == image_folder(photographs, 12, ["kite03.jpg"]).fingerprint
-    )
-    done = _tool("prepare_data.py", "glyphs", "--to", tmp_path, "--side", "7")
-    assert done.returncode == 2
-    assert "got side = 7 and exclude = None for glyphs" in done.stderr
-
-
-@pytest.mark.slow
-def test_prepare_data_of_a_tfds_data_set(tmp_path, real_data, omniglot_images):
-    source = real_data / "tfds"
-    done = _tool("prepare_data.py", "omniglot", "--to", tmp_path, "--source", source)
-    assert done.returncode == 0, done.stderr
-    assert load_all("omniglot", tmp_path).fingerprint == omniglot_images.fingerprint
-
-
-def test_prepare_data_says_what_it_needs(tmp_path):
-    pytest.importorskip("tensorflow_datasets")
-    done = _tool("prepare_data.py", "omniglott", "--to", tmp_path)
-    assert done.returncode == 2 and "did you mean 'omniglot'" in done.stderr
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError:
-        done = _tool("prepare_data.py", "omniglot", "--to", tmp_path)
-        assert done.returncode == 2
-        assert "needs TensorFlow: pip install tensorflow-cpu" in done.stderr
-        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -1,0 +1,48 @@
+"""`prepare DATASET --to DIR`: a data set as an array cache."""
+
+from pathlib import Path
+
+from jaxfer.data.cache import read_cache, write_cache
+from jaxfer.data.sources import NAMES, cache_directory, load_source
+from jaxfer.data.tfds import import_tfds
+
+# Data sets that TFDS does not have.
+_OWN = ("bank", "folder", "glyphs")
+
+
+def run(
+    name: str, to: Path, source: Path | None, side: int | None, exclude: Path | None
+) -> None:
+    """Write DIR/NAME.cache, and print what it holds.
+
+    If the source does not hold the prepared data set, TFDS downloads and prepares it,
+    which needs TensorFlow.
+    """
+    place = source or to
+    if name in NAMES and name not in _OWN:
+        _prepare(name, place)
+    data = load_source(name, place, side=side, exclude=exclude)
+    folder = write_cache(data, cache_directory(name, to))
+    data = read_cache(folder)
+    shape = "x".join(str(size) for size in data.images.shape)
+    print(
+        f"{folder}: {shape} pixels, {data.num_classes} classes, "
+        f"fingerprint {data.fingerprint}"
+    )
+
+
+def _prepare(name: str, directory: Path) -> None:
+    """Download and prepare a data set as ArrayRecord, unless this is already done."""
+    tfds = import_tfds(f"prepare {name}")
+    builder = tfds.builder(name, data_dir=str(directory), file_format="array_record")
+    if builder.info.splits:
+        return
+    try:
+        import tensorflow  # noqa: F401 # pyright: ignore
+    except ImportError as e:
+        raise ValueError(
+            f"expected a prepared {name} in {directory}, got none, and preparing it "
+            "needs TensorFlow: pip install tensorflow-cpu, or pass --source with a "
+            "folder that holds it"
+        ) from e
+    builder.download_and_prepare()
