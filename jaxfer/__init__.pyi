@@ -23,6 +23,7 @@ from .episodes import (
     sample_episode,
 )
 from .estimator import FewShotClassifier
+from .exported import export
 from .heads import (
     NamedHead,
     Predictions,
@@ -177,6 +178,7 @@ __all__ = [
     "episode_accuracy",
     "episode_key",
     "episode_nll",
+    "export",
     "extend_classes",
     "freeze_modes",
     "freeze_rules",

@@ -54,6 +54,7 @@ LEVELS = {
     "open_set": 1,
     "classifier_files": 5,
     "estimator": 6,
+    "exported": 7,
     "cli": 7,
     "__main__": 8,
     "pretrained": 5,

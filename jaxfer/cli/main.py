@@ -112,6 +112,20 @@ def _predict(parser: Any) -> None:
     _table(parser)
 
 
+def _export(parser: Any) -> None:
+    parser.add_argument("model", type=Path, help="a classifier that `fit` wrote")
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="the folder to write"
+    )
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=("stablehlo", "onnx"),
+        default=["stablehlo"],
+        help="default: stablehlo",
+    )
+
+
 def _info(parser: Any) -> None:
     parser.add_argument(
         "path", type=Path, help="a model, a classifier, a feature bank or a workdir"
@@ -155,6 +169,7 @@ def _table(parser: Any) -> None:
 _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "fit": ("Fit a classifier to a folder of photographs", _fit),
     "predict": ("Classify photographs with a fitted classifier", _predict),
+    "export": ("Write a classifier as StableHLO or ONNX", _export),
     "info": ("Say what a model, classifier, feature bank or workdir is", _info),
     "prepare": ("Write a data set as an array cache, which loads fast", _prepare),
     "embed": ("Write the embeddings of a folder of images to a feature bank", _embed),

@@ -1,6 +1,8 @@
 """Convolutions that XLA runs slowly on a CPU: of one channel, and depthwise."""
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from jaxtyping import Array, Float
 
 # Up to this number of output channels the product is faster than the convolution.
 _FEW = 16
+_PLAIN = contextvars.ContextVar("plain_convolutions", default=False)
 
 
 def convolve(
@@ -38,6 +41,7 @@ def convolve(
         (2, 5, 5, 4)
     """
     few = kernel.shape[2] == 1 and kernel.shape[3] <= _FEW and tuple(strides) == (1, 1)
+    few = few and not _PLAIN.get()
     if few and not isinstance(padding, str) and jax.default_backend() == "cpu":
         return _product(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
@@ -100,4 +104,28 @@ def depthwise(
             feature_group_count=x.shape[-1],
         )
 
+    if _PLAIN.get():
+        return grouped(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Trace depthwise convolutions as one operation, which other compilers know.
+
+    Without it, a program has a form for CPUs and one for other devices.
+
+    Example:
+        >>> x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))
+        >>> with plain_convolutions():
+        ...     text = jax.make_jaxpr(
+        ...         lambda x: depthwise(x, kernel, stride=1, padding=[(0, 0)] * 2)
+        ...     )(x)
+        >>> "platform_index" in str(text)
+        False
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)

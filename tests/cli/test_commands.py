@@ -139,6 +139,24 @@ def test_info_knows_all_files(fitted, model, photographs, tmp_path, capsys):
         assert message in refused(capsys, "info", path)
 
 
+def test_export_writes_a_folder(fitted, tmp_path, capsys):
+    pytest.importorskip("flatbuffers")
+    to = tmp_path / "out"
+    assert "head prototype, imprint" in refused(
+        capsys, "export", _nearest(fitted, tmp_path), "--to", to
+    )
+    run("export", fitted, "--to", to)
+    assert "classify.stablehlo" in capsys.readouterr().out
+    card = (to / "README.md").read_text()
+    assert "kite, robin, wren" in card and "each left out" in card
+
+
+def _nearest(fitted, folder):
+    classifier = FewShotClassifier.load(fitted).set_params(head="nearest")
+    z = np.eye(4)
+    return classifier.fit(z, [0, 0, 1, 1]).save(folder / "nearest.safetensors")
+
+
 def test_nets_lists_sizes_and_weights(capsys):
     run("nets", "Conv4", "ResNet12", "--side", 84, "--json")
     found = json.loads(capsys.readouterr().out)
@@ -183,5 +201,5 @@ def test_the_help_is_there_and_loads_no_flax():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    for name in ("fit", "predict", "embed", "info", "nets", "prepare"):
+    for name in ("fit", "predict", "embed", "export", "info", "nets", "prepare"):
         assert f"\n    {name} " in done.stdout
