@@ -49,6 +49,13 @@ def export(
 
     Raises:
         ValueError: another head, or a package that is missing.
+
+    Example:
+        >>> export(FewShotClassifier(head="nearest"), "folder")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected one row per class to export, head prototype, imprint, \
+linear or lda with prototypes = 1, got FewShotClassifier(head='nearest')
     """
     if classifier.head in ("matching", "nearest") or classifier.prototypes > 1:
         raise ValueError(

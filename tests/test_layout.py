@@ -55,8 +55,8 @@ LEVELS = {
     "classifier_files": 5,
     "estimator": 6,
     "exported": 7,
-    "cli": 7,
-    "__main__": 8,
+    "cli": 8,
+    "__main__": 9,
     "pretrained": 5,
     "study": 5,
 }
