@@ -32,6 +32,20 @@ def head_logits(
         >>> head_logits(head, jnp.zeros((5, 3, 64))).shape
         (5, 3, 10)
     """
+    scores = row_scores(head, z)
+    return scores if head.pool is None else _pool(scores, head)
+
+
+def row_scores(head: Head, z: Float[Array, "*batch dim"]) -> Float[Array, "*batch m"]:
+    """The score of each row, see `head_logits`; -inf for a row without an owner.
+
+    Args:
+        head: the templates.
+        z: embeddings; leading axes are free.
+
+    Raises:
+        ValueError: see `head_logits`.
+    """
     if z.shape[-1:] != head.weight.shape[-1:]:
         raise ValueError(
             f"expected embeddings of dimension {head.weight.shape[-1]} as the rows of "
@@ -44,8 +58,7 @@ def head_logits(
         jnp.broadcast_to(x, products.shape)
         for x in (head.scale, head.bias, head.owner >= 0)
     )
-    scores = jnp.where(used, scale * products + bias, -jnp.inf)
-    return scores if head.pool is None else _pool(scores, head)
+    return jnp.where(used, scale * products + bias, -jnp.inf)
 
 
 def _products(head: Head, z: Array) -> Float[Array, "*batch m"]:
