@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfer.memo import memoised
 from jaxfer.nets import Names
 from jaxfer.trees import flatten, unflatten
 from jaxfer.types import Head, Net, Params, State
@@ -153,10 +154,7 @@ def _places(
     net: Net, image_shape: tuple[int, ...], names: Names
 ) -> tuple[dict[str, _Place], dict[str, Any]]:
     """Where each array of a network is, and its shape here."""
-    params, state = jax.eval_shape(
-        lambda key: net.init(key, image_shape), jax.random.key(0)
-    )
-    shapes = flatten({"params": params, "state": state})
+    shapes = _shapes(net, tuple(image_shape))
     places = {}
     for path, like in shapes.items():
         inner = path.split("/", 1)[1]
@@ -166,6 +164,15 @@ def _places(
         if place is not None:
             places[path] = place
     return places, shapes
+
+
+@memoised(8)
+def _shapes(net: Net, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The shapes of all arrays, by path; tracing a large network takes seconds."""
+    params, state = jax.eval_shape(
+        lambda key: net.init(key, image_shape), jax.random.key(0)
+    )
+    return flatten({"params": params, "state": state})
 
 
 def _place(path: str, rank: int, names: Names) -> _Place | None:

@@ -32,7 +32,7 @@ def test_it_has_the_parameters_of_the_one_in_torchvision():
     )
 
 
-@pytest.mark.parametrize("side", [32, 224])
+@pytest.mark.parametrize("side", [32, pytest.param(224, marks=pytest.mark.slow)])
 def test_sides_halve_five_times(side):
     net = InceptionV1(width=16).build()
 

@@ -18,6 +18,7 @@ def shapes_of(net, side, names=()):
     return jax.eval_shape(run, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_it_has_the_published_number_of_parameters():
     """55,843,464 in timm, with a classifier of 1000 classes."""
     net = InceptionResNetV2().build()

@@ -14,7 +14,9 @@ def _shapes(net, side, last):
     return jax.eval_shape(run, jnp.zeros((1, side, side, 3))).shape[1:]
 
 
-@pytest.mark.parametrize(("depth", "wide"), [(18, 1), (50, 4)])
+@pytest.mark.parametrize(
+    ("depth", "wide"), [(18, 1), pytest.param(50, 4, marks=pytest.mark.slow)]
+)
 def test_sides_halve_and_channels_double_at_the_stages(depth, wide):
     net = ResNet(depth).build()
     ends = {18: (2, 4, 6, 8), 50: (3, 7, 13, 16)}[depth]

@@ -240,15 +240,14 @@ def test_another_side_can_be_asked_for():
         embed(model, np.zeros((1, 32, 32, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_variants_have_names_for_all_their_weights(unchecked):
-    for variant in (1, 4):
-        spec = EfficientNetLite(variant)
-        net = spec.build()
-        key = jax.random.key(0)
-        shapes = jax.eval_shape(lambda k, net=net: net.init(k, (64, 64, 3)), key)
-        arrays = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
-        count = len(flatten(arrays[0])) + len(flatten(arrays[1]))
-        for names in spec.names():
-            assert len(to_state_dict(net, *arrays, names)) == count
+    spec = EfficientNetLite(4)
+    net = spec.build()
+    shapes = jax.eval_shape(lambda k: net.init(k, (64, 64, 3)), jax.random.key(0))
+    arrays = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    count = len(flatten(arrays[0])) + len(flatten(arrays[1]))
+    for names in spec.names():
+        assert len(to_state_dict(net, *arrays, names)) == count
     with pytest.raises(ValueError, match="expected variant 0 to 4, got 5"):
         EfficientNetLite(5).build()
