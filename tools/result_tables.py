@@ -28,6 +28,7 @@ from experiments.studies import tables_of
 from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json, read_result, write_json
+from tools import photo_results
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "results" / "data"
@@ -91,7 +92,8 @@ def _kept(name: str) -> Any:
 def _table(result: Mapping[str, Any], title: str) -> str:
     if title == "Findings":
         return findings_table(result["findings"])
-    tables = tables_of(result)
+    own = result["experiment"] == "photographs"
+    tables = photo_results.tables(result) if own else tables_of(result)
     found = [table for name, table in tables.items() if name.startswith(title)]
     if len(found) != 1:
         raise ValueError(
