@@ -205,7 +205,7 @@ def _from_file(
             "again"
         )
     net = as_net(spec, shape)
-    arrays = _weights_in(_read(path), path)
+    arrays = _without_prefixes(_weights_in(_read(path), path), known)
     names = _closest(known, arrays)
     if names is None:
         raise ValueError(
@@ -251,12 +251,12 @@ def _known_names(spec: Any) -> tuple[Names, ...]:
 
 def _closest(known: tuple[Names, ...], arrays: Mapping[str, Any]) -> Names | None:
     """The names that most of the arrays have."""
+    return max(known, key=lambda names: _matches(names, arrays), default=None)
+
+
+def _matches(names: Names, arrays: Mapping[str, Any]) -> int:
     modules = {name.rpartition(".")[0] for name in arrays} | {*arrays}
-
-    def matches(names: Names) -> int:
-        return len(modules & {*names.modules.values()})
-
-    return max(known, key=matches, default=None)
+    return len(modules & {*names.modules.values()})
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _weights_in(found: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
-    """The arrays by name, without the keys and prefixes that scripts add."""
+    """The arrays by name, without the keys that scripts add."""
     for key in _KEYS:
         if isinstance(found.get(key), Mapping):
             found = found[key]
@@ -286,9 +286,29 @@ def _weights_in(found: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
     if not arrays:
         raise ValueError(f"expected arrays by name in {path}, got {[*found][:8]}")
+    return arrays
+
+
+def _without_prefixes(
+    arrays: dict[str, np.ndarray], known: tuple[Names, ...]
+) -> dict[str, np.ndarray]:
+    """The arrays of the network, without the prefixes that wrappers add.
+
+    What stands beside a wrapped network, such as the projection head of DINO, is left
+    out.
+    """
+
+    def matches(found: Mapping[str, Any]) -> int:
+        return max((_matches(names, found) for names in known), default=0)
+
     for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): x for name, x in arrays.items()}
+        inner = {
+            name.removeprefix(prefix): x
+            for name, x in arrays.items()
+            if name.startswith(prefix)
+        }
+        if len(inner) == len(arrays) or matches(inner) > matches(arrays):
+            arrays = inner
     return arrays
 
 

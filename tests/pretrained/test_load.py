@@ -86,6 +86,16 @@ def test_files_of_torch_give_the_same_model(arrays, file, tmp_path):
         )
 
 
+def test_what_stands_beside_a_wrapped_network_is_left_out(arrays, file, tmp_path):
+    """A checkpoint of DINO has a projection head beside its backbone."""
+    teacher = {f"backbone.{name}": x for name, x in arrays.items()}
+    teacher |= {"head.mlp.0.weight": np.zeros((3, 3), np.float32)}
+    path = write(tmp_path / "a.pth", {"teacher": teacher, "epoch": 3})
+    found = load_pretrained(SPEC, path, side=SIDE)
+    expected = load_pretrained(SPEC, file, side=SIDE)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+
+
 def test_a_classifier_becomes_the_head(arrays, file):
     model = load_pretrained(SPEC, file, side=SIDE)
     z = np.ones((2, 1280), np.float32)
