@@ -208,6 +208,7 @@ def main() -> int:
             result["cpus"] = len(os.sched_getaffinity(0))
             result["speed"] = speed(args.source, model)
         path = ROOT / "docs" / "results" / "data" / f"photographs_{args.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
     print(*(f"{title}:\n\n{x}\n" for title, x in tables(result).items()), sep="\n")
     return 0
