@@ -134,7 +134,7 @@ class FewShotClassifier:
         Raises:
             ValueError: a class that is known already.
         """
-        known = set(self.classes_.tolist()) if self._is_fitted() else set()
+        known = set(getattr(self, "classes_", np.zeros(0)).tolist())
         if again := sorted(map(str, known & set(examples))):
             raise ValueError(
                 f"expected new classes, got {again}: add examples with partial_fit"
@@ -317,6 +317,8 @@ class FewShotClassifier:
         known = self.classes_ if self._support.count.size else labels[:0]
         every = np.concatenate([known, labels]) if known.size else labels
         classes = np.unique(every)
+        if self.unknown is not None:
+            inputs.strange_label(classes)
         places = np.searchsorted(classes, known)
         self._support = support_set.extended(
             self._support,
@@ -381,11 +383,8 @@ class FewShotClassifier:
     _uses_model = False
     about_: Mapping[str, Any] = {}
 
-    def _is_fitted(self) -> bool:
-        return hasattr(self, "classes_")
-
     def _check_fitted(self) -> None:
-        if not self._is_fitted():
+        if not hasattr(self, "classes_"):
             raise inputs.not_fitted_error()(
                 "expected a fitted FewShotClassifier, got one without classes: call "
                 "fit first"

@@ -245,6 +245,9 @@ def test_pictures_unlike_all_classes_are_unknown(points):
     numbers = np.unique(labels, return_inverse=True)[1]
     integers = FewShotClassifier(unknown=0.05).fit(z, numbers)
     assert -1 in integers.predict(far)
+    for label in (["unknown"] * 15, numbers - 1):
+        with pytest.raises(ValueError, match="which means unknown"):
+            FewShotClassifier(unknown=0.05).partial_fit(z, label)
     never = FewShotClassifier().fit(z, labels)
     assert never.threshold_ is None and "unknown" not in never.predict(far)
 
