@@ -8,14 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxfer.models import Model
-from jaxfer.models.files import (
-    digest,
-    pack_model,
-    read_tensors,
-    unpack_model,
-    write_tensors,
-)
+from jaxfer.models.files import pack_model, unpack_model
 from jaxfer.support_set import Support
+from jaxfer.tensors import read_tensors, seal, unseal, write_tensors
 
 _FORMAT = 1
 _KEY = "jaxfer_classifier"
@@ -51,15 +46,13 @@ def save(
     classes = facts["classes"]
     header["classes"], header["dtype"] = classes.tolist(), classes.dtype.str
     try:
-        text = json.dumps(header)
+        sealed = seal(header, arrays)
     except TypeError as e:
         raise ValueError(
             f"expected labels and options that JSON can hold, got others ({e})"
         ) from e
-    sha256 = digest(arrays | {"header": np.frombuffer(text.encode(), np.uint8)})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, arrays, {_KEY: {"header": header, "sha256": sha256}})
+        write_tensors(path, arrays, {_KEY: sealed})
     except OSError as e:
         raise ValueError(
             f"the classifier {path} cannot be written ({e.strerror})"
@@ -81,16 +74,7 @@ def load(path: str | Path) -> tuple[dict[str, Any], Support, Model | None]:
         texts, arrays = read_tensors(path)
         if _KEY not in texts:
             raise ValueError("it is no classifier of FewShotClassifier.save")
-        whole = json.loads(texts[_KEY])
-        header = whole["header"]
-        if header["format"] != _FORMAT:
-            raise ValueError(
-                f"expected format {_FORMAT}, got {header['format']}: it was written by "
-                "another version of jaxfer"
-            )
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        if whole["sha256"] != digest(arrays | {"header": text}):
-            raise ValueError("its content differs from what was written")
+        header = unseal(texts[_KEY], arrays, _FORMAT)
         parts = {
             kind: {
                 name.removeprefix(f"{kind}/"): x

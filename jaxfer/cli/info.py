@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxfer.data import Bank, load_bank
 from jaxfer.estimator import FewShotClassifier
 from jaxfer.models import FILE, Model, load_model
-from jaxfer.models.files import read_tensors
 from jaxfer.runlog import read_json
+from jaxfer.tensors import read_tensors
 
 
 def run(path: Path, as_json: bool) -> None:
@@ -59,7 +60,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 
 def _of_model(model: Model) -> dict[str, Any]:
     spec = model.net.spec
-    size = sum(int(np.size(x)) for x in _leaves(model.params))
+    size = sum(int(np.size(x)) for x in jax.tree.leaves(model.params))
     classes = 0 if model.head is None else model.head.num_classes
     return {
         "kind": "model",
@@ -131,13 +132,6 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = value
     return found
-
-
-def _leaves(tree: Mapping[str, Any]) -> list[Any]:
-    values = tree.values()
-    return [
-        leaf for x in values for leaf in (_leaves(x) if isinstance(x, Mapping) else [x])
-    ]
 
 
 def _shown(value: Any) -> str:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from jaxfer.data.images import Images
 from jaxfer.data.resident import Resident, table_of
+from jaxfer.tensors import read_tensors, seal, unseal, whole_file, write_tensors
 
 _FORMAT = 1
 _ARRAYS = ("embeddings", "labels")
@@ -119,17 +118,14 @@ def save_bank(path: str | Path, bank: Bank) -> Path:
     }
     header = {name: getattr(bank, name) for name in _TEXTS}
     header |= {"format": _FORMAT, "about": dict(bank.about)}
-    text = json.dumps(header)
-    text = json.dumps({"bank": header, "sha256": _digest(arrays, text)})
+    sealed = seal(header, arrays)
     _check_suffix(path)
-    part = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".npz":
-            np.savez(part, header=np.array(text), **arrays)
+        if path.suffix == ".safetensors":
+            write_tensors(path, arrays, {"jaxfer_bank": sealed})
         else:
-            save_file(arrays, part, metadata={"jaxfer_bank": text})
-        part.replace(path)
+            with whole_file(path) as part, part.open("wb") as file:
+                np.savez(file, header=np.array(json.dumps(sealed)), **arrays)
     except OSError as e:
         raise ValueError(f"the bank {path} cannot be written ({e.strerror})") from e
     return path
@@ -156,15 +152,9 @@ def load_bank(path: str | Path) -> Bank:
                 text = str(file["header"])
                 arrays = {name: file[name] for name in _ARRAYS}
         else:
-            with safe_open(path, framework="numpy") as file:
-                text = (file.metadata() or {})["jaxfer_bank"]
-                arrays = {name: file.get_tensor(name) for name in _ARRAYS}
-        whole = json.loads(text)
-        header = whole["bank"]
-        if whole["sha256"] != _digest(arrays, json.dumps(header)):
-            raise ValueError("its content differs from what was written")
-        if header["format"] != _FORMAT:
-            raise ValueError(f"expected format {_FORMAT}, got {header['format']}")
+            texts, arrays = read_tensors(path)
+            text = texts["jaxfer_bank"]
+        header = unseal(text, arrays, _FORMAT)
         facts = {"num_train": header["num_train"], "about": header["about"]}
         facts |= {name: tuple(header[name]) for name in _TEXTS[:3]}
         return Bank(**arrays, **facts)
@@ -188,11 +178,3 @@ def _check_suffix(path: Path) -> None:
         raise ValueError(
             f"expected a bank's path to end in .npz or .safetensors, got {path}"
         )
-
-
-def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        digest.update(repr((name, arrays[name].shape)).encode())
-        digest.update(np.ascontiguousarray(arrays[name]))
-    return digest.hexdigest()

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from jaxfer import nets
 from jaxfer.models.model import Model, Pixels
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.tensors import digest, read_tensors, write_tensors
 from jaxfer.trees import flatten, unflatten
 from jaxfer.types import Head, Net
 
@@ -49,35 +47,10 @@ def save_model(path: str | Path, model: Model) -> Path:
     path = path / FILE if path.is_dir() or not path.suffix else path
     tensors, header = pack_model(model)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, tensors, {"jaxfer": header | {"sha256": digest(tensors)}})
     except OSError as e:
         raise ValueError(f"the model {path} cannot be written ({e.strerror})") from e
     return path
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, Any]
-) -> None:
-    """Write arrays and JSON texts to a safetensors file, completely or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    metadata = {name: json.dumps(text) for name, text in texts.items()}
-    save_file(dict(tensors), part, metadata=metadata)
-    part.replace(path)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """The metadata and the arrays of a safetensors file.
-
-    Raises:
-        ValueError: a file that is damaged or of another format.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-            return file.metadata() or {}, arrays
-    except (SafetensorError, OSError) as e:
-        raise ValueError(f"damaged or of another format ({e})") from e
 
 
 def pack_model(model: Model) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -245,13 +218,3 @@ def _net_header(net: Net) -> dict[str, Any] | None:
         return None
     fields = json.loads(json.dumps(dataclasses.asdict(spec)))
     return {"name": type(spec).__name__, "fields": fields}
-
-
-def digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """The SHA-256 of arrays with their names, shapes and types."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        x = tensors[name]
-        digest.update(repr((name, x.shape, str(x.dtype))).encode())
-        digest.update(np.ascontiguousarray(x))
-    return digest.hexdigest()

@@ -8,8 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from jaxfer.compilation import jit
 from jaxfer.keys import stable_draws
@@ -18,6 +16,7 @@ from jaxfer.nets import AnyNet, Names, as_net, by_name
 from jaxfer.pretrained.catalogue import CATALOGUE, imagenet_pixels, pixels_of
 from jaxfer.pretrained.state_dicts import from_state_dict, to_state_dict
 from jaxfer.pretrained.torch_files import read_torch
+from jaxfer.tensors import read_tensors, write_tensors
 from jaxfer.types import Net
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -113,8 +112,7 @@ def save_state_dict(path: str | Path, model: Model, library: str) -> Path:
         model.net, model.params, model.state, known[library], model.head
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, path)
+    write_tensors(path, arrays, {})
     return path
 
 
@@ -260,21 +258,19 @@ def _matches(names: Names, arrays: Mapping[str, Any]) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"expected a file of weights, got nothing at {path}")
     if path.suffix not in _SUFFIXES:
         raise ValueError(f"expected weights as one of {_SUFFIXES}, got {path}")
     if path.suffix != ".safetensors":
         return read_torch(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            if "jaxfer" in (file.metadata() or {}):
-                raise ValueError(
-                    f"{path} is a model of jaxfer: read it with load_pretrained(path)"
-                )
-            return {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as e:
-        raise ValueError(f"the weights {path} are damaged ({e})") from e
+        texts, arrays = read_tensors(path)
+    except ValueError as e:
+        raise ValueError(f"the weights {path} are {e}") from e
+    if "jaxfer" in texts:
+        raise ValueError(
+            f"{path} is a model of jaxfer: read it with load_pretrained(path)"
+        )
+    return dict(arrays)
 
 
 def _weights_in(found: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
