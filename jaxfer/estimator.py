@@ -139,10 +139,11 @@ class FewShotClassifier:
             raise ValueError(
                 f"expected new classes, got {again}: add examples with partial_fit"
             )
-        for label, X in examples.items():
-            z = self.embed(X)
-            self.partial_fit(z, np.repeat(np.asarray([label]), len(z)))
-        return self
+        if not examples:
+            return self
+        z = [self.embed(X) for X in examples.values()]
+        labels = np.repeat(np.asarray([*examples]), [*map(len, z)])
+        return self.partial_fit(inputs.joined(z), labels)
 
     def remove_class(self, label: Any) -> "FewShotClassifier":
         """Forget a class and its examples.

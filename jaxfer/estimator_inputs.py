@@ -142,6 +142,18 @@ def other_dim(found: int, expected: int) -> ValueError:
     )
 
 
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Embeddings of several classes as one matrix.
+
+    Raises:
+        ValueError: parts with other dimensions.
+    """
+    for part in parts:
+        if part.shape[1] != parts[0].shape[1]:
+            raise other_dim(part.shape[1], parts[0].shape[1])
+    return np.concatenate(parts)
+
+
 def is_embeddings(X: Any) -> bool:
     """Whether X is a matrix of numbers, or meant to be one."""
     if hasattr(X, "toarray") or hasattr(X, "iloc"):

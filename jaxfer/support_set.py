@@ -6,7 +6,7 @@ same sums as adding all of them at once, exactly so for integers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,13 @@ from jaxfer import heads
 from jaxfer.compilation import jit
 from jaxfer.heads.clusters import cluster_means
 from jaxfer.heads.leave_one_out import Kind
+from jaxfer.heads.named import padded, room_for
+from jaxfer.heads.vectors import unit_rows
 from jaxfer.types import ClassSums, Head
 
 Normalize = Literal["none", "unit", "sqrt"]
-KINDS = ("prototype", "imprint", "matching", "nearest", "linear", "lda")
+KINDS = get_args(Kind)
+_LEAST = 8
 # Examples used to choose the temperature and the threshold, from the first on.
 _SAMPLE = 1000
 
@@ -63,15 +66,15 @@ class Support:
 
     def means(self) -> np.ndarray:
         """The unit means of the unit embeddings of each class."""
-        return _unit(self.unit)
+        return unit_rows(self.unit)
 
     def similarity(self, z: np.ndarray) -> np.ndarray:
         """The cosine of embeddings with the nearest class mean."""
-        return (_unit(z.astype(np.float64)) @ self.means().T).max(axis=1)
+        return (unit_rows(z.astype(np.float64)) @ self.means().T).max(axis=1)
 
     def nearest(self, z: np.ndarray) -> np.ndarray:
         """The number of the example with the highest cosine for each embedding."""
-        return (_unit(z) @ _unit(self.examples).T).argmax(axis=1)
+        return (unit_rows(z) @ unit_rows(self.examples).T).argmax(axis=1)
 
     def threshold(self, share: float) -> float:
         """The similarity below which a share of the examples is, each left out.
@@ -79,9 +82,9 @@ class Support:
         An example that is the only one of its class is compared with the other classes.
         """
         z, labels = self.sample()
-        unit = _unit(z)
+        unit = unit_rows(z)
         rest = self.unit[labels] - unit
-        own = (unit * _unit(rest)).sum(axis=1)
+        own = (unit * unit_rows(rest)).sum(axis=1)
         products = unit @ self.means().T
         alone = self.count[labels] < 2
         products[range(len(labels)), labels] = np.where(alone, -np.inf, own)
@@ -124,7 +127,7 @@ def extended(
     total[places], unit[places] = support.total, support.unit
     count[places] = support.count
     np.add.at(total, labels, wide)
-    np.add.at(unit, labels, _unit(wide))
+    np.add.at(unit, labels, unit_rows(wide))
     np.add.at(count, labels, 1)
     gram = support.gram
     return Support(
@@ -164,7 +167,7 @@ def transformed(z: np.ndarray, normalize: Normalize) -> np.ndarray:
     """
     if normalize == "sqrt":
         z = np.sign(z) * np.sqrt(np.abs(z))
-    return (z if normalize == "none" else _unit(z)).astype(np.float32)
+    return (z if normalize == "none" else unit_rows(z)).astype(np.float32)
 
 
 def make_head(
@@ -207,9 +210,7 @@ def probabilities(
     parts = []
     for start in range(0, max(len(z), 1), 1024):
         part = z[start : start + 1024]
-        padded = np.zeros((slots(len(part)), z.shape[1]), np.float32)
-        padded[: len(part)] = part
-        logits = np.asarray(_logits(head, padded), np.float64)
+        logits = np.asarray(_logits(head, padded(part, least=_LEAST)), np.float64)
         parts.append(logits[: len(part), :classes])
     logits = np.concatenate(parts)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -223,7 +224,7 @@ def slots(count: int) -> int:
         >>> slots(5), slots(9)
         (8, 16)
     """
-    return max(8, 1 << (count - 1).bit_length())
+    return room_for(count, least=_LEAST)
 
 
 def _of_rows(
@@ -237,19 +238,13 @@ def _of_rows(
 ) -> Head:
     """The head of labelled rows, padded by rows without an owner."""
     size = slots(len(rows))
-    padded = np.zeros((size, rows.shape[1]), np.float32)
-    padded[: len(rows)] = rows
     owners = np.full(size, -1, np.int32)
     owners[: len(rows)] = owner
     centre = None if unit else rows.mean(axis=0).astype(np.float32)
     bias = np.zeros(size, np.float32)
-    head = Head(padded, bias, scale, owners, classes, unit, pool, centre)
+    filled = padded(rows.astype(np.float32), least=_LEAST)
+    head = Head(filled, bias, scale, owners, classes, unit, pool, centre)
     return jax.tree.map(jnp.asarray, head)
-
-
-def _unit(z: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(z, axis=-1, keepdims=True)
-    return z / np.where(length > 0, length, 1)
 
 
 # Each is a function of the sums, 1 over the temperature, the penalty and the shrinkage.

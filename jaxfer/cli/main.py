@@ -44,37 +44,18 @@ def _nets(parser: Any) -> None:
 
 
 def _embed(parser: Any) -> None:
-    parser.add_argument(
-        "folder", type=Path, help="one folder per class, or images without classes"
-    )
-    parser.add_argument("--model", default="efficientnet_lite0", help=_WEIGHTS)
-    parser.add_argument(
-        "--to",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the bank: a path that ends in .npz or .safetensors",
-    )
-    _workers(parser)
+    _folder(parser, "one folder per class, or images without classes")
+    _to(parser, "FILE", "the bank: a path that ends in .npz or .safetensors")
 
 
 def _fit(parser: Any) -> None:
-    parser.add_argument(
-        "folder", type=Path, help="one folder per class, or train/ and test/ with such"
-    )
-    parser.add_argument("--model", default="efficientnet_lite0", help=_WEIGHTS)
+    _folder(parser, "one folder per class, or train/ and test/ with such")
+    _to(parser, "FILE", "the classifier: a path that ends in .safetensors")
     parser.add_argument(
         "--head",
         default="lda",
         choices=("prototype", "imprint", "matching", "nearest", "linear", "lda"),
         help="default: lda; see `jaxfer.FewShotClassifier`",
-    )
-    parser.add_argument(
-        "--to",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the classifier: a path that ends in .safetensors",
     )
     parser.add_argument(
         "--unknown",
@@ -86,7 +67,6 @@ def _fit(parser: Any) -> None:
     parser.add_argument(
         "--bank", type=Path, metavar="FILE", help="keep the embeddings in this bank"
     )
-    _workers(parser)
 
 
 def _predict(parser: Any) -> None:
@@ -114,9 +94,7 @@ def _predict(parser: Any) -> None:
 
 def _export(parser: Any) -> None:
     parser.add_argument("model", type=Path, help="a classifier that `fit` wrote")
-    parser.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help="the folder to write"
-    )
+    _to(parser, "DIR", "the folder to write")
     parser.add_argument(
         "--formats",
         nargs="+",
@@ -135,9 +113,7 @@ def _info(parser: Any) -> None:
 
 def _prepare(parser: Any) -> None:
     parser.add_argument("name", help="such as cifar100, omniglot or folder")
-    parser.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help="data directory"
-    )
+    _to(parser, "DIR", "data directory")
     parser.add_argument(
         "--source",
         type=Path,
@@ -150,10 +126,17 @@ def _prepare(parser: Any) -> None:
     )
 
 
-def _workers(parser: Any) -> None:
+def _folder(parser: Any, text: str) -> None:
+    """Add a folder of photographs, the model that embeds them, and its threads."""
+    parser.add_argument("folder", type=Path, help=text)
+    parser.add_argument("--model", default="efficientnet_lite0", help=_WEIGHTS)
     parser.add_argument(
         "--workers", type=int, default=2, help="threads that decode; default: 2"
     )
+
+
+def _to(parser: Any, metavar: str, text: str) -> None:
+    parser.add_argument("--to", type=Path, required=True, metavar=metavar, help=text)
 
 
 def _table(parser: Any) -> None:

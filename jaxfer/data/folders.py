@@ -94,8 +94,7 @@ def folder_of_classes(
     if WHOLE in parts or not _differ(listing):
         data = _labelled(listing, side, exclude)
         return {split: random_class_split(data, split) for split in splits}
-    merged = {name: paths for own in parts.values() for name, paths in own.items()}
-    whole = _files(listing, (merged, {}), side, exclude)
+    whole = _files(listing, (_merged(parts), {}), side, exclude)
     found = {}
     for split in splits:
         own = ("train", "val") if split == "trainval" else (split,)
@@ -126,8 +125,7 @@ def undivided_images(directory: str | Path, side: int = SIDE) -> Images:
     parts = listing.parts
     if WHOLE not in parts and not _differ(listing):
         return _labelled(listing, side, ())
-    merged = {name: paths for own in parts.values() for name, paths in own.items()}
-    whole = _files(listing, (dict(sorted(merged.items())), {}), side, ())
+    whole = _files(listing, (dict(sorted(_merged(parts).items())), {}), side, ())
     return replace(whole, num_train=None)
 
 
@@ -179,6 +177,11 @@ def _read(directory: str | Path, excluded: Sequence[str]) -> Listing:
     )
 
 
+def _merged(parts: Mapping[str, Classes]) -> Classes:
+    """The files of all classes, if the parts have different classes."""
+    return {name: paths for own in parts.values() for name, paths in own.items()}
+
+
 def _labelled(listing: Listing, side: int, exclude: Collection[str]) -> Images:
     """All images of a listing, training images first."""
     parts = listing.parts
@@ -187,8 +190,7 @@ def _labelled(listing: Listing, side: int, exclude: Collection[str]) -> Images:
             f"{listing.directory.name}: the parts have different classes, and are read "
             "as one: a fifth of each class is for testing"
         )
-        merged = {name: x for own in parts.values() for name, x in own.items()}
-        parts = {WHOLE: dict(sorted(merged.items()))}
+        parts = {WHOLE: dict(sorted(_merged(parts).items()))}
     if WHOLE in parts:
         return _files(listing, _divided(listing.directory, parts[WHOLE]), side, exclude)
     train, test = parts["train"], parts["test" if "test" in parts else "val"]

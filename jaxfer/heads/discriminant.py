@@ -4,8 +4,11 @@ The sums add up, so both classifiers can be computed after any number of example
 any order, without keeping the examples.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import jax.scipy.linalg
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxfer.heads.sums import seen_classes, sums_means
@@ -14,6 +17,7 @@ from jaxfer.types import ClassSums, Head
 
 # A number, which may be traced.
 Number = float | Float[Array, ""]
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def lda_head(
@@ -111,19 +115,32 @@ def shrunk_covariance(
     freedom = jnp.maximum(jnp.where(several, freedom, n - 1), 1)
     covariance = jnp.where(several, within, whole) / freedom
     variance = _positive(jnp.trace(covariance) / dim)
-    share = _oas(covariance, freedom) if shrinkage is None else shrinkage
+    share = shrinkage
+    if share is None:
+        squares = jnp.sum(covariance * covariance)
+        share = shrinkage_of(jnp.trace(covariance), squares, dim, freedom)
     covariance = (1 - share) * covariance + share * variance * jnp.eye(dim)
     return covariance, means
 
 
-def _oas(covariance: Array, n: Array) -> Array:
-    """The oracle approximating shrinkage of a covariance from n examples."""
-    dim = covariance.shape[0]
-    trace, squares = jnp.trace(covariance), jnp.sum(covariance * covariance)
+def shrinkage_of(trace: Any, squares: Any, dim: int, n: Any, *, xp: Any = jnp) -> Any:
+    """The oracle approximating shrinkage of a covariance (Chen et al. 2010, Eq. 23).
+
+    Args:
+        trace: the trace of the covariance.
+        squares: the sum of the squares of its entries.
+        dim: its number of rows.
+        n: the number of examples it was computed from, minus their means.
+        xp: the library to compute with, `jax.numpy` or `numpy`.
+
+    Example:
+        >>> shrinkage_of(2.0, 2.0, 2, 5, xp=np).item()
+        1.0
+    """
     top = (1 - 2 / dim) * squares + trace * trace
     bottom = (n + 1 - 2 / dim) * (squares - trace * trace / dim)
     # Below this share, rounding makes the covariance of few examples singular.
-    return jnp.clip(top / _positive(bottom), 1e-4, 1.0)
+    return xp.clip(top / xp.where(bottom > _TINY, bottom, 1.0), 1e-4, 1.0)
 
 
 def _gram(sums: ClassSums) -> Array:
@@ -141,7 +158,7 @@ def _mean(sums: ClassSums) -> Array:
 
 def _positive(value: Array) -> Array:
     """The value, or 1 where it is not above 0."""
-    return jnp.where(value > jnp.finfo(value.dtype).tiny, value, 1.0)
+    return jnp.where(value > _TINY, value, 1.0)
 
 
 def _solve(matrix: Array, right: Array) -> Array:

@@ -12,6 +12,9 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from jaxfer.heads.discriminant import shrinkage_of
+from jaxfer.heads.vectors import unit_rows
+
 Kind = Literal["prototype", "imprint", "matching", "nearest", "linear", "lda"]
 # Where no class has two examples, nothing can be left out. The temperature is then this
 # share of the mean difference between the logits of an example for its own class and
@@ -113,7 +116,7 @@ def _prototype(z: np.ndarray, hot: np.ndarray, leave_out: bool) -> np.ndarray:
 
 
 def _imprint(z: np.ndarray, hot: np.ndarray, leave_out: bool) -> np.ndarray:
-    unit = _unit(z)
+    unit = unit_rows(z)
     total = hot.T @ unit
     products = unit @ total.T
     squares = np.broadcast_to((total**2).sum(1), products.shape)
@@ -151,9 +154,7 @@ def _lda(
     inner = rest @ rest.T / freedom
     trace, squares = np.trace(inner), (inner**2).sum()
     if shrinkage is None:
-        top = (1 - 2 / dim) * squares + trace**2
-        bottom = (freedom + 1 - 2 / dim) * (squares - trace**2 / dim)
-        shrinkage = float(np.clip(top / bottom if bottom > 0 else 1, 1e-4, 1))
+        shrinkage = float(shrinkage_of(trace, squares, dim, freedom, xp=np))
     level = max(shrinkage * trace / dim, 1e-30)
     share = (1 - shrinkage) / freedom
     # S^-1 for S = level I + share R^T R, in products of examples and means.
@@ -189,16 +190,11 @@ def _distances(a: np.ndarray, b: np.ndarray, leave_out: bool = False) -> np.ndar
 
 
 def _cosines(z: np.ndarray, leave_out: bool) -> np.ndarray:
-    unit = _unit(z)
+    unit = unit_rows(z)
     found = unit @ unit.T
     if leave_out:
         np.fill_diagonal(found, -np.inf)
     return found
-
-
-def _unit(z: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(z, axis=1, keepdims=True)
-    return z / np.where(length > 0, length, 1)
 
 
 def _highest(scores: np.ndarray, hot: np.ndarray) -> np.ndarray:

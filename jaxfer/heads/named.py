@@ -287,10 +287,14 @@ def check_dim(named: NamedHead, what: str, z: np.ndarray) -> None:
         raise ValueError(f"{what}: expected shape [n, {dim}], got {z.shape}")
 
 
-def padded(z: np.ndarray) -> np.ndarray:
-    """Pad embeddings with zero rows to a power of two, so that few shapes compile."""
-    room = 1 << max(len(z) - 1, 0).bit_length()
-    return np.pad(z, [(0, room - len(z)), (0, 0)])
+def padded(z: np.ndarray, *, least: int = 1) -> np.ndarray:
+    """Pad embeddings with zero rows to `room_for`, so that few shapes compile."""
+    return np.pad(z, [(0, room_for(len(z), least=least) - len(z)), (0, 0)])
+
+
+def room_for(count: int, *, least: int = 1) -> int:
+    """The smallest power of two that is at least the count and at least `least`."""
+    return max(least, 1 << max(count - 1, 0).bit_length())
 
 
 def _no_sums(head: Head) -> ClassSums:

@@ -46,6 +46,17 @@ def normalize(z: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     return y * jnp.where(zero, 0, jax.lax.rsqrt(jnp.where(zero, 1, squared)))
 
 
+def unit_rows(z: Float[np.ndarray, "*batch dim"]) -> Float[np.ndarray, "*batch dim"]:
+    """`normalize` on the host, in the precision of the embeddings.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6, 0.8], [0.0, 0.0]]
+    """
+    length = np.linalg.norm(z, axis=-1, keepdims=True)
+    return z / np.where(length > 0, length, 1)
+
+
 def squared_euclidean(
     a: Float[Array, "n dim"], b: Float[Array, "m dim"]
 ) -> Float[Array, "n m"]:

@@ -1,6 +1,6 @@
 """Conversion between state dictionaries of PyTorch and parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.memo import memoised
+from jaxfer.models.programs import trained_head
 from jaxfer.nets import Names
 from jaxfer.trees import flatten, unflatten
 from jaxfer.types import Head, Net, Params, State
@@ -69,7 +70,8 @@ def from_state_dict(
             missing.append(place.name)
             continue
         x = np.asarray(arrays[place.name])
-        x = x if place.axes is None or x.ndim != len(place.axes) else _in(x, place.axes)
+        if place.axes is not None and x.ndim == len(place.axes):
+            x = np.transpose(x, place.axes)
         if x.shape != shapes[path].shape:
             misshaped.append(f"{place.name}: {x.shape}, not {shapes[path].shape}")
         found[path] = x
@@ -80,7 +82,7 @@ def from_state_dict(
         for name in arrays
         if name not in used
         and not name.endswith(f".{_COUNT}")
-        and not name.startswith(names.unused or ("\0",))
+        and not name.startswith(names.unused)
     ]
     if missing or misshaped or unused:
         raise ValueError(
@@ -100,7 +102,10 @@ def from_state_dict(
     state = {name: trees.get("state", {}).get(name, {}) for name in net.layers}
     head = None
     if head_names[0] in arrays:
-        head = _linear(*(arrays.get(name) for name in head_names))
+        parts = zip(("weight", "bias"), head_names, strict=True)
+        given = {part: arrays[name] for part, name in parts if name in arrays}
+        given = {part: jnp.asarray(x, jnp.float32) for part, x in given.items()}
+        head = trained_head(given, unit=False)
     return params, state, head
 
 
@@ -124,15 +129,17 @@ def to_state_dict(
         ValueError: a layer that `names` does not mention, or a head that is not linear.
     """
     tree = flatten({"params": params, "state": state})
-    leaves = {path: np.asarray(x) for path, x in tree.items() if np.ndim(x) or x != {}}
+    # A layer without parameters is an empty dictionary.
+    leaves = {k: np.asarray(x) for k, x in tree.items() if not isinstance(x, Mapping)}
     arrays, without = {}, []
     for path, x in leaves.items():
         place = _place(path.split("/", 1)[1], x.ndim, names)
         if place is None:
             without.append(path)
         else:
-            axes = place.axes
-            arrays[place.name] = x if axes is None else _out(x, axes)
+            if place.axes is not None:
+                x = np.ascontiguousarray(np.transpose(x, np.argsort(place.axes)))
+            arrays[place.name] = x
     if without:
         raise ValueError(
             f"expected layers with a name in {names.library}"
@@ -155,15 +162,11 @@ def _places(
 ) -> tuple[dict[str, _Place], dict[str, Any]]:
     """Where each array of a network is, and its shape here."""
     shapes = _shapes(net, tuple(image_shape))
-    places = {}
-    for path, like in shapes.items():
-        inner = path.split("/", 1)[1]
-        place = (
-            _place(inner, len(like.shape), names) if hasattr(like, "shape") else None
-        )
-        if place is not None:
-            places[path] = place
-    return places, shapes
+    places = {
+        path: _place(path.split("/", 1)[1], len(like.shape), names)
+        for path, like in shapes.items()
+    }
+    return {path: place for path, place in places.items() if place}, shapes
 
 
 @memoised(8)
@@ -172,7 +175,8 @@ def _shapes(net: Net, image_shape: tuple[int, ...]) -> dict[str, Any]:
     params, state = jax.eval_shape(
         lambda key: net.init(key, image_shape), jax.random.key(0)
     )
-    return flatten({"params": params, "state": state})
+    tree = flatten({"params": params, "state": state})
+    return {path: x for path, x in tree.items() if not isinstance(x, Mapping)}
 
 
 def _place(path: str, rank: int, names: Names) -> _Place | None:
@@ -184,22 +188,6 @@ def _place(path: str, rank: int, names: Names) -> _Place | None:
         return None
     axes = {("kernel", 4): (2, 3, 1, 0), ("kernel", 2): (1, 0)}.get((leaf, rank))
     return _Place(f"{names.modules[module]}.{_LEAVES[leaf]}", axes)
-
-
-def _in(x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    return np.transpose(x, axes)
-
-
-def _out(x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    return np.ascontiguousarray(np.transpose(x, np.argsort(axes)))
-
-
-def _linear(weight: Any, bias: Any) -> Head:
-    weight = jnp.asarray(weight, jnp.float32)
-    bias = jnp.zeros(len(weight)) if bias is None else jnp.asarray(bias, jnp.float32)
-    classes = len(weight)
-    owner = jnp.arange(classes, dtype=jnp.int32)
-    return Head(weight, bias, jnp.ones((), jnp.float32), owner, classes)
 
 
 def _listed(text: str, names: list[str]) -> str:
