@@ -16,6 +16,7 @@ from jaxfer.models import EpisodeShape, Options
 from jaxfer.models.model import Model
 from jaxfer.nets import Flatten
 from jaxfer.optim import Optim
+from tests.experiments.tiny import ONE_BASE
 
 QUIET = Options(save_every=0, log_every=10, progress=False)
 CLASSES, EACH, DIM = 15, 10, 6
@@ -76,28 +77,21 @@ def test_prototypes_are_measured_on_it(bank, path, tmp_path):
 
 
 def test_embeddings_are_trained_and_imprinted_on_it(path, tmp_path):
-    rows = imprinting_config.Rows(shots=(), seeds=())
     config = imprinting_config.Config(
         data=imprinting_config.Data("bank", dir=path, base=10),
         net=Network("Flatten"),
         dim=4,
         optim=Optim("adam", 0.03),
-        batch=20,
         epochs=10,
-        shots=(1,),
-        seeds=(0,),
-        tuned=rows,
-        transfer=rows,
-        joint=rows,
-        side_seeds=(),
         run=QUIET,
+        **ONE_BASE,
     )
     metrics = run_imprinting(config, tmp_path)["metrics"]
     assert metrics["10+5/n1/imprinting/novel"]["mean"] > 30
     assert metrics["10+5/n1/imprinting/base"]["mean"] > 40
 
 
-def test_a_linear_probe_on_it_is_the_treatment_without_layers(path, tmp_path):
+def test_a_network_of_images_is_refused_on_it(path, tmp_path):
     none = layers_config.Grid("whole", splits=(), treatments=("base",))
     config = layers_config.Config(
         data=layers_config.Data("bank", dir=path),

@@ -18,6 +18,7 @@ from jaxfer.models import Options
 from jaxfer.nets import Conv4
 from jaxfer.optim import Optim
 from jaxfer.study import member_folder
+from tests.experiments.tiny import ONE_BASE
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 QUIET = Options(save_every=0, log_every=1, progress=False)
@@ -70,21 +71,14 @@ def test_prototypes_start_from_them(weights, source, tmp_path):
 
 
 def test_base_networks_of_imprinting_start_from_them(weights, source, tmp_path):
-    rows = imprinting_config.Rows(shots=(), seeds=())
     config = imprinting_config.Config(
         data=imprinting_config.Data("glyphs", classes=12, base=8, pixels="range"),
         net=Network(pretrained=str(weights)),
         dim=8,
         optim=SLOW,
-        batch=20,
         epochs=1,
-        shots=(1,),
-        seeds=(0,),
-        tuned=rows,
-        transfer=rows,
-        joint=rows,
-        side_seeds=(),
         run=QUIET,
+        **ONE_BASE,
         figures=False,
     )
     run_imprinting(config, tmp_path)

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 from flax import linen as nn
 
+from experiments.imprinting.config import Rows
 from jaxfer import Net
 from jaxfer.nets import chain
+
+# An imprinting study of one base network, measured from one example per class.
+ONE_BASE = {
+    **dict.fromkeys(("tuned", "transfer", "joint"), Rows(shots=(), seeds=())),
+    **{"batch": 20, "shots": (1,), "seeds": (0,), "side_seeds": ()},
+}
 
 
 class _Layer(nn.Module):
