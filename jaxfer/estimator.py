@@ -49,6 +49,7 @@ class FewShotClassifier:
 
     Attributes:
         classes_: the sorted labels.
+        class_count_: the number of examples of each class.
         temperature_: the temperature in use.
         threshold_: the lowest similarity of known pictures; None without `unknown`.
         n_features_in_: the dimension of the embeddings.
@@ -104,7 +105,7 @@ class FewShotClassifier:
                 "expected examples of at least two classes, got one class, "
                 f"{labels[0]!r}: begin with partial_fit to add others later"
             )
-        self._support = support_set.empty(z.shape[1], second=self._needs_moments())
+        self._support = self._empty(z.shape[1])
         return self._extended(z, labels)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":
@@ -121,8 +122,7 @@ class FewShotClassifier:
         del classes
         z, labels = self._read(X, y)
         if not hasattr(self, "_support"):
-            second = self._needs_moments()
-            self._support = support_set.empty(z.shape[1], second=second)
+            self._support = self._empty(z.shape[1])
         return self._extended(z, labels)
 
     def add_classes(self, examples: Mapping[Any, Any]) -> "FewShotClassifier":
@@ -169,7 +169,8 @@ class FewShotClassifier:
             ValueError: a classifier that is not fitted, or input that does not fit.
         """
         self._check_fitted()
-        return support_set.probabilities(self._head, self._known_dim(X), self._count)
+        z = self._known_dim(X)
+        return support_set.probabilities(self._head, z, len(self.classes_))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each picture or embedding, or 'unknown'.
@@ -179,7 +180,7 @@ class FewShotClassifier:
         """
         self._check_fitted()
         z = self._known_dim(X)
-        shares = support_set.probabilities(self._head, z, self._count)
+        shares = support_set.probabilities(self._head, z, len(self.classes_))
         labels = self.classes_[shares.argmax(axis=1)]
         if self.threshold_ is None:
             return labels
@@ -355,14 +356,14 @@ class FewShotClassifier:
             prototypes=self.prototypes,
             **self._options(),
         )
-        self._count = len(self.classes_)
+        self.class_count_ = self._support.count
         return self
 
     def _options(self) -> dict[str, Any]:
         return {"penalty": self.penalty, "shrinkage": self.shrinkage}
 
-    def _needs_moments(self) -> bool:
-        return self.head in ("linear", "lda")
+    def _empty(self, dim: int) -> support_set.Support:
+        return support_set.empty(dim, second=self.head in ("linear", "lda"))
 
     def _known_dim(self, X: Any) -> np.ndarray:
         z = self.embed(X)
@@ -377,9 +378,7 @@ class FewShotClassifier:
             ValueError: weights that are not installed.
         """
         self._uses_model = True
-        if isinstance(self.model, Model):
-            return self.model
-        return _loaded(str(self.model))
+        return self.model if isinstance(self.model, Model) else _loaded(str(self.model))
 
     _uses_model = False
     about_: Mapping[str, Any] = {}

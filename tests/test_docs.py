@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ NEED_WEIGHTS = [
 ]
 CHECKS = {
     "README.md": _check_readme,
-    "docs/howto/export.md": _check_export,
+    "docs/howto/export_and_serve.md": _check_export,
     "docs/howto/photographs.md": _check_photographs,
     "docs/howto/add_classes.md": _check_add,
     "docs/howto/freeze_layers.md": _check_freeze,
@@ -167,6 +168,9 @@ def test_shell_lines_parse(page, line, monkeypatch):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         extras = re.search(r"\[([\w,]+)\]", line)
         assert {*extras[1].split(",")} <= {*project["optional-dependencies"]}
+    elif words[0] == "curl":
+        route = urlsplit(words[-1]).path.split("/")[1]
+        assert f'"/{route}"' in (ROOT / "jaxfer" / "cli" / "serve.py").read_text()
     else:
         raise AssertionError(f"{page}: no test knows how to check {line!r}")
 

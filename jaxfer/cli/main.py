@@ -17,8 +17,8 @@ _WEIGHTS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and return the exit code."""
     args = vars(make_parser().parse_args(argv))
-    command = importlib.import_module(f"jaxfer.cli.{args.pop('command')}")
     with clean_errors():
+        command = importlib.import_module(f"jaxfer.cli.{args.pop('command')}")
         command.run(**args)
     return 0
 
@@ -70,7 +70,7 @@ def _fit(parser: Any) -> None:
 
 
 def _predict(parser: Any) -> None:
-    parser.add_argument("model", type=Path, help="a classifier that `fit` wrote")
+    _classifier(parser)
     parser.add_argument(
         "files", type=Path, nargs="+", help="pictures, and folders of pictures"
     )
@@ -92,8 +92,30 @@ def _predict(parser: Any) -> None:
     _table(parser)
 
 
+def _serve(parser: Any) -> None:
+    _classifier(parser)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; default: 127.0.0.1, for this machine alone",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="0 for any free one; default: 8000"
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="save the classifier here after every change of its classes; default: "
+        "changes last until the service stops",
+    )
+    parser.add_argument(
+        "--read-only", action="store_true", help="refuse changes of the classes"
+    )
+
+
 def _export(parser: Any) -> None:
-    parser.add_argument("model", type=Path, help="a classifier that `fit` wrote")
+    _classifier(parser)
     _to(parser, "DIR", "the folder to write")
     parser.add_argument(
         "--formats",
@@ -135,6 +157,10 @@ def _folder(parser: Any, text: str) -> None:
     )
 
 
+def _classifier(parser: Any) -> None:
+    parser.add_argument("model", type=Path, help="a classifier that `fit` wrote")
+
+
 def _to(parser: Any, metavar: str, text: str) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar=metavar, help=text)
 
@@ -152,6 +178,7 @@ def _table(parser: Any) -> None:
 _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "fit": ("Fit a classifier to a folder of photographs", _fit),
     "predict": ("Classify photographs with a fitted classifier", _predict),
+    "serve": ("Serve a classifier over HTTP, with a page for the browser", _serve),
     "export": ("Write a classifier as StableHLO or ONNX", _export),
     "info": ("Say what a model, classifier, feature bank or workdir is", _info),
     "prepare": ("Write a data set as an array cache, which loads fast", _prepare),

@@ -12,10 +12,13 @@ from jaxfer.estimator import FewShotClassifier
 
 _SIDE = 160
 _STYLE = """
-body { font: 16px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 70em; }
-table { border-collapse: collapse; }
-td, th { border-bottom: 1px solid #ccc; padding: .5em 1em; text-align: left; }
+body { font: 16px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 60em; }
+body { padding: 0 1em; }
+table { border-collapse: collapse; width: 100%; }
+td, th { border-bottom: 1px solid #ccc; padding: .5em; text-align: left; }
 img { display: block; }
+small { color: #555; display: block; overflow-wrap: anywhere; width: 160px; }
+.shares { white-space: nowrap; }
 .unknown { color: #b00020; }
 .bar { background: #0072b2; display: inline-block; height: .7em; }
 """
@@ -57,11 +60,16 @@ def write_page(
         )
         shown = _image(support / example) if support and example else ""
         lines.append(
-            f"<tr><td>{_image(picture)}{html.escape(picture.name)}"
+            f"<tr><td>{_image(picture)}{_small(picture.name)}"
             f"<td class={'unknown' if unknown else 'known'}>"
-            f"{html.escape(row['label'])}<td>{shares}<td>{shown}{html.escape(example)}"
+            f"{html.escape(row['label'])}<td class=shares>{shares}"
+            f"<td>{shown}{_small(example)}"
         )
     path.write_text("\n".join([*lines, "</table></html>"]))
+
+
+def _small(text: str) -> str:
+    return f"<small>{html.escape(text)}</small>"
 
 
 def _image(path: Path) -> str:

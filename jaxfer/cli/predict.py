@@ -44,14 +44,14 @@ def run(
 
 
 def table(
-    classifier: FewShotClassifier, z: np.ndarray, paths: Sequence[Path]
+    classifier: FewShotClassifier, z: np.ndarray, paths: Sequence[Path | str]
 ) -> list[dict[str, Any]]:
     """One row per picture: file, label, probability, similarity and all probabilities.
 
     Args:
         classifier: the classifier.
         z: `[n, dim]`, the embeddings of the pictures.
-        paths: their files.
+        paths: their files, or other names.
     """
     shares = classifier.predict_proba(z)
     labels, similar = classifier.predict(z), classifier.similarity(z)

@@ -5,23 +5,14 @@ import json
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
-from jaxfer import FewShotClassifier, init_model, save_model
+from jaxfer import FewShotClassifier
 from jaxfer.cli.main import main
 from jaxfer.data import load_bank
-from jaxfer.nets import Conv4
 
 pytest.importorskip("PIL")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A model whose colours survive, so that the photographs are easy."""
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    return save_model(path, init_model(Conv4(width=8), (16, 16, 3), jax.random.key(0)))
 
 
 def run(*words):
@@ -34,13 +25,6 @@ def refused(capsys, *words):
     error = capsys.readouterr().err
     assert "Traceback" not in error
     return error
-
-
-@pytest.fixture(scope="module")
-def fitted(model, photographs, tmp_path_factory):
-    to = tmp_path_factory.mktemp("fit") / "birds.safetensors"
-    run("fit", photographs, "--model", model, "--to", to, "--unknown", 0.1)
-    return to
 
 
 def test_fit_says_how_good_it_is(model, photographs, parted, tmp_path, capsys):
