@@ -47,7 +47,6 @@ from .heads import (
     matching_head,
     name_classes,
     nearest_head,
-    nearest_rows,
     new_named_head,
     normalize,
     predict_classes,
@@ -98,6 +97,7 @@ from .models import (
 from .open_set import OpenSet, measure_open_set
 from .optim import Optim
 from .pretrained import load_pretrained
+from .search import nearest_rows
 from .stats import (
     Decoupling,
     Mean,

@@ -99,6 +99,21 @@ def spread_members(
     )
 
 
+def split_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """A function that each device of "model" calls with its own rows.
+
+    Args:
+        function: a function of arrays that are split by their leading axis, and of
+            arrays that are whole on every device. Its results are joined by their
+            second axis.
+        mesh: a mesh whose "model" axis divides the leading axes.
+    """
+    specs = PartitionSpec("model"), PartitionSpec()
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(None, "model")
+    )
+
+
 def place_batch(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
     """Put host arrays on the mesh, with one axis sharded over "data".
 

@@ -40,6 +40,7 @@ LEVELS = {
     "data.resident": 2,
     "data.streamed": 2,
     "data.feed": 2,
+    "search": 2,
     "transfer": 2,
     "steps": 2,
     "checkpoint": 2,

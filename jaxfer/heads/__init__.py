@@ -20,7 +20,6 @@ from jaxfer.heads.named import (
 )
 from jaxfer.heads.predictions import Predictions, class_logits, predict_classes
 from jaxfer.heads.rows import append_rows
-from jaxfer.heads.search import nearest_rows
 from jaxfer.heads.sums import (
     check_embeddings,
     class_means,
@@ -63,7 +62,6 @@ __all__ = [
     "name_classes",
     "nearest_head",
     "new_named_head",
-    "nearest_rows",
     "normalize",
     "predict_classes",
     "prototype_head",

@@ -345,9 +345,6 @@ EPISODES = {
     "proxy_head": lambda s, z: heads.head_logits(
         heads.proxy_head(s.reshape(-1, DIM), LABELS, num_classes=WAY, proxies=2), z
     ),
-    "nearest_rows": lambda s, z: heads.nearest_rows(
-        heads.nearest_head(s.reshape(-1, DIM), LABELS, num_classes=WAY), z, 2, block=3
-    ),
     "lda_head": lambda s, z: heads.head_logits(heads.lda_head(_moments(s)), z),
     "ridge_head": lambda s, z: heads.head_logits(heads.ridge_head(_moments(s)), z),
     "as_linear": lambda s, z: heads.as_linear(
