@@ -1,9 +1,10 @@
-"""Benchmarks: episodes per second against peers, partly frozen steps, imprinting.
+"""Benchmarks: episodes per second against peers, frozen layers, imprinting, search.
 
     python tools/bench.py
     python tools/bench.py --against torch easyfsl --torch-python PATH --json bench.json
     python tools/bench.py --work transfer
     python tools/bench.py --work imprint
+    python tools/bench.py --work search
     python tools/bench.py --work compile
 
 The first two commands time the Conv4 prototypical network of the presets on 28x28
@@ -14,9 +15,10 @@ run eagerly, on the same kind of device, in their own process (tools/bench_torch
 with one thread per core that JAX may use. The third command times steps of the
 layer-transfer study: full, frozen, on cached activations, and with a masked optimizer
 (tools/bench_transfer.py). The fourth times imprinting against a copy of the embeddings
-that it reads (tools/bench_imprint.py). The last one times the prototypes step with and
-without jaxfer's compiler options, and with and without the gradient of
-jaxfer.nets.pool (tools/bench_compile.py).
+that it reads (tools/bench_imprint.py). The fifth times the search for the nearest of a
+million templates beside faiss (tools/bench_search.py). The last one times the
+prototypes step with and without jaxfer's compiler options, and with and without the
+gradient of jaxfer.nets.pool (tools/bench_compile.py).
 """
 
 import contextlib
@@ -36,7 +38,7 @@ from jaxfer import runlog, steps
 from jaxfer.config import clean_errors
 from jaxfer.data import Images, load
 from jaxfer.models import EpisodeShape
-from tools import bench_compile, bench_imprint, bench_transfer
+from tools import bench_compile, bench_imprint, bench_search, bench_transfer
 from tools.bench_contenders import THREADS, Contender, Ours, Peer
 
 SHAPES = {
@@ -53,7 +55,7 @@ class Options:
 
     Attributes:
         work: episodes of prototypical networks, steps of layer transfer, imprinting,
-            or ways to compile a step.
+            search among a million classes, or ways to compile a step.
         data: data set; training is timed on its trainval classes, evaluation on its
             test classes.
         dir: data directory; default: $JAXFER_DATA (see the README).
@@ -66,7 +68,7 @@ class Options:
         json: path of a JSON file to write the results to; default: none.
     """
 
-    work: Literal["episodes", "transfer", "imprint", "compile"] = "episodes"
+    work: Literal["episodes", "transfer", "imprint", "search", "compile"] = "episodes"
     data: Literal["glyphs", "omniglot"] = "glyphs"
     dir: str | None = None
     against: tuple[Literal["torch", "easyfsl"], ...] = ()
@@ -219,6 +221,8 @@ def main() -> int:
             content = transfer(options)
         elif options.work == "imprint":
             content = imprint(options)
+        elif options.work == "search":
+            content = search(options)
         elif options.work == "compile":
             content = compile_steps(options)
         else:
@@ -274,6 +278,23 @@ def imprint(options: Options) -> dict[str, Any]:
         print(
             f"{name}: {content[name]['ms']:.1f} ms, {content[name]['gb_per_s']:.2f} "
             f"GB/s, {content[name]['ratio']:.2f} of a copy's rate"
+        )
+    return content
+
+
+def search(options: Options) -> dict[str, Any]:
+    """Measure and print the time of a search for the nearest templates."""
+    contenders = bench_search.contenders()
+    times = race("search", contenders, options)
+    content = {}
+    for name, took in times.items():
+        peer = times[bench_search.PEER]
+        ratio = statistics.median(a / b for a, b in zip(took, peer, strict=True))
+        s, memory = statistics.median(took), contenders[name].about["memory_mb"]
+        content[name] = {"s": s, "ratio": ratio, "memory_mb": memory}
+        print(
+            f"{name}: {s:.3f} s, {ratio:.2f} times the time of {bench_search.PEER}, "
+            f"{memory:.0f} MB"
         )
     return content
 

@@ -1,4 +1,5 @@
 import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ from experiments.inputs import Data, Network
 from experiments.layer_transfer.config import Config
 from jaxfer.data import Images
 from jaxfer.models import EpisodeShape
-from tools import bench, bench_compile, bench_imprint, bench_transfer
+from tools import bench, bench_compile, bench_imprint, bench_search, bench_transfer
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,30 @@ def test_imprinting_is_timed_against_a_copy(monkeypatch, capsys):
     moved = bench_imprint.contenders()["imprint, any order"].nbytes
     assert moved == 7 * 21 * 256 * 4
     assert "of a copy's rate" in capsys.readouterr().out
+
+
+def test_a_search_is_timed_beside_a_peer(monkeypatch, capsys):
+    class Index:
+        def __init__(self, dim):
+            assert dim == 256
+
+        def add(self, rows):
+            self.rows = rows
+
+        def search(self, z, k):
+            distances = ((z[:, None] - self.rows) ** 2).sum(-1)
+            return None, distances.argsort(axis=1)[:, :k]
+
+    peer = types.SimpleNamespace(IndexFlatL2=Index)
+    monkeypatch.setattr(bench_search, "_faiss", lambda: peer)
+    monkeypatch.setattr(bench_search, "ROWS", 50)
+    content = bench.search(bench.Options(work="search", turns=1, seconds=0.001))
+    assert len(content) == 3 and content["faiss"]["ratio"] == 1
+    assert all(row["s"] > 0 for row in content.values())
+    assert "times the time of faiss" in capsys.readouterr().out
+    monkeypatch.setattr(Index, "search", lambda self, z, k: (None, np.zeros((64, k))))
+    with pytest.raises(ValueError, match="expected the rows that faiss finds"):
+        bench_search.contenders()
 
 
 @pytest.mark.slow
