@@ -33,8 +33,9 @@ class DataSet:
     """A data set, and what is left out of it."""
 
     name: str = field(default="cifar100", kw_only=False)
-    """Data set: bank (embeddings of images), caltech_birds2011, cifar100, folder,
-    glyphs, i_naturalist2017 or omniglot."""
+    """Data set: bank (embeddings of images), caltech_birds2011, cifar100, cifar_fs,
+    cub_fewshot, fc100, folder, glyphs, i_naturalist2017, miniimagenet, omniglot,
+    omniglot_background or tieredimagenet."""
     side: int | None = None
     """Image side in pixels: images are shrunk and photographs are resized to it;
     default: unchanged, and 256 for photographs. A cache of photographs keeps the side

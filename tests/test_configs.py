@@ -163,7 +163,8 @@ def others_stand_in(tmp_path, blobs, monkeypatch):
     sources = sys.modules["jaxfer.data.sources"]
     for name in ("caltech_birds2011", "cifar100", "folder", "i_naturalist2017"):
         write_cache(named, tmp_path / f"{name}.cache")
-        monkeypatch.setitem(sources.BY_EXAMPLE, name, split)
+        row = dataclasses.replace(sources.SOURCES[name], by_example=split)
+        monkeypatch.setitem(sources.SOURCES, name, row)
 
 
 @pytest.mark.usefixtures("small_glyphs")
@@ -257,7 +258,8 @@ def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
             return data.take_classes(data.class_names, name=f"blobs {name}")
 
         sources = sys.modules["jaxfer.data.sources"]
-        monkeypatch.setitem(sources.BY_CLASS, name, split)
+        row = dataclasses.replace(sources.SOURCES[name], by_class=split)
+        monkeypatch.setitem(sources.SOURCES, name, row)
         write_cache(blobs, tmp_path / f"{name}.cache")
     config = dataclasses.replace(
         config,

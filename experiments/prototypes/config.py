@@ -17,8 +17,10 @@ class Data(DataSet):
     """The data set, and its parts for training, validation and test."""
 
     name: str = "omniglot"
-    """Data set whose parts have different classes: folder, glyphs or omniglot; or any
-    data set with class_lists, class_shares or class_seed."""
+    """Data set whose parts have different classes: cifar_fs, cub_fewshot, fc100,
+    folder, glyphs, miniimagenet, omniglot, omniglot_background or tieredimagenet; or
+    bank, caltech_birds2011, cifar100 or i_naturalist2017, with class_lists,
+    class_shares or class_seed."""
     train: str = "trainval"
     """Part to train on: train, or trainval for train and val together."""
     val: str | None = None

@@ -134,7 +134,7 @@ def _info(parser: Any) -> None:
 
 
 def _prepare(parser: Any) -> None:
-    parser.add_argument("name", help="such as cifar100, omniglot or folder")
+    parser.add_argument("name", help="such as cifar100, miniimagenet or folder")
     _to(parser, "DIR", "data directory")
     parser.add_argument(
         "--source",
@@ -142,7 +142,20 @@ def _prepare(parser: Any) -> None:
         metavar="DIR",
         help="TFDS data directory, or the folder of images; default: that of --to",
     )
-    parser.add_argument("--side", type=int, help="side of photographs in pixels")
+    parser.add_argument(
+        "--lists",
+        type=Path,
+        metavar="DIR",
+        help="lists of the classes or images of each part, train.txt, val.txt and "
+        "test.txt (or .json or .csv), for miniimagenet, tieredimagenet, cifar_fs, "
+        "fc100, cub_fewshot and folder",
+    )
+    parser.add_argument(
+        "--side",
+        type=int,
+        help="side of photographs in pixels; default: 84 for few-shot benchmarks, 256 "
+        "for others",
+    )
     parser.add_argument(
         "--exclude", type=Path, metavar="FILE", help="list of photographs to leave out"
     )

@@ -3,15 +3,18 @@
 from pathlib import Path
 
 from jaxfer.data.cache import read_cache, write_cache
-from jaxfer.data.sources import NAMES, cache_directory, load_source
+from jaxfer.data.loading import cache_directory, load_source
+from jaxfer.data.sources import SOURCES
 from jaxfer.data.tfds import import_tfds
-
-# Data sets that TFDS does not have.
-_OWN = ("bank", "folder", "glyphs")
 
 
 def run(
-    name: str, to: Path, source: Path | None, side: int | None, exclude: Path | None
+    name: str,
+    to: Path,
+    source: Path | None,
+    lists: Path | None,
+    side: int | None,
+    exclude: Path | None,
 ) -> None:
     """Write DIR/NAME.cache, and print what it holds.
 
@@ -19,9 +22,9 @@ def run(
     which needs TensorFlow.
     """
     place = source or to
-    if name in NAMES and name not in _OWN:
-        _prepare(name, place)
-    data = load_source(name, place, side=side, exclude=exclude)
+    if name in SOURCES and (known := SOURCES[name].tfds):
+        _prepare(known, place)
+    data = load_source(name, place, side=side, exclude=exclude, lists=lists)
     folder = write_cache(data, cache_directory(name, to))
     data = read_cache(folder)
     shape = "x".join(str(size) for size in data.images.shape)

@@ -12,23 +12,25 @@ from .bank import Bank, load_bank, save_bank
 from .cache import read_cache, write_cache
 from .cifar import cifar100
 from .class_splits import (
+    background_split,
     class_lists,
     glyphs_split,
     omniglot_split,
     random_class_split,
+    split_by_parts,
 )
 from .feed import Source, in_blocks, place
-from .folders import folder_of_classes, image_folder, loose_images, undivided_images
+from .folders import image_folder, loose_images, undivided_images
 from .glyphs import glyphs
 from .halves import Halves, halve, random_halves, read_halves
 from .images import Images, greyscale, read_images, rotations, shrunk
 from .lists import read_excluded
+from .loading import load, load_all
 from .omniglot import omniglot
 from .order import shuffled
 from .photos import Photos, tfds_photos
 from .resident import Resident, draw, fetch, floats, resident, to_float
 from .sampling import Sampler, draw_batch
-from .sources import load, load_all
 from .splits import (
     at_most_per_class,
     base_and_novel,
@@ -53,6 +55,7 @@ __all__ = [
     "View",
     "at_most_per_class",
     "augmented",
+    "background_split",
     "base_and_novel",
     "centre_crop",
     "cifar100",
@@ -63,7 +66,6 @@ __all__ = [
     "fetch",
     "few_examples",
     "floats",
-    "folder_of_classes",
     "from_arrays",
     "glyphs",
     "glyphs_split",
@@ -94,6 +96,7 @@ __all__ = [
     "shrunk",
     "shuffled",
     "split_by_drawer",
+    "split_by_parts",
     "stream",
     "tfds_photos",
     "to_float",

@@ -71,6 +71,7 @@ def _write(data: Images, folder: Path) -> None:
         "name": data.name,
         "simulated": data.simulated,
         "num_train": data.num_train,
+        "class_parts": data.class_parts and dict(data.class_parts),
         "shape": data.images.shape,
         "fingerprint": fingerprint,
         "class_names": data.class_names,
@@ -95,6 +96,7 @@ def read_cache(directory: str | Path) -> Images:
         meta = json.loads((directory / "meta.json").read_text())
         if meta["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {meta['format']}")
+        parts = meta.get("class_parts")
         data = Images(
             name=meta["name"],
             images=np.load(directory / "images.npy", mmap_mode="r"),
@@ -102,6 +104,7 @@ def read_cache(directory: str | Path) -> Images:
             class_names=tuple(meta["class_names"]),
             simulated=meta["simulated"],
             num_train=meta["num_train"],
+            class_parts=parts and {part: tuple(own) for part, own in parts.items()},
         )
         if data.images.nbytes > _TRUSTED:
             data = replace(data, origin=meta["fingerprint"])

@@ -22,6 +22,8 @@ _OMNIGLOT_VAL = (
     "Mkhedruli_(Georgian)",
 )
 _OMNIGLOT_TRAINVAL = 1200
+# Characters of the background alphabets, which come first.
+_BACKGROUND = 964
 
 
 def omniglot_split(data: Images, split: str) -> Images:
@@ -39,15 +41,26 @@ def omniglot_split(data: Images, split: str) -> Images:
     Raises:
         ValueError: the split is unknown, or the number of characters is not 1623.
     """
-    check_split(split, data.name)
+    _check_omniglot(data, split)
     names = data.class_names
-    if len(names) != 1623:
-        raise ValueError(f"expected 1623 characters in {data.name}, got {len(names)}")
-    trainval, test = names[:_OMNIGLOT_TRAINVAL], names[_OMNIGLOT_TRAINVAL:]
-    val = [c for c in trainval if c.split("/")[0] in _OMNIGLOT_VAL]
-    train = [c for c in trainval if c.split("/")[0] not in _OMNIGLOT_VAL]
-    parts = {"train": train, "val": val, "trainval": trainval, "test": test}
-    part = rotations(data.take_classes(parts[split], name=f"{data.name} {split}"))
+    known, test = names[:_OMNIGLOT_TRAINVAL], names[_OMNIGLOT_TRAINVAL:]
+    return _characters(data, test if split == "test" else known, split)
+
+
+def _check_omniglot(data: Images, split: str) -> None:
+    check_split(split, data.name)
+    if data.num_classes != 1623:
+        raise ValueError(
+            f"expected 1623 characters in {data.name}, got {data.num_classes}"
+        )
+
+
+def _characters(data: Images, names: Sequence[str], split: str) -> Images:
+    """Characters with their rotations; train and val are divided by alphabet."""
+    if split in ("train", "val"):
+        held = split == "val"
+        names = [c for c in names if (c.split("/")[0] in _OMNIGLOT_VAL) == held]
+    part = rotations(data.take_classes(names, name=f"{data.name} {split}"))
     # The released code transposes last, which determines what it calls rot090.
     return replace(part, images=View.of(part.images).transpose())
 
@@ -143,13 +156,15 @@ def random_class_split(
     return data.take_classes(chosen, name=f"{data.name} {split}")
 
 
-def class_lists(directory: str | Path) -> Split:
+def class_lists(directory: str | Path, *, strict: bool = False) -> Split:
     """A split by class from lists, as a function like `random_class_split`.
 
     Args:
-        directory: directory with a list per part, such as `train.txt` or `train.json`
-            (see `read_names`); `trainval` is `train` and `val` together. Names of other
-            classes are ignored, and counted in a printed line.
+        directory: directory with a list per part, such as `train.txt`, `train.json` or
+            `train.csv` (see `read_names`); `trainval` is `train` and `val` together. A
+            superclass stands for its classes. Names of other classes are ignored, and
+            counted in a printed line.
+        strict: whether to refuse names of other classes.
 
     Returns:
         A function of a data set and a split. It raises a ValueError if the list is
@@ -158,25 +173,14 @@ def class_lists(directory: str | Path) -> Split:
     Raises:
         ValueError: there is no list to train on.
     """
-    directory = Path(directory)
-    paths = {
-        part: path
-        for part in ("train", "val", "test")
-        for end in (".txt", ".json")
-        if (path := directory / f"{part}{end}").is_file()
-    }
-    if "train" not in paths:
-        raise ValueError(
-            f"expected class lists such as train.txt and test.txt in {directory}, got "
-            f"{sorted(path.name for path in directory.glob('*'))[:3]}"
-        )
+    paths = find_lists(directory)
 
     @cache
-    def parts(names: tuple[str, ...], name: str) -> dict[str, list[str]]:
-        found = {
-            part: look_up_classes(read_names(path), names, data=name, where=path.name)
-            for part, path in paths.items()
-        }
+    def parts(names: tuple[str, ...], name: str) -> dict[str, tuple[str, ...]]:
+        found = {}
+        for part, path in paths.items():
+            lines, how = read_names(path), {"where": path.name, "strict": strict}
+            found[part] = tuple(look_up_classes(lines, names, data=name, **how))
         every = Counter(c for own in found.values() for c in own)
         if twice := sorted(c for c, count in every.items() if count > 1):
             raise ValueError(
@@ -186,25 +190,85 @@ def class_lists(directory: str | Path) -> Split:
         return found
 
     def split_by_lists(data: Images, split: str) -> Images:
-        check_split(split, data.name)
-        own = ("train", "val") if split == "trainval" else (split,)
-        if lost := [part for part in own if part not in paths]:
-            raise ValueError(
-                f"expected a class list {lost[0]}.txt in {directory} for split "
-                f"{split!r}, got none"
-            )
         found = parts(data.class_names, data.name)
-        chosen = {c for part in own for c in found[part]}
-        names = [c for c in data.class_names if c in chosen]
-        return data.take_classes(names, name=f"{data.name} {split}")
+        return split_by_parts(replace(data, class_parts=found), split)
 
     return split_by_lists
 
 
-# The rule of each data set.
-BY_CLASS: dict[str, Split] = {
-    "bank": random_class_split,
-    "folder": random_class_split,
-    "glyphs": glyphs_split,
-    "omniglot": omniglot_split,
-}
+def find_lists(directory: str | Path) -> dict[str, Path]:
+    """The lists of train, val and test in a directory.
+
+    Raises:
+        ValueError: there is no list to train on.
+    """
+    directory = Path(directory)
+    paths = {
+        part: path
+        for part in ("train", "val", "test")
+        for end in (".txt", ".json", ".csv")
+        if (path := directory / f"{part}{end}").is_file()
+    }
+    if "train" not in paths:
+        raise ValueError(
+            f"expected lists such as train.txt and test.txt in {directory}, got "
+            f"{sorted(path.name for path in directory.glob('*'))[:3]}"
+        )
+    return paths
+
+
+def split_by_parts(data: Images, split: str) -> Images:
+    """A part by class: the classes that the source has in it.
+
+    Args:
+        data: data set whose source divides its classes (see `Images.class_parts`).
+        split: 'train', 'val', 'trainval' or 'test'.
+
+    Raises:
+        ValueError: the split is unknown, or the source has no such part.
+
+    Example:
+        >>> from jaxfer.data import from_arrays
+        >>> data = from_arrays(np.zeros((3, 2, 2)), np.arange(3))
+        >>> data = replace(data, class_parts={"train": ("0", "2"), "test": ("1",)})
+        >>> split_by_parts(data, "train").class_names
+        ('0', '2')
+    """
+    check_split(split, data.name)
+    parts = data.class_parts or {}
+    own = ("train", "val") if split == "trainval" else (split,)
+    if lost := [part for part in own if part not in parts]:
+        raise ValueError(
+            f"expected classes for {lost[0]} of {data.name}, which split {split!r} "
+            f"needs, got classes for {[*parts]}"
+        )
+    chosen = {c for part in own for c in parts[part]}
+    names = [c for c in data.class_names if c in chosen]
+    return data.take_classes(names, name=f"{data.name} {split}")
+
+
+def split_or_random(data: Images, split: str) -> Images:
+    """The parts of the source, or else a random split; see `random_class_split`."""
+    rule = random_class_split if data.class_parts is None else split_by_parts
+    return rule(data, split)
+
+
+def background_split(data: Images, split: str) -> Images:
+    """A part of Omniglot by its two sets of alphabets, as Lake et al. 2015 divide it.
+
+    The 30 background alphabets are trainval, with rotations as classes: 3,856 classes.
+    Validation is five of them, as in `omniglot_split`. The 20 evaluation alphabets are
+    test, without rotations: 659 classes.
+
+    Args:
+        data: all of Omniglot (see `omniglot`), background alphabets first.
+        split: 'train', 'val', 'trainval' or 'test'.
+
+    Raises:
+        ValueError: the split is unknown, or the number of characters is not 1623.
+    """
+    _check_omniglot(data, split)
+    known, test = data.class_names[:_BACKGROUND], data.class_names[_BACKGROUND:]
+    if split == "test":
+        return data.take_classes(test, name=f"{data.name} test")
+    return _characters(data, known, split)

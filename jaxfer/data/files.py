@@ -126,9 +126,13 @@ class FilesByName:
         directory: the directory; paths in lists are relative to it or to a folder in it
             that is not a class.
         not_classes: names of such folders, in lower case.
+        anywhere: whether a name alone stands for the only file or for all folders with
+            this name, wherever they are.
     """
 
-    def __init__(self, directory: Path, not_classes: Iterable[str]) -> None:
+    def __init__(
+        self, directory: Path, not_classes: Iterable[str], *, anywhere: bool = False
+    ) -> None:
         """Find all image files."""
         names = {*not_classes}
         tops = [f for f in folders_in(directory) if f.name.lower() in names]
@@ -144,6 +148,24 @@ class FilesByName:
             self._files.setdefault(name.removesuffix(path.suffix), path)
             while name := name.rpartition("/")[0]:
                 self._below[name].append(path)
+        if anywhere:
+            self._add_names()
+
+    def _add_names(self) -> None:
+        """Let the names of files and of folders stand for them."""
+        alone: dict[str, Path | None] = {}
+        named: dict[str, list[Path]] = defaultdict(list)
+        for path in self._files.values():
+            for name in {path.name, path.stem}:
+                known = alone.setdefault(name, path)
+                alone[name] = path if known == path else None
+        for folder, paths in self._below.items():
+            named[folder.rpartition("/")[2]] += paths
+        for name, path in alone.items():
+            if path is not None:
+                self._files.setdefault(name, path)
+        for name, paths in named.items():
+            self._below[name] = sorted({*paths})
 
     def find(self, name: str) -> Path | None:
         """The file with a path, with or without suffix."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxfer.data.class_splits import random_class_split
 from jaxfer.data.files import Classes, images_in, place_in
 from jaxfer.data.images import Images
 from jaxfer.data.layouts import WHOLE, Listing, read_layout
@@ -22,6 +21,7 @@ def image_folder(
     side: int = SIDE,
     exclude: Collection[str] = (),
     exclude_classes: Sequence[str] = (),
+    lists: str | Path | None = None,
 ) -> Images:
     """Labelled images in a published layout, divided into training and test images.
 
@@ -33,13 +33,16 @@ def image_folder(
     With all three parts, `val` is added to the training images; without `test`, `val`
     is used for testing. Without parts, or if each part has classes of its own, a fifth
     of each class is used for testing, at least one image; the class name seeds the
-    selection. A class has all images below its folder.
+    selection. Parts with classes of their own are `class_parts` of the result. A class
+    has all images below its folder.
 
     Args:
         directory: directory of the data set. The names of the classes are sorted.
         side: side in pixels to which images are resized, whatever their shape.
         exclude: names of files to leave out, with or without their folder.
         exclude_classes: names of classes to leave out.
+        lists: a directory with lists of the images or of the classes of each part, all
+            of which have to exist; they replace the layout.
 
     Returns:
         uint8 images `[n, side, side, 3]`, training images first, as a view that decodes
@@ -61,51 +64,7 @@ def image_folder(
         >>> data.class_names, data.images.shape, data.num_train
         (('kite', 'wren'), (4, 8, 8, 3), 2)
     """
-    return _labelled(_read(directory, exclude_classes), side, exclude)
-
-
-def folder_of_classes(
-    directory: str | Path,
-    splits: Sequence[str],
-    side: int = SIDE,
-    exclude: Collection[str] = (),
-    exclude_classes: Sequence[str] = (),
-) -> dict[str, Images]:
-    """Splits of a folder by class: its parts, if they have different classes.
-
-    Otherwise the parts are read as one and divided by `random_class_split`.
-
-    Args:
-        directory: directory in one of the layouts of `image_folder`.
-        splits: any of 'train', 'val', 'trainval' and 'test'.
-        side: side in pixels to which images are resized.
-        exclude: names of files to leave out.
-        exclude_classes: names of classes to leave out.
-
-    Returns:
-        All images of the classes of each split.
-
-    Raises:
-        ValueError: a part is missing, some but not all classes are in two parts, or any
-            error of `image_folder`.
-    """
-    listing = _read(directory, exclude_classes)
-    parts = listing.parts
-    if WHOLE in parts or not _differ(listing):
-        data = _labelled(listing, side, exclude)
-        return {split: random_class_split(data, split) for split in splits}
-    whole = _files(listing, (_merged(parts), {}), side, exclude)
-    found = {}
-    for split in splits:
-        own = ("train", "val") if split == "trainval" else (split,)
-        if lost := [part for part in own if part not in parts]:
-            raise ValueError(
-                f"expected a part {lost[0]} in {listing.directory} for split "
-                f"{split!r}, got {[*parts]}"
-            )
-        names = [name for part in own for name in parts[part]]
-        found[split] = whole.take_classes(names, name=f"{whole.name} {split}")
-    return found
+    return _labelled(_read(directory, exclude_classes, lists), side, exclude)
 
 
 def undivided_images(directory: str | Path, side: int = SIDE) -> Images:
@@ -162,9 +121,11 @@ def loose_images(
     return View.of(_photos(paths, side)), names
 
 
-def _read(directory: str | Path, excluded: Sequence[str]) -> Listing:
+def _read(
+    directory: str | Path, excluded: Sequence[str], lists: str | Path | None
+) -> Listing:
     """The files of a directory without those of some classes."""
-    listing = read_layout(directory)
+    listing = read_layout(directory, lists)
     if not excluded:
         return listing
     names = dict.fromkeys(name for own in listing.parts.values() for name in own)
@@ -187,10 +148,13 @@ def _labelled(listing: Listing, side: int, exclude: Collection[str]) -> Images:
     parts = listing.parts
     if WHOLE not in parts and _differ(listing):
         print(
-            f"{listing.directory.name}: the parts have different classes, and are read "
-            "as one: a fifth of each class is for testing"
+            f"{listing.directory.name}: the parts have different classes; in a split "
+            "by example, a fifth of each class is for testing"
         )
-        parts = {WHOLE: dict(sorted(_merged(parts).items()))}
+        whole = listing._replace(parts={WHOLE: dict(sorted(_merged(parts).items()))})
+        data = _labelled(whole, side, exclude)
+        class_parts = {part: tuple(sorted(own)) for part, own in parts.items()}
+        return replace(data, class_parts=class_parts)
     if WHOLE in parts:
         return _files(listing, _divided(listing.directory, parts[WHOLE]), side, exclude)
     train, test = parts["train"], parts["test" if "test" in parts else "val"]

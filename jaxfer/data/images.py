@@ -28,6 +28,8 @@ class Images:
         simulated: whether a program generated the data.
         num_train: number of training images in the source, which come first; the others
             are for testing. None if the source does not say, or for a subset.
+        class_parts: the classes of 'train', 'val' and 'test', if the source divides its
+            classes. None if it does not, or for a subset.
         origin: fingerprint of the whole data set, if it is too large to read again for
             the fingerprint of a subset.
 
@@ -46,6 +48,7 @@ class Images:
     class_names: tuple[str, ...]
     simulated: bool = False
     num_train: int | None = None
+    class_parts: Mapping[str, tuple[str, ...]] | None = None
     origin: str | None = None
 
     def __post_init__(self) -> None:
@@ -130,7 +133,8 @@ class Images:
         """A subset of the images; all classes keep their numbers and names."""
         images = View.of(self.images).take(rows)
         labels = self.labels[rows]
-        return replace(self, name=name, images=images, labels=labels, num_train=None)
+        whole = {"num_train": None, "class_parts": None}
+        return replace(self, name=name, images=images, labels=labels, **whole)
 
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
         """The images of some classes, renumbered in the order of `chosen`.
@@ -163,6 +167,7 @@ class Images:
             labels=labels[keep],
             class_names=chosen,
             num_train=None,
+            class_parts=None,
         )
 
 
@@ -185,6 +190,7 @@ def rotations(data: Images) -> Images:
             f"{c}/rot{90 * k:03d}" for c in data.class_names for k in range(4)
         ),
         num_train=None,
+        class_parts=None,
     )
 
 

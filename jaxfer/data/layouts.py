@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxfer.data.class_splits import find_lists
 from jaxfer.data.files import (
     Classes,
     FilesByName,
@@ -49,7 +50,7 @@ class Listing(NamedTuple):
     parts: dict[str, Classes]
 
 
-def read_layout(directory: str | Path) -> Listing:
+def read_layout(directory: str | Path, lists: str | Path | None = None) -> Listing:
     """Find the image files of a data set in its published layout.
 
     Prints what is ignored.
@@ -57,6 +58,9 @@ def read_layout(directory: str | Path) -> Listing:
     Args:
         directory: the directory of the data set, or one whose only folder with images
             is the directory of the data set.
+        lists: a directory with lists of the images or of the classes of each part (see
+            `find_lists`), in place of the layout: only names count, and folders of
+            parts are ignored. Everything that they name has to exist.
 
     Raises:
         ValueError: no layout fits, or a list names no existing image.
@@ -67,6 +71,8 @@ def read_layout(directory: str | Path) -> Listing:
             f"expected a directory of images, got {directory}, which does not exist: "
             "set --data.dir"
         )
+    if lists is not None:
+        return _by_lists(directory, find_lists(lists), strict=True)
     for layout in LAYOUTS.values():
         if (found := layout(directory)) is not None:
             return found
@@ -159,15 +165,28 @@ def _listed(directory: Path) -> Listing | None:
     the folder; a number stands for the folder whose images have that number.
     """
     lists = _lists(directory)
-    if not lists:
-        return None
-    files, entries = FilesByName(directory, _NOT_CLASSES), {}
+    return _by_lists(directory, lists, strict=False) if lists else None
+
+
+def _by_lists(directory: Path, lists: dict[str, Path], *, strict: bool) -> Listing:
+    """The files that lists name.
+
+    Args:
+        directory: the directory of the images.
+        lists: the list of each part.
+        strict: whether every name has to exist, in whatever folder.
+    """
+    files, entries = FilesByName(directory, _NOT_CLASSES, anywhere=strict), {}
     for part, path in lists.items():
+        lines = read_names(path)
+        if path.suffix == ".csv" and files.read_line(lines[0]) is None:
+            lines = lines[1:]  # The names of the columns.
         found = look_up(
-            read_names(path),
+            lines,
             files.read_line,
             what=f"images or class folders of {directory.name}",
             where=place_in(directory, path),
+            strict=strict,
         )
         entries[part] = [entry for line in found for entry in line]
     names = _numbered_folders(entry for own in entries.values() for entry in own)
@@ -230,9 +249,9 @@ def _listing(directory: Path, parts: dict[str, list[tuple[str, Path]]]) -> Listi
 
 
 def _grouped(labelled: Iterable[tuple[str, Path]]) -> Classes:
-    """Files by class, both sorted."""
+    """Files by class, both sorted by name, whatever folders the files are in."""
     found: Classes = {}
-    for name, path in sorted({*labelled}):
+    for name, path in sorted({*labelled}, key=lambda x: (x[0], x[1].name, x[1])):
         found.setdefault(name, []).append(path)
     return found
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -73,7 +74,12 @@ def read_excluded(path: str | Path) -> frozenset[str]:
 
 
 def look_up(
-    names: Iterable[str], find: Callable[[str], T | None], *, what: str, where: str
+    names: Iterable[str],
+    find: Callable[[str], T | None],
+    *,
+    what: str,
+    where: str,
+    strict: bool = False,
 ) -> list[T]:
     """What each name stands for; print how many names stand for nothing.
 
@@ -82,9 +88,10 @@ def look_up(
         find: function that returns what a name stands for, or None.
         what: what names should stand for, such as "classes of birds".
         where: where the names come from, for messages.
+        strict: whether every name has to stand for something.
 
     Raises:
-        ValueError: no name stands for anything.
+        ValueError: no name stands for anything, or some do not though `strict`.
 
     Example:
         >>> ages = {"wren": 3, "kite": 5}
@@ -94,10 +101,11 @@ def look_up(
     """
     found = [(name, find(name)) for name in names]
     lost = [name for name, x in found if x is None]
-    if len(lost) == len(found):
+    if len(lost) == len(found) or (strict and lost):
+        some = f" among {len(found):,}" if len(lost) < len(found) else ""
         raise ValueError(
-            f"expected {what}; got {counted(len(found), 'other name')} in {where}, "
-            f"such as {lost[:3]}"
+            f"expected {what}; got {counted(len(lost), 'other name')}{some} in "
+            f"{where}, such as {lost[:3]}"
         )
     if lost:
         print(
@@ -108,32 +116,44 @@ def look_up(
 
 
 def look_up_classes(
-    names: Iterable[str], class_names: Collection[str], *, data: str, where: str
+    names: Iterable[str],
+    class_names: Collection[str],
+    *,
+    data: str,
+    where: str,
+    strict: bool = False,
 ) -> list[str]:
     """The classes that names stand for, each once; see `look_up` and `class_in`.
+
+    A superclass stands for its classes: "fish" for "fish/ray" and "fish/trout".
 
     Args:
         names: names from a list or a command line.
         class_names: names of all classes.
         data: name of the data set, for messages.
         where: where the names come from, for messages.
+        strict: whether every name has to stand for a class.
 
     Raises:
-        ValueError: no name stands for a class.
+        ValueError: no name stands for a class, or some do not though `strict`.
 
     Example:
         >>> look_up_classes(["7 wren"], ["wren"], data="birds", where="list.txt")
         ['wren']
     """
-    known = frozenset(class_names)
+    known, below = frozenset(class_names), defaultdict(list)
+    for name in class_names:
+        if "/" in name:
+            below[name.partition("/")[0]].append(name)
+
+    def find(name: str) -> list[str] | None:
+        one = class_in(name, known)
+        return [one] if one is not None else below.get(name)
+
     some = ", ".join(map(repr, [*class_names][:2]))
-    found = look_up(
-        names,
-        lambda name: class_in(name, known),
-        what=f"classes of {data}, such as {some}",
-        where=where,
-    )
-    return [*dict.fromkeys(found)]
+    what = f"classes of {data}, such as {some}"
+    found = look_up(names, find, what=what, where=where, strict=strict)
+    return [*dict.fromkeys(name for own in found for name in own)]
 
 
 def without_classes(

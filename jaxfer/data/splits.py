@@ -260,18 +260,6 @@ def at_most_per_class(data: Images, most: int) -> Images:
     return data.take(np.sort(np.concatenate(kept)), name=data.name)
 
 
-# The rule of each data set.
-BY_EXAMPLE: dict[str, Split] = {
-    "bank": bank_split,
-    "caltech_birds2011": official_split,
-    "cifar100": official_split,
-    "folder": official_split,
-    "glyphs": split_by_drawer,
-    "i_naturalist2017": official_split,
-    "omniglot": split_by_drawer,
-}
-
-
 def check_split(split: str, where: str) -> None:
     """Refuse the name of a part that does not exist."""
     if split not in SPLITS:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfer.data import folder_of_classes, image_folder, load
+from jaxfer.data import image_folder, load, write_cache
 from jaxfer.data.layouts import LAYOUTS, WHOLE, read_layout
 
 
@@ -215,8 +215,12 @@ def test_parts_with_different_classes_are_one_data_set_by_example(tmp_path, caps
     data = image_folder(tmp_path, 8)
     assert data.class_names == ("kite", "owl", "wren") and data.num_train == 12
     assert "the parts have different classes" in capsys.readouterr().out
-    splits = folder_of_classes(tmp_path, ["trainval", "test"], 8)
-    assert [x.class_names for x in splits.values()] == [("wren", "kite"), ("owl",)]
+    splits = load("folder", ["trainval", "test"], tmp_path, side=8)
+    assert [x.class_names for x in splits.values()] == [("kite", "wren"), ("owl",)]
+    cache = write_cache(data, tmp_path / "cache" / "folder.cache")
+    again = load("folder", ["trainval", "test"], cache.parent, side=8)
+    for split, part in splits.items():
+        assert again[split].fingerprint == part.fingerprint
 
 
 def test_lists_without_any_image_are_refused(tmp_path):

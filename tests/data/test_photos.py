@@ -17,7 +17,7 @@ from jaxfer.data import (
     tfds_photos,
     write_cache,
 )
-from jaxfer.data.sources import cache_directory
+from jaxfer.data.loading import cache_directory
 from jaxfer.data.tfds import Records
 
 

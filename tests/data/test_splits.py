@@ -214,7 +214,10 @@ def test_class_lists_part_the_classes(tmp_path, capsys):
     ):
         class_lists(tmp_path)(data, "test")
     (tmp_path / "val.txt").unlink()
-    with pytest.raises(ValueError, match="list val.txt in .* split 'trainval', got no"):
+    with pytest.raises(
+        ValueError,
+        match="for val of .* 'trainval' needs, got",
+    ):
         class_lists(tmp_path)(data, "trainval")
     (tmp_path / "train.txt").write_text("none\n")
     with pytest.raises(ValueError, match="got 1 other name in train.txt, .*'none'"):

@@ -237,7 +237,9 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
 def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
     """The data directory may change on resume, its content may not."""
     sources = sys.modules["jaxfer.data.sources"]
-    monkeypatch.setitem(sources.BY_CLASS, "omniglot", lambda data, split: data)
+    row = sources.SOURCES["omniglot"]
+    row = dataclasses.replace(row, by_class=lambda data, split: data)
+    monkeypatch.setitem(sources.SOURCES, "omniglot", row)
     config = _with(data=Data("omniglot", dir=str(tmp_path)), figures=False)
     cache = tmp_path / "omniglot.cache"
     write_cache(blobs, cache)

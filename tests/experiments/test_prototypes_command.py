@@ -12,7 +12,7 @@ import pytest
 
 from experiments.prototypes import __main__ as prototypes
 from jaxfer.data import write_cache
-from jaxfer.data.sources import BY_CLASS
+from jaxfer.data.sources import SOURCES
 from jaxfer.nets import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,7 +189,7 @@ def test_the_help_lists_networks_and_data_sets(capsys):
         prototypes.main(["--help"])
     assert e.value.code == 0
     shown = capsys.readouterr().out
-    for name in (*NAMES, *BY_CLASS, "import path"):
+    for name in (*NAMES, *SOURCES, "import path"):
         assert name in shown
 
 
