@@ -3,6 +3,7 @@ from . import (
     config,
     data,
     loop,
+    methods,
     models,
     nets,
     optim,
@@ -32,6 +33,7 @@ from .heads import (
     as_cosine,
     as_linear,
     as_prototypes,
+    bregman_divergence,
     check_embeddings,
     class_logits,
     class_means,
@@ -45,6 +47,7 @@ from .heads import (
     lda_head,
     linear_head,
     matching_head,
+    mixture_log_density,
     name_classes,
     nearest_head,
     new_named_head,
@@ -57,6 +60,7 @@ from .heads import (
     squared_euclidean,
     sums_means,
     support_sums,
+    with_priors,
     with_trained_head,
 )
 from .keys import key_of
@@ -69,10 +73,10 @@ from .losses import (
     proxy_nca_loss,
     softmax_cross_entropy,
 )
+from .methods import Method, prototypes
 from .models import (
     EpisodeShape,
     Examples,
-    Method,
     Model,
     Options,
     Pixels,
@@ -86,7 +90,6 @@ from .models import (
     load_model,
     measure_episodes,
     predict,
-    prototypes,
     save_model,
     train_batches,
     train_episodes,
@@ -159,6 +162,7 @@ __all__ = [
     "as_cosine",
     "as_linear",
     "as_prototypes",
+    "bregman_divergence",
     "cached_prefix",
     "check_embeddings",
     "check_episode",
@@ -203,6 +207,8 @@ __all__ = [
     "measure_episodes",
     "measure_open_set",
     "merge",
+    "methods",
+    "mixture_log_density",
     "models",
     "name_classes",
     "nca_loss",
@@ -244,6 +250,7 @@ __all__ = [
     "treatments",
     "unpaired",
     "with_classes",
+    "with_priors",
     "with_prototypes",
     "with_trained_head",
 ]

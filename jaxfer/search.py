@@ -100,9 +100,10 @@ def _best(
         scores = jnp.where(jnp.broadcast_to(new, scores.shape), scores, -jnp.inf)
         return _top(scores, jnp.broadcast_to(numbers, scores.shape), k)
 
-    def step(best: Any, number: Array) -> Any:
+    def step(best: tuple[Array, Array], number: Array) -> Any:
         both = zip(best, block_best(number), strict=True)
-        return _top(*(jnp.concatenate(pair, axis=1) for pair in both), k), None
+        scores, numbers = (jnp.concatenate(pair, axis=1) for pair in both)
+        return _top(scores, numbers, k), None
 
     found, _ = jax.lax.scan(step, block_best(0), jnp.arange(1, -(-m // block)))
     return found

@@ -40,6 +40,7 @@ LEVELS = {
     "data.resident": 2,
     "data.streamed": 2,
     "data.feed": 2,
+    "methods": 2,
     "search": 2,
     "transfer": 2,
     "steps": 2,
@@ -70,7 +71,7 @@ HOMES = {
     "safetensors": "tensors",
 }
 # Within these packages modules import each other.
-TOGETHER = ("heads", "nets", "data", "models", "pretrained", "cli")
+TOGETHER = ("heads", "nets", "data", "methods", "models", "pretrained", "cli")
 # Modules that all experiments may import, which import no experiment themselves.
 SHARED = ("inputs", "plots", "studies")
 # What a module of an experiment may import of its own package. Modules of other names
@@ -168,13 +169,13 @@ def test_modules_are_small():
     lines = {_name(path): _lines(path) for path in MODULES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
     assert statistics.median(lines.values()) <= 180
-    assert sum(map(_code, MODULES)) <= 12500
+    assert sum(map(_code, MODULES)) <= 13000
 
 
 def test_experiments_are_small():
     lines = {_name(path, EXPERIMENTS): _lines(path) for path in STUDIES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
-    assert sum(map(_code, STUDIES)) <= 3150
+    assert sum(map(_code, STUDIES)) <= 3300
 
 
 def _experiment(path) -> str | None:

@@ -320,7 +320,7 @@ def test_patience_has_a_cap(tmp_path):
     assert (searched.best_step, searched.steps) == (16, 22)
 
 
-@pytest.mark.parametrize("stop", [4, 16, 20, 28])
+@pytest.mark.parametrize("stop", [16, 28])
 def test_a_run_of_phases_resumes_where_it_stopped(tmp_path, stop):
     whole = _run(tmp_path / "whole", SCHEDULE)
     with pytest.raises(KeyboardInterrupt, match=f"stopped at step {stop}, saved"):
@@ -346,7 +346,7 @@ def test_a_run_of_phases_resumes_where_it_stopped(tmp_path, stop):
     assert logged("parts") == logged("whole")
 
 
-@pytest.mark.parametrize("stop", [None, 20, 28])
+@pytest.mark.parametrize("stop", [None, 28])
 def test_lines_average_the_steps_of_one_phase_alone(tmp_path, stop):
     """A phase that patience ends between two lines writes what it has."""
     _run(tmp_path / "each", SCHEDULE)

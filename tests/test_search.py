@@ -20,7 +20,7 @@ def many(rng, m, **options):
     return Head(*map(jnp.asarray, arrays), num_classes=m, **options)
 
 
-@pytest.mark.parametrize("block", [1, 4, 10, 37, 1000])
+@pytest.mark.parametrize("block", [4, 10, 1000])
 @pytest.mark.parametrize("kind", ["linear", "unit", "centre"])
 def test_blocks_find_what_all_scores_show(rng, block, kind):
     options = {"unit": kind == "unit"}
@@ -38,8 +38,9 @@ def test_blocks_find_what_all_scores_show(rng, block, kind):
     assert (np.asarray(head.owner)[rows] >= 0).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 8), (2, 4)])
-@pytest.mark.parametrize("kind", ["linear", "unit", "centre"])
+@pytest.mark.parametrize(
+    "kind, shape", [("linear", (2, 4)), ("unit", (1, 8)), ("centre", (1, 8))]
+)
 def test_a_mesh_finds_the_same(rng, shape, kind):
     options = {"unit": kind == "unit"}
     if kind == "centre":

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxfer import steps
 from jaxfer.data import Images
-from jaxfer.models.methods import (
+from jaxfer.models.episode_step import (
     EpisodeProgram,
     EpisodeShape,
     make_episode_loss,

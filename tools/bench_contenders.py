@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfer import models, optim, sharding, steps
+from jaxfer import methods, models, optim, sharding, steps
 from jaxfer.data import Images, Resident, resident, stream
 from jaxfer.data.feed import take_episode
-from jaxfer.models.methods import (
+from jaxfer.models.episode_step import (
     EpisodeProgram,
     EpisodeShape,
     make_episode_optimizer,
@@ -118,7 +118,7 @@ class Ours:
         self.model = models.init_model(net, image_shape, jax.random.key(0))
         recipe = models.Recipe(optim.Optim("adam", 1e-3), episodes=10**6)
         self.program = EpisodeProgram(
-            self.model.net, recipe, shape, models.prototypes(), 0, "train"
+            self.model.net, recipe, shape, methods.prototypes(), 0, "train"
         )
         self.sizes, self.images = shape.sizes(), images
         self.data = sharding.place(resident(images), sharding.make_mesh(1))

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 from experiments.inputs import DataSet, Network, check_different
 from jaxfer import heads
 from jaxfer.config import check_at_least, how, length, to_json
-from jaxfer.data import Affine, Crop, class_lists, random_class_split
+from jaxfer.data import Affine, Crop, Jitter, class_lists, random_class_split
 from jaxfer.data.splits import Split
-from jaxfer.models import Options, Temperature, prototypes
+from jaxfer.methods import Temperature, prototypes
+from jaxfer.models import Options
 from jaxfer.optim import Optim, check_optim, needs_length
 
 
@@ -75,6 +77,19 @@ class Task:
     This gives shot + query episodes per embedding; the paper uses one."""
 
 
+Other = Literal[
+    "prototypes",
+    "prototypes_cosine",
+    "matching",
+    "nearest",
+    "nearest_cosine",
+    "simpleshot",
+    "ridge",
+    "logistic",
+    "gaussians",
+]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Test episodes, for every combination of way and shot."""
@@ -87,6 +102,10 @@ class Evaluation:
     """Queries per class, at least 1."""
     episodes: int = 1000
     """Episodes per combination of way and shot, at least 1."""
+    methods: tuple[Other, ...] = ()
+    """Other classifiers to test on the same embeddings and episodes: prototypes,
+    prototypes_cosine, matching, nearest, nearest_cosine, simpleshot, ridge, logistic or
+    gaussians."""
     transductive: bool = False
     """Also test with the BatchNorm statistics of each test episode, queries included.
     Results are named prototypes_transductive, since they depend on other queries."""
@@ -128,8 +147,18 @@ class Config:
     crop: Crop = field(default_factory=Crop)
     """Random shifts, windows and flips of training images, after the affine map; the
     paper uses none. Tests use the centre window."""
+    jitter: Jitter = field(default_factory=Jitter)
+    """Random brightness, contrast and saturation of training images, after the crop;
+    the paper uses none."""
+    method: Literal["prototypes", "matching", "diagonal", "gaussians"] = "prototypes"
+    """Classifier of the episodes: prototypes; matching networks without full context
+    embeddings; diagonal, prototypes with a learned scale per dimension; or gaussians,
+    one diagonal Gaussian per class."""
     distance: heads.Distance = "sqeuclidean"
-    """Distance of an embedding from a prototype: sqeuclidean or cosine."""
+    """Distance of an embedding from a prototype, or from a support example in matching
+    networks: sqeuclidean or cosine."""
+    unit: bool = False
+    """Scale embeddings to length 1 first, in prototypes and matching networks."""
     temperature: Temperature = 1.0
     """Divisor of the distances, above 0; or sqrt_dim, the square root of the dimension
     of the embedding. The paper uses 1."""
@@ -182,13 +211,14 @@ def check(config: Config) -> None:
     sizes = ("data.max_images", "data.side", "crop.side")
     check_at_least(1, values, (*positive, *own, *sizes))
     check_at_least(2, values, ("task.way", "val.way"))
-    limits = [name for name in values if name.startswith(("augment.", "crop."))]
-    check_at_least(0, values, limits)
+    changes = ("augment.", "crop.", "jitter.")
+    check_at_least(0, values, [name for name in values if name.startswith(changes)])
     prototypes(temperature=config.temperature)
     if config.data.side:
         config.crop.window(config.data.side, config.data.side)
-    for name in ("ways", "shots"):
-        check_different(f"test.{name}", getattr(config.test, name), needed=True)
+    for name in ("ways", "shots", "methods"):
+        chosen = getattr(config.test, name)
+        check_different(f"test.{name}", chosen, needed=name != "methods")
     if min(config.test.ways) < 2:
         raise ValueError(f"expected test.ways of at least 2, got {config.test.ways}")
     for name in ("seed", "data.class_seed"):

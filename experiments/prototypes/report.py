@@ -9,6 +9,12 @@ from jaxfer.tables import markdown
 _METHODS: dict[str, str] = {
     "prototypes": "prototypes",
     "prototypes_transductive": "prototypes, transductive",
+    "prototypes_cosine": "prototypes, cosine",
+    "nearest": "nearest neighbour",
+    "nearest_cosine": "nearest neighbour, cosine",
+    "simpleshot": "SimpleShot",
+    "ridge": "ridge regression",
+    "logistic": "logistic regression",
     "pixel_nearest_neighbour": "nearest neighbour on pixels",
 }
 
@@ -47,7 +53,8 @@ def compare_runs(results: Sequence[Mapping[str, Any]]) -> str:
         config = result["config"]
         trained = f"{config['task.way']}-way {config['task.shot']}-shot"
         facts = [trained, f"{config['episodes']:,}", str(config["seed"])]
-        rows.append([*facts, *(cells[task]["prototypes"] for task in tasks)])
+        own = config.get("method", "prototypes")
+        rows.append([*facts, *(cells[task][own] for task in tasks)])
     if published := _published(results[0]):
         (source,) = {row["source"] for row in results[0]["reference"]}
         rows.append([source, "", "", *(published.get(task, "") for task in tasks)])

@@ -58,7 +58,9 @@ def _run(
     print(f"testing on {test.num_classes} classes of {test.name}")
     embedded = models.embed_classes(ended.model, test)
     images = place_episodes(test, mesh, limit=config.run.limit)
-    accuracies = train.evaluate(config, ended.model, embedded, images)
+    accuracies = train.evaluate(
+        config, ended.model, embedded, images, loaded[config.data.train]
+    )
     np.savez_compressed(workdir / "episodes.npz", **accuracies)  # type: ignore[arg-type]
     metrics = {
         name: stats.summarize(values).metric(over="episodes", unit="%")
@@ -90,7 +92,7 @@ def _run(
     if config.figures:
         # The features of a bank are no pictures.
         if test.images.dtype == np.uint8:
-            example = train.example(config, embedded, images)
+            example = train.example(config, ended.model, embedded, images)
             np.savez_compressed(workdir / train.EXAMPLE, **example)  # type: ignore[arg-type]
         draw_figures(workdir, result)
     write_result(config, workdir, result, step=ended.trained.steps)

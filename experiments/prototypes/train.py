@@ -12,13 +12,14 @@ from jax import Array
 from tqdm.auto import tqdm
 
 from experiments.inputs import load_images
+from experiments.prototypes.classifiers import centred, method, others, trains
 from experiments.prototypes.config import Config
 from jaxfer import heads, models, nets, steps
 from jaxfer.data import Crop, Images, Resident, centre_crop, read_images
 from jaxfer.data.feed import episode_feed, one_episode, take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
-from jaxfer.models import EpisodeShape, Method, Model, Recipe, Trained
+from jaxfer.models import EpisodeShape, Model, Recipe, Trained
 from jaxfer.stopping import Best
 from jaxfer.types import Episode, Mode
 
@@ -94,8 +95,8 @@ def train(
         config.optim,
         episodes=config.episodes,
         batch=per_step,
-        augment=(config.augment, config.crop),
-        rates=config.net.rates(net.layers) if config.learn_temperature else (),
+        augment=(config.augment, config.crop, config.jitter),
+        rates=config.net.rates(net.layers) if trains(config) else (),
         batch_norm=config.net.batch_norm or "batch",
     )
     one = partial(
@@ -145,15 +146,6 @@ def input_shape(config: Config, images: Images) -> tuple[int, int, int]:
     return *config.crop.window(height, width), channels
 
 
-def method(config: Config) -> Method:
-    """Return the classifier of episodes."""
-    return models.prototypes(
-        config.distance,
-        temperature=config.temperature,
-        learn_temperature=config.learn_temperature,
-    )
-
-
 def make_validate(
     config: Config, images: Images
 ) -> Callable[[Model], dict[str, float]]:
@@ -183,9 +175,21 @@ def make_validate(
 
 
 def evaluate(
-    config: Config, model: Model, embedded: Resident, images: Resident | Images
+    config: Config,
+    model: Model,
+    embedded: Resident,
+    images: Resident | Images,
+    train: Images,
 ) -> dict[str, np.ndarray]:
-    """Return per-episode accuracies in percent, for every way, shot and method."""
+    """Return per-episode accuracies in percent, for every way, shot and method.
+
+    Args:
+        config: the config of the run.
+        model: the trained model.
+        embedded: the embeddings of the test images.
+        images: the test images.
+        train: the training images, for methods that need their mean embedding.
+    """
     split, test, accuracies = config.data.test, config.test, {}
     classify, window = method(config), Crop(side=model.pixels.window)
 
@@ -202,20 +206,24 @@ def evaluate(
     baselines = {"pixel_nearest_neighbour": pixel_logits}
     if test.transductive:
         baselines[TRANSDUCTIVE] = transductive
+    centre = embedded
+    if "simpleshot" in test.methods:
+        centre = centred(embedded, model, train)
     settings = [*itertools.product(test.ways, test.shots)]
     for way, shot in tqdm(settings, "testing", unit="setting"):
         shape = EpisodeShape(way, shot, test.query)
-        measured = {
-            "prototypes": models.measure_episodes(
-                model,
-                embedded,
-                shape,
-                seed=config.seed,
-                split=split,
-                episodes=test.episodes,
-                method=classify,
-            )
-        }
+        measure = partial(
+            models.measure_episodes,
+            model,
+            shape=shape,
+            seed=config.seed,
+            split=split,
+            episodes=test.episodes,
+        )
+        measured = {config.method: measure(embedded, method=classify)}
+        for name, other in others(config).items():
+            known = centre if name == "simpleshot" else embedded
+            measured[name] = measure(known, method=other)
         for name, logits in baselines.items():
             measured[name] = _on_images(config, images, shape, logits)
         for name, found in measured.items():
@@ -249,7 +257,7 @@ def _on_images(
 
 
 def example(
-    config: Config, embedded: Resident, images: Resident | Images
+    config: Config, model: Model, embedded: Resident, images: Resident | Images
 ) -> dict[str, np.ndarray]:
     """Return the first test episode of the fewest ways and shots, for figures.
 
@@ -262,9 +270,10 @@ def example(
     seen, known = (
         one_episode(data, config.seed, split, 0, **shape) for data in (images, embedded)
     )
+    params = model.params.get("method", {})
     arrays: dict[str, Any] = {
         "classes": known.classes,
-        "predicted": method(config).logits({}, known).argmax(-1),
+        "predicted": method(config).logits(params, known).argmax(-1),
     }
     for name in ("support", "query"):
         arrays[name] = np.rint(255 * np.asarray(getattr(seen, name))).astype(np.uint8)

@@ -2,6 +2,7 @@ from .arrays import from_arrays
 from .augment import (
     Affine,
     Crop,
+    Jitter,
     augmented,
     centre_crop,
     draw_crop,
@@ -48,6 +49,7 @@ __all__ = [
     "Drawn",
     "Halves",
     "Images",
+    "Jitter",
     "Photos",
     "Resident",
     "Sampler",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from jaxfer.keys import stable_draws
 from jaxfer.types import AnyArray
+
+# The luminance of ITU-R 601.
+_LUMINANCE = [0.299, 0.587, 0.114]
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,19 @@ class Crop:
         side: side in pixels of the square window cropped from each image, at a random
             position (`random_crop`) or at the centre (`centre_crop`); default: the
             whole image.
+        area: smallest share of the image's area, in (0, 1], that the window has. Below
+            1, the window has a random area and a random aspect ratio from 3/4 to 4/3,
+            and is resized to `side` (the random-resized crop of Szegedy et al. 2015).
     """
 
     shift: int = 0
     mirror: bool = False
     side: int | None = None
+    area: float = 1.0
 
     def __bool__(self) -> bool:
         """Whether any option changes the images."""
-        return bool(self.shift or self.mirror or self.side)
+        return bool(self.shift or self.mirror or self.side or self.area < 1)
 
     def window(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the window cropped from an image.
@@ -73,10 +81,37 @@ class Crop:
         return self.side, self.side
 
 
+@dataclass(frozen=True)
+class Jitter:
+    """Limits of random changes of colour: factors are uniform in [1 - x, 1 + x].
+
+    Attributes:
+        brightness: limit of the factor of all values, in [0, 1].
+        contrast: limit of the factor of the difference from the mean luminance of the
+            image, in [0, 1].
+        saturation: limit of the factor of the difference from the luminance of each
+            pixel, in [0, 1]; images with one channel have none.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether any limit is nonzero."""
+        return any((self.brightness, self.contrast, self.saturation))
+
+
+Change = Affine | Crop | Jitter
+
+
 def augmented(
     keys: Shaped[Array, " n"],
     images: Float[Array, "n height width channels"],
-    changes: Sequence[Affine | Crop],
+    changes: Sequence[Change],
+    *,
+    black: Any = 0.0,
+    white: Any = 1.0,
 ) -> Float[Array, "n h w channels"]:
     """Change each image at random, with its own key.
 
@@ -84,6 +119,9 @@ def augmented(
         keys: `[n]` typed keys, one per image.
         images: images whose background (or mean) is 0.
         changes: limits of the changes, in order.
+        black: the values of a black pixel, a number or an array that broadcasts with an
+            image.
+        white: the values of a white pixel.
 
     Raises:
         ValueError: see `random_crop`.
@@ -100,6 +138,11 @@ def augmented(
             own = jax.vmap(lambda key, n=number: jax.random.fold_in(key, n))(keys)
         if isinstance(limits, Crop):
             images = random_crop(own, images, limits)
+        elif isinstance(limits, Jitter):
+            low, high = (jnp.broadcast_to(x, images.shape) for x in (black, white))
+            shares = (images - low) / (high - low)
+            shares = jax.vmap(lambda key, x, to=limits: jitter(key, x, to))(own, shares)
+            images = low + shares * (high - low)
         else:
             images = jax.vmap(lambda key, x, to=limits: random_affine(key, x, to))(
                 own, images
@@ -131,6 +174,14 @@ def random_crop(
     shift = limits.shift
     _, height, width, channels = images.shape
     window = limits.window(height, width)
+    if limits.area < 1:
+
+        def resized(key: PRNGKeyArray, image: Array) -> Array:
+            with stable_draws():
+                draws = jax.random.uniform(key, (5,), jnp.float32)
+            return resized_crop(image, draws, limits)
+
+        return jax.vmap(resized)(keys, images)
 
     def one(key: PRNGKeyArray, image: Float[Array, "height width channels"]):
         at, flip = draw_crop(key, limits, height, width)
@@ -153,6 +204,88 @@ def draw_crop(
         at = jax.random.randint(where, (2,), 0, free + 1, dtype=jnp.int32)
         flip = jax.random.bits(side, dtype=jnp.uint32) >> 31 == 1
     return at, limits.mirror & flip
+
+
+def resized_crop(
+    image: Float[Array, "height width channels"],
+    draws: Float[Array, "5"],
+    limits: Crop,
+) -> Float[Array, "h w channels"]:
+    """A window of random size, resized by linear interpolation, and mirrored.
+
+    Args:
+        image: the image.
+        draws: numbers in [0, 1) for the area, the aspect ratio, the row, the column and
+            whether to mirror.
+        limits: see `Crop`.
+    """
+    window = limits.window(*image.shape[:2])
+    share = limits.area + (1 - limits.area) * draws[0]
+    ratio = jnp.exp((2 * draws[1] - 1) * np.float32(np.log(4 / 3)))
+    size = np.array(image.shape[:2], np.float32)
+    # In shares of the image's height and width; a window never leaves the image.
+    part = jnp.minimum(jnp.sqrt(share * jnp.stack([1 / ratio, ratio])), 1)
+    corner = draws[2:4] * (1 - part) * size
+    scale = np.array(window, np.float32) / (part * size)
+    cut = jax.image.scale_and_translate(
+        image,
+        (*window, image.shape[2]),
+        (0, 1),
+        scale,
+        -corner * scale,
+        "linear",
+        antialias=False,
+    )
+    return jnp.where(limits.mirror & (draws[4] < 0.5), cut[:, ::-1], cut)
+
+
+def jitter(
+    key: PRNGKeyArray, image: Float[Array, "height width channels"], limits: Jitter
+) -> Float[Array, "height width channels"]:
+    """Change brightness, contrast and saturation of an image at random, in this order.
+
+    Values are kept from 0 to 1 after each change.
+
+    Args:
+        key: the key of the image.
+        image: values from 0, black, to 1, white.
+        limits: see `Jitter`.
+
+    Example:
+        >>> image = jnp.full((2, 2, 3), 0.5)
+        >>> bool((jitter(jax.random.key(0), image, Jitter()) == image).all())
+        True
+    """
+    with stable_draws():
+        draws = jax.random.uniform(key, (3,), jnp.float32, minval=-1.0, maxval=1.0)
+    return recoloured(image, draws, limits)
+
+
+def recoloured(
+    image: Float[Array, "height width channels"],
+    draws: Float[Array, "3"],
+    limits: Jitter,
+) -> Float[Array, "height width channels"]:
+    """One change of colour, given as three numbers in [-1, 1] times the limits.
+
+    Args:
+        image: values from 0, black, to 1, white.
+        draws: brightness, contrast and saturation.
+        limits: see `Jitter`.
+    """
+    colours = image.shape[-1] == 3
+    weights = np.array(_LUMINANCE if colours else [1.0], np.float32)
+
+    def mixed(image: Array, other: Array, factor: Array) -> Array:
+        return jnp.clip(other + factor * (image - other), 0, 1)
+
+    image = jnp.clip(image * (1 + draws[0] * limits.brightness), 0, 1)
+    mean = jnp.broadcast_to((image @ weights).mean(), image.shape)
+    image = mixed(image, mean, 1 + draws[1] * limits.contrast)
+    if not colours:
+        return image
+    grey = jnp.broadcast_to((image @ weights)[..., None], image.shape)
+    return mixed(image, grey, 1 + draws[2] * limits.saturation)
 
 
 def centre_crop(

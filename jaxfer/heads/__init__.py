@@ -5,6 +5,11 @@ and one `head_logits`. Functions take one episode (or one batch of one classifie
 `jax.vmap` for many.
 """
 
+from jaxfer.heads.bregman import (
+    bregman_divergence,
+    mixture_log_density,
+    with_priors,
+)
 from jaxfer.heads.convert import as_cosine, as_linear, as_prototypes
 from jaxfer.heads.discriminant import lda_head, ridge_head
 from jaxfer.heads.imprinting import imprint, imprint_head, proxy_head
@@ -46,6 +51,7 @@ __all__ = [
     "as_cosine",
     "as_linear",
     "as_prototypes",
+    "bregman_divergence",
     "check_embeddings",
     "class_logits",
     "class_means",
@@ -59,6 +65,7 @@ __all__ = [
     "lda_head",
     "linear_head",
     "matching_head",
+    "mixture_log_density",
     "name_classes",
     "nearest_head",
     "new_named_head",
@@ -71,5 +78,6 @@ __all__ = [
     "squared_euclidean",
     "sums_means",
     "support_sums",
+    "with_priors",
     "with_trained_head",
 ]

@@ -90,8 +90,9 @@ def matching_head(
     *,
     num_classes: int,
     distance: Distance = "cosine",
+    temperature: float | Float[Array, ""] = 1.0,
 ) -> Head:
-    """Attention over the support points, `p(k | z) = sum over S_k of softmax(-d)`.
+    """Attention over the support points, `p(k | z) = sum over S_k of softmax(-d / T)`.
 
     Matching networks without full context embeddings, as re-implemented for the
     comparison of Snell et al. 2017, section 2.6. With one shot it is the prototype
@@ -102,6 +103,7 @@ def matching_head(
         labels: `[n]`, their classes; an example with label -1 is ignored.
         num_classes: the number of classes.
         distance: 'cosine' or 'sqeuclidean'.
+        temperature: T, above 0; it may be traced.
 
     Raises:
         ValueError: an unknown distance, or arguments that `class_sums` refuses.
@@ -114,7 +116,12 @@ def matching_head(
     """
     owner = check_labelled(z, labels, num_classes)
     return _template_head(
-        z, owner, num_classes=num_classes, distance=distance, pool="logsumexp"
+        z,
+        owner,
+        num_classes=num_classes,
+        distance=distance,
+        pool="logsumexp",
+        temperature=temperature,
     )
 
 

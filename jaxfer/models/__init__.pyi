@@ -1,6 +1,7 @@
 from .banks import embed_folder, model_side, read_folder
 from .batches import train_batches, train_population
 from .classes import with_classes, with_prototypes
+from .episode_step import EpisodeShape, embed_together
 from .episodic import embed_classes, measure_episodes, train_episodes
 from .files import FILE, load_model, model_hash, save_model
 from .inference import (
@@ -9,13 +10,6 @@ from .inference import (
     embed_on_host,
     predict,
     predict_labels,
-)
-from .methods import (
-    EpisodeShape,
-    Method,
-    Temperature,
-    embed_together,
-    prototypes,
 )
 from .model import (
     Model,
@@ -34,12 +28,10 @@ __all__ = [
     "FILE",
     "EpisodeShape",
     "Examples",
-    "Method",
     "Model",
     "Options",
     "Pixels",
     "Recipe",
-    "Temperature",
     "Trained",
     "embed",
     "embed_blocks",
@@ -58,7 +50,6 @@ __all__ = [
     "predict",
     "predict_labels",
     "prepare",
-    "prototypes",
     "read_folder",
     "save_model",
     "steps_of",

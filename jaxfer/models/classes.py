@@ -14,8 +14,8 @@ from jaxfer.heads import (
     name_classes,
     prototype_head,
 )
+from jaxfer.methods import Temperature, divisor_of
 from jaxfer.models.inference import embed
-from jaxfer.models.methods import Temperature, divisor_of
 from jaxfer.models.model import AnyImages, Model
 
 

@@ -19,15 +19,14 @@ from jaxfer.episodes import check_episode
 from jaxfer.keys import HEAD, INIT, key_of
 from jaxfer.loop import Run
 from jaxfer.memo import memoised
-from jaxfer.models.inference import embed
-from jaxfer.models.methods import (
+from jaxfer.methods import Method, prototypes
+from jaxfer.models.episode_step import (
     EpisodeProgram,
     EpisodeShape,
-    Method,
     make_episode_optimizer,
     make_episode_step,
-    prototypes,
 )
+from jaxfer.models.inference import embed
 from jaxfer.models.model import (
     Model,
     Pixels,

@@ -1,17 +1,18 @@
 """Models: network, parameters, statistics, head, preprocessing and class names."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, Shaped
 
 from jaxfer.compilation import Jitted, jit
-from jaxfer.data import Images, View
+from jaxfer.data import Images, View, augmented
+from jaxfer.data.augment import Change
 from jaxfer.keys import stable_draws
 from jaxfer.memo import memoised
 from jaxfer.types import EVAL, AnyArray, Head, Net, Params, State, TrainState
@@ -61,10 +62,33 @@ def prepare(
     x = jnp.asarray(images).astype(jnp.float32)
     if pixels.order == "bgr":
         x = x[..., ::-1]
-    mean, std = (
-        _beside(jnp.asarray(v, jnp.float32), x) for v in (pixels.mean, pixels.std)
-    )
+    mean, std = _mean_and_std(pixels, x)
     return (x - mean) / std
+
+
+def vary(
+    pixels: Pixels,
+    keys: Shaped[Array, " n"],
+    x: Float[Array, "n height width channels"],
+    changes: Sequence[Change],
+) -> Float[Array, "n h w channels"]:
+    """Random augmentation of preprocessed images; see `augmented`.
+
+    Args:
+        pixels: their preprocessing, which says what is black and white.
+        keys: `[n]`, one key per image.
+        x: the preprocessed images.
+        changes: limits of the changes, in order.
+    """
+    if not changes:
+        return x
+    mean, std = _mean_and_std(pixels, x[0])
+    return augmented(keys, x, changes, black=-mean / std, white=(255 - mean) / std)
+
+
+def _mean_and_std(pixels: Pixels, x: Array) -> tuple[Array, Array]:
+    mean, std = (jnp.asarray(v, jnp.float32) for v in (pixels.mean, pixels.std))
+    return _beside(mean, x), _beside(std, x)
 
 
 def _beside(value: Array, x: Array) -> Array:

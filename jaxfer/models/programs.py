@@ -9,12 +9,11 @@ import optax
 from jax import Array
 
 from jaxfer import heads, losses, optim, sharding, steps
-from jaxfer.data import augmented
 from jaxfer.data.sampling import Batch, draw_batch
 from jaxfer.episodes import ClassTable
 from jaxfer.keys import CROP, DROPOUT, ORDER, stable_draws
 from jaxfer.memo import memoised
-from jaxfer.models.model import Pixels, prepare
+from jaxfer.models.model import Pixels, prepare, vary
 from jaxfer.models.recipe import Recipe
 from jaxfer.transfer import ALL_CACHED
 from jaxfer.types import Head, Net, Params, State
@@ -167,7 +166,7 @@ def make_loss(program: Program) -> steps.Loss:
         else:
             x = _part(task.inputs, piece, size)
         if program.first is None:
-            x = _moved(recipe, task, prepare(task.pixels, x), numbers)
+            x = _varied(recipe, task, prepare(task.pixels, x), numbers)
         rng = jax.random.fold_in(jax.random.fold_in(task.key, DROPOUT), number)
         z = x
         if program.first != ALL_CACHED:
@@ -194,13 +193,13 @@ def _part(x: Any, piece: Array, size: int) -> Any:
     return jax.lax.dynamic_slice_in_dim(x, piece * size, size)
 
 
-def _moved(recipe: Recipe, task: Task, x: Array, numbers: Array) -> Array:
+def _varied(recipe: Recipe, task: Task, x: Array, numbers: Array) -> Array:
     """The images with random augmentation, each with a key made from its number."""
     if not recipe.changes:
         return x
     key = jax.random.fold_in(task.key, CROP)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
-    return augmented(keys, x, recipe.changes)
+    return vary(task.pixels, keys, x, recipe.changes)
 
 
 @memoised(_MEMOISED)

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Int, Integer
 
-from jaxfer.data import Affine, Crop
+from jaxfer.data import Crop
+from jaxfer.data.augment import Change
 from jaxfer.data.sampling import Sampler
 from jaxfer.models.model import Pixels
 from jaxfer.optim import Optim
@@ -59,7 +60,7 @@ class Recipe:
     episodes: int = 2000
     batch: int | None = None
     accumulate: int = 1
-    augment: Crop | Affine | tuple[Crop | Affine, ...] = Crop()
+    augment: Change | tuple[Change, ...] = Crop()
     decay: Rules | None = None
     rates: Rules = ()
     margin: float = 1.0
@@ -72,7 +73,7 @@ class Recipe:
         return freeze_modes(net, frozen, dropout=dropout, batch_norm=self.batch_norm)
 
     @property
-    def changes(self) -> tuple[Crop | Affine, ...]:
+    def changes(self) -> tuple[Change, ...]:
         """The augmentations that change images, in order."""
         every = self.augment if isinstance(self.augment, tuple) else (self.augment,)
         return tuple(change for change in every if change)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jaxfer.data import Affine, Crop, centre_crop, random_affine, random_crop
-from jaxfer.data.augment import affine, draw_crop
+from jaxfer.data import (
+    Affine,
+    Crop,
+    Jitter,
+    augmented,
+    centre_crop,
+    random_affine,
+    random_crop,
+)
+from jaxfer.data.augment import affine, draw_crop, jitter, recoloured, resized_crop
 from jaxfer.keys import key_of
 
 
@@ -137,6 +145,84 @@ def test_a_window_is_cut_anywhere_and_in_tests_from_the_middle(rng):
     assert random_crop(keys[:1], same[:1], wide).shape == (1, 6, 6, 2)
     with pytest.raises(ValueError, match="side from 1 to 6 for images of 6x7, got 7"):
         random_crop(keys, same, Crop(side=7))
+
+
+@pytest.mark.parametrize("side", [None, 5, 8])
+@pytest.mark.parametrize("draws", [(0, 0.5, 0.5, 0.5, 0.9), (0.7, 0.1, 0, 0.9, 0.2)])
+def test_a_resized_window_is_interpolated(rng, side, draws):
+    image = rng.random((12, 9, 3)).astype(np.float32)
+    limits = Crop(mirror=True, side=side, area=0.3)
+    found = resized_crop(jnp.asarray(image), jnp.asarray(draws, jnp.float32), limits)
+    share, ratio = 0.3 + 0.7 * draws[0], np.exp((2 * draws[1] - 1) * np.log(4 / 3))
+    # The aspect ratio of the window in shares of the image's sides.
+    part = np.minimum(np.sqrt([share / ratio, share * ratio]), 1)
+    size, corner = part * [12, 9], np.array(draws[2:4]) * (1 - part) * [12, 9]
+    height, width = limits.window(12, 9)
+    rows = (np.arange(height) + 0.5) * size[0] / height - 0.5 + corner[0]
+    columns = (np.arange(width) + 0.5) * size[1] / width - 0.5 + corner[1]
+    places = np.meshgrid(rows, columns, indexing="ij")
+    expected = np.stack(
+        [
+            scipy.ndimage.map_coordinates(
+                image[..., c], places, order=1, mode="nearest"
+            )
+            for c in range(3)
+        ],
+        axis=-1,
+    )
+    if draws[4] < 0.5:
+        expected = expected[:, ::-1]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_random_windows_have_all_sizes_within_the_limits(key):
+    """The image holds its own coordinates, so a window shows where it lies."""
+    rows, columns = np.meshgrid(np.arange(30.0), np.arange(30.0), indexing="ij")
+    image = jnp.asarray(np.stack([rows, columns], axis=-1), jnp.float32)
+    n = 500
+    same = jnp.broadcast_to(image[None], (n, *image.shape))
+    found = np.asarray(random_crop(jax.random.split(key, n), same, Crop(area=0.25)))
+    height = (found[:, 20, 15, 0] - found[:, 10, 15, 0]) * 3
+    width = (found[:, 15, 20, 1] - found[:, 15, 10, 1]) * 3
+    area = height * width / 900
+    assert 0.2 < area.min() < 0.32 and area.max() > 0.9
+    ratio = width / height
+    assert 0.7 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.4
+    assert found.min() >= 0 and found.max() <= 29
+    assert Crop(area=0.5) and not Crop(area=1.0)
+
+
+@pytest.mark.parametrize("draws", [(1, 0, 0), (0, -1, 0), (0, 0, 1), (-0.5, 1, -1)])
+def test_colours_change_as_in_pillow(rng, draws):
+    """Pillow rounds to whole pixel values after each change."""
+    module = pytest.importorskip("PIL.Image")
+    from PIL import ImageEnhance
+
+    pixels = rng.integers(0, 255, (8, 6, 3), dtype=np.uint8)
+    limits = Jitter(0.4, 0.5, 0.6)
+    image = module.fromarray(pixels)
+    kinds = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
+    for kind, draw, limit in zip(kinds, draws, (0.4, 0.5, 0.6), strict=True):
+        image = kind(image).enhance(1 + draw * limit)
+    given = jnp.asarray(pixels / 255, jnp.float32)
+    found = recoloured(given, jnp.asarray(draws, jnp.float32), limits)
+    np.testing.assert_allclose(found, np.asarray(image) / 255, atol=2.5 / 255)
+
+
+def test_colours_change_between_black_and_white(rng, key):
+    """Preprocessed images change as their pixels do."""
+    pixels = jnp.asarray(rng.random((5, 6, 6, 3)), jnp.float32)
+    keys, limits = jax.random.split(key, 5), Jitter(0.4, 0.4, 0.4)
+    expected = jax.vmap(lambda key, x: jitter(key, x, limits))(keys, pixels)
+    mean, std = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.3, 0.4])
+    ends = {"black": -mean / std, "white": (1 - mean) / std}
+    x = jnp.asarray((np.asarray(pixels) - mean) / std)
+    found = np.asarray(augmented(keys, x, [limits], **ends))
+    np.testing.assert_allclose(found * std + mean, expected, atol=2e-6)
+    assert (np.asarray(expected) != np.asarray(pixels)).mean() > 0.9
+    grey = augmented(keys, pixels[..., :1], [limits])
+    assert grey.shape == (5, 6, 6, 1)
+    assert not Jitter() and Jitter(saturation=0.1)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_class_lists_and_shares_are_alternatives(refused, photographs, tmp_path)
     error = refused("prototypes", *line, "--data.class-lists", str(tmp_path))
     assert "class_lists without data.class_shares and data.class_seed, got" in error
     error = refused("prototypes", "--data.class-lists", str(tmp_path / "nowhere"))
-    assert "expected class lists such as train.txt" in error
+    assert "expected lists such as train.txt" in error
     error = refused("prototypes", *line, "--data.class-shares", "1", "1", "-1")
     assert "three class shares" in error
     assert "data.class_seed in [0, 2^32), got -1" in refused(

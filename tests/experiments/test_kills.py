@@ -135,6 +135,7 @@ def _check(tmp_path, data_dir, whole, *kills):
     jax.tree.map(np.testing.assert_array_equal, found, whole)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_bit_identical(tmp_path, data_dir, whole):
     kills = [
         ("train", 7, 0, "SIGKILL"),

@@ -280,7 +280,7 @@ def test_filters_are_shown_of_both_halves_and_of_an_untrained_network(finished):
     [
         ({"cache": False}, None),
         ({"run": _how(cache_limit=0.0)}, "activations after fc2 exceed the limit of 0"),
-        ({"run": _how(steps_per_call=4)}, None),
+        pytest.param({"run": _how(steps_per_call=4)}, None, marks=pytest.mark.slow),
     ],
     ids=["uncached", "disk", "calls"],
 )
@@ -306,6 +306,7 @@ def test_streamed_images_are_those_on_the_device(finished, tmp_path, capsys):
         assert _losses(tmp_path, name) == _losses(workdir, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", [{"population": 2}, {"devices": 2}], ids=lambda x: [*x][0]
 )

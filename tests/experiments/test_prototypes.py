@@ -15,12 +15,13 @@ from experiments.prototypes import report, train
 from experiments.prototypes import run as prototypes
 from experiments.prototypes.config import Config, Data, Evaluation, Task, Validation
 from experiments.prototypes.presets import omniglot_snell2017, published_accuracies
+from jaxfer import methods as jaxfer_methods
 from jaxfer import models
 from jaxfer import workdir as workdirs
 from jaxfer.checkpoint import Checkpoints
 from jaxfer.data import load, write_cache
 from jaxfer.data.feed import place_episodes
-from jaxfer.models import Options, episodic, methods
+from jaxfer.models import Options, episode_step, episodic
 from jaxfer.optim import Optim
 from jaxfer.runlog import RunLog, read_json, read_metrics
 
@@ -56,14 +57,14 @@ def finished(tmp_path_factory, small_glyphs):
     published = published_accuracies("Table 0", {(5, 1): (10.0, 0.5)})
     # Published rows are of a split named 'test'; this run tests on 'val'.
     published[0]["name"] = published[0]["name"].replace("test/", "val/")
-    methods.make_episode_step.cache_clear()
+    episode_step.make_episode_step.cache_clear()
     return workdir, prototypes.run(TINY, workdir, published)
 
 
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory, small_glyphs):
     workdir = tmp_path_factory.mktemp("runs") / "validated"
-    methods.make_episode_step.cache_clear()
+    episode_step.make_episode_step.cache_clear()
     return workdir, prototypes.run(VALIDATED, workdir)
 
 
@@ -306,6 +307,7 @@ def test_validation_and_retraining_follow_the_released_code(validated, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.slow
 def test_without_retraining_the_best_state_is_tested(validated, tmp_path):
     config = _with(VALIDATED, data=dataclasses.replace(VALIDATED.data, retrain=None))
     result = prototypes.run(config, tmp_path / "searched")
@@ -525,15 +527,15 @@ def test_eight_devices_give_the_run_of_one(tmp_path):
 def test_the_rate_of_snell_halves_after_exactly_2000_episodes(per_step):
     """Measured on the optimizer of a training: Adam moves by the rate at gradient 1."""
     config = omniglot_snell2017(way=60, shot=1, query=5)
-    program = methods.EpisodeProgram(
+    program = episode_step.EpisodeProgram(
         config.net.build().build(),
         models.Recipe(config.optim, episodes=config.episodes, batch=per_step),
         models.EpisodeShape(60, 1, 5),
-        models.prototypes(),
+        jaxfer_methods.prototypes(),
         seed=0,
         split="train",
     )
-    optimizer = methods.make_episode_optimizer(program)
+    optimizer = episode_step.make_episode_optimizer(program)
     ones = {"w": np.ones((), np.float32)}
 
     def update(opt_state, _):

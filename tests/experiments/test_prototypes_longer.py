@@ -157,6 +157,7 @@ def test_a_longer_run_has_to_be_the_same_otherwise(short):
         prototypes.run(other, short)
 
 
+@pytest.mark.slow
 def test_validation_goes_on_too(tmp_path):
     """The best state of the longer run may be one of the shorter."""
     validated = dataclasses.replace(

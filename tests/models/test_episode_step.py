@@ -9,14 +9,15 @@ import pytest
 
 from jaxfer import sharding, steps
 from jaxfer.data import Affine, Crop, draw, resident, stream
-from jaxfer.models import EpisodeShape, Pixels, Recipe, embed_together, prototypes
-from jaxfer.models.methods import (
+from jaxfer.methods import prototypes
+from jaxfer.models import EpisodeShape, Pixels, Recipe, embed_together
+from jaxfer.models.episode_step import (
     EpisodeProgram,
     make_episode_loss,
     make_episode_optimizer,
     make_episode_step,
-    moved,
     shifted,
+    varied,
 )
 from jaxfer.nets import Conv4
 from jaxfer.optim import Optim
@@ -213,12 +214,12 @@ def test_images_are_moved_by_the_number_of_their_episode(pieces, changes):
     for number in (3, 4):
         value, _ = loss(started.trainable, started.state, number, data)
         episode = draw(data[0], 0, "train", number, **SHAPE.sizes())
-        by_hand = moved(changes, 0, episode, jnp.asarray(number))
+        by_hand = varied(Pixels(), changes, 0, episode, jnp.asarray(number))
         support, query, _ = _embedded(started, by_hand)
         assert float(value) == pytest.approx(_loss(support, query)[0], rel=1e-4)
         still, _ = plain(started.trainable, started.state, number, data)
         assert abs(float(value) - float(still)) > 1e-3
-        again = moved(changes, 0, episode, jnp.asarray(7))
+        again = varied(Pixels(), changes, 0, episode, jnp.asarray(7))
         assert float(jnp.abs(again.query - by_hand.query).max()) > 0.05
 
 
@@ -227,7 +228,7 @@ def test_each_image_of_an_episode_is_moved_in_its_own_way(rng):
     image = rng.random((6, 6, 1)).astype(np.float32)
     same = np.broadcast_to(image, (4, 5, 6, 6, 1))
     episode = Episode(same[:, :2], same[:, 2:], np.arange(4))
-    support, query, classes = moved((CROP,), 0, episode, jnp.asarray(0))
+    support, query, classes = varied(Pixels(), (CROP,), 0, episode, jnp.asarray(0))
     assert (support.shape, query.shape) == (same[:, :2].shape, same[:, 2:].shape)
     np.testing.assert_array_equal(classes, np.arange(4))
     wide = np.pad(image, ((1, 1), (1, 1), (0, 0)))
@@ -241,7 +242,7 @@ def test_each_image_of_an_episode_is_moved_in_its_own_way(rng):
     found = [x.tobytes() for x in flat]
     assert set(found) <= places and len(set(found)) > 8
     with jax.threefry_partitionable(False):
-        again = moved((CROP,), 0, episode, jnp.asarray(0))
+        again = varied(Pixels(), (CROP,), 0, episode, jnp.asarray(0))
     np.testing.assert_array_equal(again.query, query)
 
 

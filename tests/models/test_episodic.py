@@ -13,16 +13,15 @@ import jaxfer
 from jaxfer import heads, sharding
 from jaxfer.data import Crop
 from jaxfer.data.resident import table_of
+from jaxfer.methods import Method, prototypes
 from jaxfer.models import (
     EpisodeShape,
-    Method,
     Options,
     Pixels,
     Recipe,
     embed,
     embed_classes,
     measure_episodes,
-    prototypes,
     train_episodes,
     with_prototypes,
 )

@@ -1,20 +1,21 @@
-"""Episodic methods, and their compiled training step."""
+"""The compiled training step of an episodic method."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from jaxfer import heads, losses, optim, sharding, steps
-from jaxfer.data import Affine, Crop, Resident, augmented
+from jaxfer import losses, optim, sharding, steps
+from jaxfer.data import Resident
+from jaxfer.data.augment import Change
 from jaxfer.episodes import episode_key, gather, numbered_episode
 from jaxfer.keys import stable_draws
 from jaxfer.memo import memoised
-from jaxfer.models.model import Pixels, prepare
+from jaxfer.methods import Method
+from jaxfer.models.model import Pixels, prepare, vary
 from jaxfer.models.recipe import Recipe
 from jaxfer.types import AnyArray, Episode, Net, Params, State
 
@@ -39,98 +40,6 @@ class EpisodeShape(NamedTuple):
     def sizes(self) -> dict[str, int]:
         """The arguments of `sample_episode`."""
         return {"way": self.way, "shot": self.shot, "n_query": self.n_query}
-
-
-@dataclass(frozen=True)
-class Method:
-    """An episodic classifier.
-
-    Attributes:
-        name: the name of the method in results.
-        logits: `logits(params, episode)` returns the `[way, n_query, way]` logits of an
-            embedded episode.
-        init: `init(key, dim)` initialises its parameters; {} for methods without any.
-            They train with the network's and are kept in `Model.params["method"]`.
-        about: (name, value) pairs that a trained model keeps in `about["method"]`.
-    """
-
-    name: str
-    logits: Callable[[Params, Episode], Float[Array, "way n_query way"]]
-    init: Callable[[PRNGKeyArray, int], Params] = lambda key, dim: {}
-    about: tuple[tuple[str, Any], ...] = ()
-
-
-# The divisor of distances: a number, or the root of the embeddings' dimension.
-Temperature = float | Literal["sqrt_dim"]
-
-
-@memoised(64)
-def prototypes(
-    distance: heads.Distance = "sqeuclidean",
-    *,
-    temperature: Temperature = 1.0,
-    learn_temperature: bool = False,
-) -> Method:
-    """Prototypes, `p(k | x) = softmax_k(-d(f(x), c_k) / T)` (Snell et al. 2017, Eq. 2).
-
-    The paper has T = 1. Squared distances grow with the dimension of the embeddings: in
-    a thousand dimensions, T = 1 makes the first losses tens to hundreds of nats.
-
-    Args:
-        distance: 'sqeuclidean' or 'cosine'.
-        temperature: T, a number above 0; or 'sqrt_dim', the square root of the
-            dimension of the embeddings, as in scaled dot-product attention.
-        learn_temperature: whether log T trains with the network, from that T on.
-
-    Raises:
-        ValueError: a temperature that is not above 0.
-
-    Example:
-        >>> method = prototypes(temperature="sqrt_dim", learn_temperature=True)
-        >>> method.init(jax.random.key(0), 64)["log_temperature"].item()
-        2.07944...
-    """
-    # Refuse a bad temperature here, before anything is compiled.
-    divisor_of(temperature, 1)
-
-    def init(key: PRNGKeyArray, dim: int) -> Params:
-        del key
-        start = jnp.log(jnp.float32(divisor_of(temperature, dim)))
-        return {"log_temperature": start} if learn_temperature else {}
-
-    def logits(params: Params, episode: Episode) -> Array:
-        sums = heads.support_sums(jnp.asarray(episode.support))
-        learned = params if learn_temperature else None
-        divisor = divisor_of(temperature, sums.total.shape[1], learned)
-        head = heads.prototype_head(sums, distance=distance, temperature=divisor)
-        return heads.head_logits(head, jnp.asarray(episode.query))
-
-    about = (("distance", distance), ("temperature", temperature))
-    return Method("prototypes", logits, init, about)
-
-
-def divisor_of(
-    temperature: Temperature, dim: int, params: Params | None = None
-) -> float | Float[Array, ""]:
-    """The number that distances are divided by: the learned one, if there is one.
-
-    Args:
-        temperature: a number, or 'sqrt_dim'.
-        dim: the dimension of the embeddings.
-        params: the parameters of `prototypes`.
-
-    Raises:
-        ValueError: a number that is not above 0.
-    """
-    if params and "log_temperature" in params:
-        return jnp.exp(jnp.asarray(params["log_temperature"]))
-    divisor = math.sqrt(dim) if temperature == "sqrt_dim" else float(temperature)
-    if not 0 < divisor < math.inf:
-        raise ValueError(
-            "expected temperature 'sqrt_dim' or a finite number above 0, got "
-            f"{temperature}"
-        )
-    return divisor
 
 
 @dataclass(frozen=True)
@@ -194,7 +103,7 @@ def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
     def one(params: Params, state: State, episode: Episode, pixels: Pixels, k: Array):
         episode = _prepared(pixels, episode)
         if recipe.changes:
-            episode = moved(recipe.changes, program.seed, episode, k)
+            episode = varied(pixels, recipe.changes, program.seed, episode, k)
         rng = episode_key(program.seed, "dropout", k) if net.stochastic else None
         embedded, state = embed_together(
             net, params["net"], state, episode, modes, rng=rng
@@ -246,14 +155,19 @@ def _prepared(pixels: Pixels, episode: Episode) -> Episode:
     return Episode(one(support), one(query), classes)
 
 
-def moved(
-    changes: Sequence[Affine | Crop], seed: int, episode: Episode, number: Array
+def varied(
+    pixels: Pixels,
+    changes: Sequence[Change],
+    seed: int,
+    episode: Episode,
+    number: Array,
 ) -> Episode:
     """An episode with each image changed at random.
 
     The changes depend on the seed and the number of the episode only.
 
     Args:
+        pixels: the preprocessing of the images.
         changes: limits of the changes, in order.
         seed: the seed of the episodes.
         episode: the preprocessed images.
@@ -265,7 +179,7 @@ def moved(
         flat = jnp.asarray(images).reshape(-1, *images.shape[2:])
         with stable_draws():
             keys = jax.random.split(jax.random.fold_in(key, part), len(flat))
-        flat = augmented(keys, flat, changes)
+        flat = vary(pixels, keys, flat, changes)
         return flat.reshape(*images.shape[:2], *flat.shape[1:])
 
     return Episode(one(0, episode.support), one(1, episode.query), episode.classes)

@@ -1,0 +1,5 @@
+"""Episodic methods: classifiers of the queries of an episode from its support set."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,142 @@
+"""Linear classifiers of the support set: ridge and logistic regression.
+
+Both are solved in the span of the examples, whose number is far below the dimension of
+the embeddings.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxfer.heads.vectors import HIGHEST, wide
+from jaxfer.memo import memoised
+from jaxfer.methods.method import Method, flat_support
+from jaxfer.types import Episode, Params
+
+
+@memoised(64)
+def ridge(penalty: float = 1.0) -> Method:
+    """Ridge regression onto the classes, in closed form; see `ridge_head`.
+
+    `W = Z^T (Z Z^T + penalty tr(Z Z^T) / n I)^-1 Y` for n centred support embeddings Z
+    and centred targets Y of 0 and 1, the dual form of `ridge_head`.
+
+    Args:
+        penalty: above 0.
+
+    Raises:
+        ValueError: a penalty that is not above 0.
+
+    Example:
+        >>> episode = Episode(jnp.eye(2)[:, None], jnp.eye(2)[:, None], jnp.arange(2))
+        >>> ridge().logits({}, episode).argmax(-1).tolist()
+        [[0], [1]]
+    """
+    _check_penalty(penalty)
+
+    def logits(params: Params, episode: Episode) -> Array:
+        del params
+        z, owner, query = _examples(episode)
+        y = jax.nn.one_hot(owner, len(episode.support), dtype=z.dtype)
+        middle, share = z.mean(axis=0), y.mean(axis=0)
+        z = z - middle[None]
+        gram = jnp.matmul(z, z.T, precision=HIGHEST)
+        trace = jnp.trace(gram)
+        spread = jnp.where(trace > 0, trace / len(z), 1)
+        added = penalty * spread * jnp.eye(len(z), dtype=z.dtype)
+        dual = jax.scipy.linalg.solve(gram + added, y - share[None], assume_a="pos")
+        products = jnp.matmul(_minus(query, middle), z.T, precision=HIGHEST)
+        scores = jnp.matmul(products, dual, precision=HIGHEST)
+        return scores + jnp.broadcast_to(share, scores.shape)
+
+    return Method("ridge", logits, about=(("penalty", penalty),))
+
+
+@memoised(64)
+def logistic(penalty: float = 1.0, steps: int = 50) -> Method:
+    """Multinomial logistic regression on the support set, by L-BFGS.
+
+    It minimises `sum_i -log softmax(W z_i + b)[y_i] + penalty / 2 |W|^2`. It is for
+    measuring embeddings: a network cannot train through it.
+
+    Args:
+        penalty: above 0.
+        steps: steps of L-BFGS, at least 1.
+
+    Raises:
+        ValueError: a penalty that is not above 0, or fewer steps than 1.
+
+    Example:
+        >>> episode = Episode(jnp.eye(2)[:, None], jnp.eye(2)[:, None], jnp.arange(2))
+        >>> logistic(steps=5).logits({}, episode).argmax(-1).tolist()
+        [[0], [1]]
+    """
+    _check_penalty(penalty)
+    if steps < 1:
+        raise ValueError(f"expected steps of at least 1, got {steps}")
+
+    def logits(params: Params, episode: Episode) -> Array:
+        del params
+        z, owner, query = _examples(episode)
+        # The solution lies in the span of the examples, centred for accuracy: the
+        # intercept takes up the difference.
+        middle = z.mean(axis=0)
+        z, query = z - middle[None], _minus(query, middle)
+        gram = jnp.matmul(z, z.T, precision=HIGHEST)
+        values, vectors = jnp.linalg.eigh(gram)
+        enough = values > 1e-6 * values[-1]
+        root = jnp.sqrt(jnp.where(enough, values, 1))
+        axes = jnp.where(enough[None], vectors / root[None], 0)
+        x = jnp.matmul(gram, axes, precision=HIGHEST)
+
+        def loss(weights: tuple[Array, Array]) -> Array:
+            w, b = weights
+            scores = jnp.matmul(x, w, precision=HIGHEST) + b[None]
+            nll = optax.softmax_cross_entropy_with_integer_labels(scores, owner)
+            return nll.sum() + penalty / 2 * jnp.sum(w * w)
+
+        way = len(episode.support)
+        start = jnp.zeros((len(z), way), z.dtype), jnp.zeros((way,), z.dtype)
+        w, b = _minimised(loss, start, steps)
+        products = jnp.matmul(query, z.T, precision=HIGHEST)
+        reduced = jnp.matmul(products, axes, precision=HIGHEST)
+        scores = jnp.matmul(reduced, w, precision=HIGHEST)
+        return scores + jnp.broadcast_to(b, scores.shape)
+
+    return Method("logistic", logits, about=(("penalty", penalty), ("steps", steps)))
+
+
+def _minimised(loss: Any, start: Any, steps: int) -> Any:
+    """The point that L-BFGS reaches."""
+    search = optax.scale_by_backtracking_linesearch(20, store_grad=True)
+    solver = optax.lbfgs(linesearch=search)
+    both = optax.value_and_grad_from_state(loss)
+
+    def step(carry, _):
+        point, state = carry
+        value, gradient = both(point, state=state)
+        how = {"value": value, "grad": gradient, "value_fn": loss}
+        update, state = solver.update(gradient, state, point, **how)
+        return (optax.apply_updates(point, update), state), None
+
+    (point, _), _ = jax.lax.scan(step, (start, solver.init(start)), length=steps)
+    return point
+
+
+def _examples(
+    episode: Episode,
+) -> tuple[Float[Array, "n dim"], Array, Float[Array, "way n_query dim"]]:
+    z, owner = flat_support(episode)
+    return wide(z), owner, wide(jnp.asarray(episode.query))
+
+
+def _minus(query: Array, middle: Array) -> Array:
+    return query - jnp.broadcast_to(middle, query.shape)
+
+
+def _check_penalty(penalty: float) -> None:
+    if not penalty > 0:
+        raise ValueError(f"expected a penalty above 0, got {penalty}")

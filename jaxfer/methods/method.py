@@ -1,0 +1,83 @@
+"""What an episodic classifier is, and the temperature that several of them have."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxfer.types import Episode, Params
+
+
+@dataclass(frozen=True)
+class Method:
+    """An episodic classifier.
+
+    Attributes:
+        name: the name of the method in results.
+        logits: `logits(params, episode)` returns the `[way, n_query, way]` logits of an
+            embedded episode.
+        init: `init(key, dim)` initialises its parameters; {} for methods without any.
+            They train with the network's and are kept in `Model.params["method"]`.
+        about: (name, value) pairs that a trained model keeps in `about["method"]`.
+    """
+
+    name: str
+    logits: Callable[[Params, Episode], Float[Array, "way n_query way"]]
+    init: Callable[[PRNGKeyArray, int], Params] = lambda key, dim: {}
+    about: tuple[tuple[str, Any], ...] = ()
+
+
+# The divisor of distances: a number, or the root of the embeddings' dimension.
+Temperature = float | Literal["sqrt_dim"]
+
+
+def divisor_of(
+    temperature: Temperature, dim: int, params: Params | None = None
+) -> float | Float[Array, ""]:
+    """The number that distances are divided by: the learned one, if there is one.
+
+    Args:
+        temperature: a number, or 'sqrt_dim'.
+        dim: the dimension of the embeddings.
+        params: the parameters of a method.
+
+    Raises:
+        ValueError: a number that is not above 0.
+
+    Example:
+        >>> divisor_of("sqrt_dim", 64)
+        8.0
+    """
+    if params and "log_temperature" in params:
+        return jnp.exp(jnp.asarray(params["log_temperature"]))
+    divisor = math.sqrt(dim) if temperature == "sqrt_dim" else float(temperature)
+    if not 0 < divisor < math.inf:
+        raise ValueError(
+            "expected temperature 'sqrt_dim' or a finite number above 0, got "
+            f"{temperature}"
+        )
+    return divisor
+
+
+def temperature_params(temperature: Temperature, learn: bool, dim: int) -> Params:
+    """The parameters of a temperature: its logarithm if it is learned, else none.
+
+    Args:
+        temperature: the temperature, or the first one.
+        learn: whether it trains with the network.
+        dim: the dimension of the embeddings.
+    """
+    if not learn:
+        return {}
+    return {"log_temperature": jnp.log(jnp.float32(divisor_of(temperature, dim)))}
+
+
+def flat_support(episode: Episode) -> tuple[Array, Array]:
+    """The support embeddings `[way * shot, dim]` and their classes, from 0."""
+    support = jnp.asarray(episode.support)
+    way, shot = support.shape[:2]
+    owner = jnp.repeat(jnp.arange(way, dtype=jnp.int32), shot)
+    return support.reshape(way * shot, -1), owner

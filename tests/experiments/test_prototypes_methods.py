@@ -1,0 +1,76 @@
+"""Other classifiers in a run: what is trained, and what is tested beside it."""
+
+import dataclasses
+from typing import get_args
+
+import jax
+import numpy as np
+import pytest
+
+import jaxfer
+from experiments.prototypes import run as prototypes
+from experiments.prototypes.classifiers import centred, method, others, trains
+from experiments.prototypes.config import Config, Other
+from experiments.prototypes.report import tables
+from jaxfer.data import Jitter
+from jaxfer.models import embed, embed_classes
+from tests.experiments.test_prototypes import TINY
+
+pytestmark = pytest.mark.usefixtures("small_glyphs")
+
+
+def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
+    test = dataclasses.replace(
+        TINY.test, ways=(5,), shots=(1,), methods=get_args(Other)
+    )
+    config = dataclasses.replace(
+        TINY,
+        test=test,
+        method="matching",
+        distance="cosine",
+        jitter=Jitter(brightness=0.2),
+        figures=False,
+    )
+    result = prototypes.run(config, tmp_path)
+    with np.load(tmp_path / "episodes.npz") as file:
+        found = {name.split("/")[2]: file[name] for name in file.files}
+    assert {*found} == {"pixel_nearest_neighbour", *get_args(Other)}
+    # At one shot these are the same classifiers.
+    for one, other in (
+        ("matching", "prototypes_cosine"),
+        ("nearest", "prototypes"),
+        ("nearest_cosine", "prototypes_cosine"),
+    ):
+        np.testing.assert_array_equal(found[one], found[other])
+    assert "SimpleShot" in next(iter(tables(result).values()))
+    model = jaxfer.load_model(tmp_path)
+    assert model.about["method"]["distance"] == "cosine"
+
+
+def test_learned_scales_train_with_the_network(tmp_path):
+    config = dataclasses.replace(TINY, method="diagonal", figures=True)
+    assert trains(config) and not trains(TINY)
+    result = prototypes.run(config, tmp_path)
+    scales = jaxfer.load_model(tmp_path).params["method"]["log_scales"]
+    assert scales.shape == (8,) and np.asarray(scales).any()
+    assert "val/5way_1shot/diagonal/accuracy" in result["metrics"]
+
+
+def test_simpleshot_embeddings_are_centred_and_of_length_one(blobs):
+    net = jaxfer.nets.Conv4(width=4)
+    model = jaxfer.init_model(net, (16, 16, 1), jax.random.key(0))
+    first = blobs.class_names[:20]
+    train = blobs.take_classes(first, name="train")
+    test = blobs.take_classes(blobs.class_names[20:], name="test")
+    found = centred(embed_classes(model, test), model, train)
+    z = np.asarray(embed(model, test)) - np.asarray(embed(model, train)).mean(0)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.items, z, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["prototypes", "matching", "diagonal", "gaussians"])
+def test_every_method_has_a_name_of_its_own(kind):
+    config = dataclasses.replace(Config(), method=kind)
+    assert method(config).name == kind
+    test = dataclasses.replace(Config().test, methods=get_args(Other))
+    assert kind not in others(dataclasses.replace(config, test=test))
