@@ -1,0 +1,195 @@
+"""Aggregate runs of several seeds, and compare settings on the same test episodes.
+
+    python tools/compare.py runs/figure2/* [--json FILE] [--baseline way20_shot5]
+
+Runs whose configs differ in the seed alone are one setting, named after the options in
+which settings differ. Each test task has the mean over all episodes and seeds, with two
+95% intervals: over the episodes of all its runs, and over the means of its seeds.
+Differences from the baseline (default: the first setting) are paired episode by
+episode, between runs with the same seed, data and test options; others have none. The
+methods of a run are compared with its own first one in the same way.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxfer import stats
+from jaxfer.config import clean_errors
+from jaxfer.runlog import read_result, write_json
+from jaxfer.tables import markdown
+
+# Options that say where a run took place, not what it did.
+_PLACES = ("seed", "data.dir", "figures", "devices", "extend")
+
+
+class Run(NamedTuple):
+    """A finished run: its options without the seed, and accuracies by metric."""
+
+    options: dict[str, Any]
+    seed: int
+    paired_by: tuple[Any, ...]
+    episodes: dict[str, np.ndarray]
+
+
+def read_run(workdir: Path) -> Run:
+    """Read a run.
+
+    Raises:
+        ValueError: a run that is not finished or damaged.
+    """
+    kept = ("config", "seed", "dataset_fingerprint")
+    result = read_result(workdir, kept)
+    config = result["config"]
+    try:
+        with np.load(workdir / "episodes.npz") as file:
+            episodes = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{workdir / 'episodes.npz'} cannot be read ({e})") from e
+    options = {
+        name: value
+        for name, value in config.items()
+        if name not in _PLACES and not name.startswith("run.")
+    }
+    test = config["data.test"]
+    same = ("test.query", "test.episodes")
+    episodes_of = result["dataset_fingerprint"][test], result["seed"]
+    paired_by = (*episodes_of, *(config[name] for name in same))
+    return Run(options, result["seed"], paired_by, episodes)
+
+
+def settings_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs of each setting, by the options in which settings differ.
+
+    Raises:
+        ValueError: two runs with the same options and seed.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.options)
+    differ = [
+        name for name in names if len({repr(run.options.get(name)) for run in runs}) > 1
+    ]
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        words = [
+            f"{name.rpartition('.')[2]} {run.options.get(name)}" for name in differ
+        ]
+        found.setdefault(", ".join(words) or "all runs", []).append(run)
+    for name, own in found.items():
+        seeds = [run.seed for run in own]
+        if len({*seeds}) < len(seeds):
+            raise ValueError(f"expected one run per seed of {name!r}, got {seeds}")
+    return found
+
+
+def compare(
+    settings: Mapping[str, Sequence[Run]], baseline: str | None = None
+) -> list[dict[str, Any]]:
+    """Return one row per setting and metric.
+
+    Args:
+        settings: the runs of each setting.
+        baseline: the setting, or a part of its name, that others are compared with;
+            default: the first one.
+
+    Raises:
+        ValueError: an unknown baseline.
+    """
+    first = next(iter(settings))
+    if baseline is not None:
+        near = [name for name in settings if baseline in name]
+        if not near:
+            raise ValueError(
+                f"expected one of the settings {[*settings]} as the baseline, got "
+                f"{baseline!r}"
+            )
+        first = near[0]
+    rows = []
+    for name, runs in settings.items():
+        for metric in runs[0].episodes:
+            parts = [run.episodes[metric] for run in runs if metric in run.episodes]
+            every = stats.summarize(np.concatenate(parts))
+            row: dict[str, Any] = {
+                "setting": name,
+                "metric": metric,
+                "seeds": len(runs),
+            }
+            row |= {"mean": every.mean, "ci95_episodes": every.ci95, "n": every.n}
+            means = stats.summarize([part.mean() for part in parts])
+            row["ci95_seeds"] = means.ci95
+            rows.append(row | _difference(runs, settings[first], metric))
+    return rows
+
+
+def _difference(
+    runs: Sequence[Run], baseline: Sequence[Run], metric: str
+) -> dict[str, Any]:
+    """The paired difference of a metric, from the task's first method in the baseline.
+
+    A metric has the form split/task/method/accuracy.
+    """
+    split, task, _, _ = metric.split("/")
+    by_episodes = {run.paired_by: run for run in baseline}
+    differences = []
+    for run in runs:
+        other = by_episodes.get(run.paired_by)
+        if other is None:
+            continue
+        same = [x for x in other.episodes if x.split("/")[:2] == [split, task]]
+        against = metric if metric in other.episodes and run is not other else None
+        against = against or next(iter(same), None)
+        if against is None or (run is other and against == metric):
+            continue
+        differences.append(run.episodes[metric] - other.episodes[against])
+    if not differences:
+        return {}
+    every = stats.summarize(np.concatenate(differences))
+    over = stats.summarize([x.mean() for x in differences])
+    return {
+        "difference": every.mean,
+        "difference_ci95_episodes": every.ci95,
+        "difference_ci95_seeds": over.ci95,
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
+    header = ["setting", "task", "method", "accuracy", "± over seeds", "difference"]
+    lines = []
+    for row in rows:
+        _, task, method, _ = row["metric"].split("/")
+        mean = stats.Summary(row["mean"], row["ci95_episodes"], row["n"])
+        seeds = "" if row["ci95_seeds"] is None else f"{row['ci95_seeds']:.2f}"
+        gap = ""
+        if "difference" in row:
+            half = row["difference_ci95_episodes"]
+            gap = str(stats.Summary(row["difference"], half, row["n"]))
+        lines.append([row["setting"], task, method, str(mean), seeds, gap])
+    return markdown(header, lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument(
+        "--baseline", help="setting to compare with; default: the first"
+    )
+    args = parser.parse_args(argv)
+    with clean_errors():
+        rows = compare(settings_of([*map(read_run, args.runs)]), args.baseline)
+        print(table(rows))
+        if args.json:
+            write_json(args.json, {"rows": rows})
+            print(f"written to {args.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
