@@ -121,7 +121,7 @@ def _listed(
 
 
 def check_parts(name: str, data: Images) -> Images:
-    """The data set, if its parts have as many classes and images as published.
+    """The data set under its own name, if its parts are as large as published.
 
     Nothing is decoded.
 
@@ -152,7 +152,7 @@ def check_parts(name: str, data: Images) -> Images:
             raise ValueError(
                 f"expected {wanted} in {part} of {name}, got {len(own):,} and {found:,}"
             )
-    return data
+    return replace(data, name=name)
 
 
 def leave_out(data: Images, names: Sequence[str]) -> Images:

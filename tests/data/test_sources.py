@@ -147,6 +147,7 @@ def test_published_lists_divide_cifar(cifar, name, real_data, tmp_path):
     lists = real_data / "cifar100_splits" / name.replace("_", "-")
     data = load_source(name, tmp_path, lists=lists)
     assert data.class_parts is not None and data.num_train == 50_000
+    assert data.name == name
     parts = {part: {*own} for part, own in data.class_parts.items()}
     assert {*cifar.class_names} == set.union(*parts.values())
     assert sum(map(len, parts.values())) == 100

@@ -1,0 +1,144 @@
+"""Grids of runs, and their comparison over seeds and paired episodes."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from tools import compare, grid
+
+VARY = [["task.way", "5", "20"], ["seed", "0", "1"]]
+
+
+def test_a_grid_is_a_product_without_what_is_skipped():
+    runs = [*grid.combinations(VARY, [["task.way=20", "seed=1"]])]
+    assert [grid.folder_of(run) for run in runs] == [
+        *("way5_seed0", "way5_seed1", "way20_seed0")
+    ]
+    assert [*grid.combinations([], [])] == [{}]
+    with pytest.raises(ValueError, match="values for --vary seed, got none"):
+        next(grid.combinations([["seed"]], []))
+    with pytest.raises(ValueError, match="settings of --vary in --skip, got 'seed=7'"):
+        next(grid.combinations(VARY, [["seed=7"]]))
+
+
+def test_each_run_is_a_command_and_finished_ones_are_skipped(
+    tmp_path, monkeypatch, capsys
+):
+    config = tmp_path / "config.py"
+    config.write_text('"""Run: python -m experiments.prototypes --config X"""')
+    (tmp_path / "runs" / "way5_seed1").mkdir(parents=True)
+    (tmp_path / "runs" / "way5_seed1" / "result.json").write_text("{}")
+    lines, codes = [], iter([0, 3, 0])
+    monkeypatch.setattr(
+        grid.subprocess, "call", lambda line: lines.append(line) or next(codes)
+    )
+    words = [str(config), "--workdir", str(tmp_path / "runs")]
+    words += [x for values in VARY for x in ("--vary", *values)]
+    assert grid.main([*words, "--", "--data.dir", "D"]) == 1
+    assert "2 of 4: " in capsys.readouterr().out and len(lines) == 3
+    first = [*map(str, lines[0])]
+    assert first[:5] == [
+        *(sys.executable, "-m", "experiments.prototypes", "--config", str(config))
+    ]
+    assert first[-6:] == ["--task.way", "5", "--seed", "0", "--data.dir", "D"]
+    monkeypatch.setattr(grid.subprocess, "call", lambda line: 130)
+    assert grid.main(words) == 130
+    config.write_text("nothing")
+    with pytest.raises(SystemExit, match="2"):
+        grid.main(words)
+
+
+def write_run(folder, seed, way, values, **more):
+    folder.mkdir()
+    options = {"task.way": way, "seed": seed, "data.test": "test", "test.query": 15}
+    options |= {"test.episodes": 6, "data.dir": str(folder)} | more
+    facts = {"experiment": "prototypes", "config": options, "seed": seed}
+    facts |= {"dataset_fingerprint": {"test": "f"}}
+    (folder / "result.json").write_text(json.dumps(facts))
+    np.savez(folder / "episodes.npz", **values)
+    return str(folder)
+
+
+def test_runs_are_compared_over_seeds_and_episodes(tmp_path, rng, capsys):
+    place = "test/5way_1shot/{}/accuracy"
+    made, runs = {}, []
+    for way in (5, 20):
+        for seed in (0, 1):
+            values = {
+                place.format(name): rng.normal(50 + way, 5, 6)
+                for name in ("prototypes", "nearest")
+            }
+            made[way, seed] = values
+            runs.append(write_run(tmp_path / f"{way}{seed}", seed, way, values))
+    to = tmp_path / "rows.json"
+    assert compare.main([*runs, "--json", str(to)]) == 0
+    shown = capsys.readouterr().out
+    rows = {
+        (row["setting"], row["metric"].split("/")[2]): row
+        for row in json.loads(to.read_text())["rows"]
+    }
+    assert len(rows) == 4 and "way 20" in shown
+    row = rows["way 20", "prototypes"]
+    parts = [made[20, seed][place.format("prototypes")] for seed in (0, 1)]
+    every = np.concatenate(parts)
+    half = scipy_stats.t.ppf(0.975, 11) * every.std(ddof=1) / np.sqrt(12)
+    assert row["mean"] == pytest.approx(every.mean())
+    assert row["ci95_episodes"] == pytest.approx(half)
+    means = [part.mean() for part in parts]
+    spread = scipy_stats.t.ppf(0.975, 1) * np.std(means, ddof=1) / np.sqrt(2)
+    assert row["ci95_seeds"] == pytest.approx(spread)
+    gaps = every - np.concatenate(
+        [made[5, seed][place.format("prototypes")] for seed in (0, 1)]
+    )
+    assert row["difference"] == pytest.approx(gaps.mean())
+    half = scipy_stats.t.ppf(0.975, 11) * gaps.std(ddof=1) / np.sqrt(12)
+    assert row["difference_ci95_episodes"] == pytest.approx(half)
+    # Within the first setting, other methods are compared with its own first one.
+    assert "difference" not in rows["way 5", "prototypes"]
+    own = np.concatenate(
+        [
+            made[5, seed][place.format("nearest")]
+            - made[5, seed][place.format("prototypes")]
+            for seed in (0, 1)
+        ]
+    )
+    assert rows["way 5", "nearest"]["difference"] == pytest.approx(own.mean())
+    settings = compare.settings_of([compare.read_run(tmp_path / "50")])
+    assert [*settings] == ["all runs"]
+    other = compare.compare(
+        compare.settings_of([compare.read_run(tmp_path / x) for x in ("50", "200")]),
+        "way 20",
+    )
+    assert "difference" not in other[2]
+
+
+def test_runs_on_other_episodes_have_no_difference(tmp_path, rng):
+    values = {"test/5way_1shot/prototypes/accuracy": rng.normal(size=6)}
+    paths = [
+        write_run(tmp_path / "a", 0, 5, values),
+        write_run(tmp_path / "b", 0, 20, values, **{"test.query": 5}),
+    ]
+    read = [compare.read_run(tmp_path / x) for x in ("a", "b")]
+    rows = compare.compare(compare.settings_of(read))
+    assert len(paths) == len(rows) == 2
+    assert not any("difference" in row for row in rows)
+
+
+def test_bad_runs_are_refused(tmp_path, rng, capsys):
+    values = {"test/5way_1shot/prototypes/accuracy": rng.normal(size=6)}
+    one = write_run(tmp_path / "a", 0, 5, values)
+    two = write_run(tmp_path / "b", 0, 5, values)
+
+    def refused(*words):
+        with pytest.raises(SystemExit, match="2"):
+            compare.main([*words])
+        return capsys.readouterr().err
+
+    assert "one run per seed of 'all runs', got [0, 0]" in refused(one, two)
+    assert "as the baseline, got 'x'" in refused(one, "--baseline", "x")
+    (tmp_path / "b" / "episodes.npz").write_bytes(b"damaged")
+    assert "episodes.npz cannot be read" in refused(two)
+    assert "result.json" in refused(str(tmp_path / "c"))
