@@ -128,12 +128,32 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Base:
+    """A classifier of the training classes, which is trained before the episodes."""
+
+    epochs: int = 0
+    """Passes over the training images; 0 for no such training."""
+    head: Literal["linear", "cosine"] = "linear"
+    """Its last layer, which is not used in episodes: linear, or cosine with a trained
+    scale."""
+    batch: int = 128
+    """Images per step, at least 1."""
+    optim: Optim = field(
+        default_factory=lambda: Optim(
+            "sgd", 0.1, schedule="cosine", warmup=0.1, weight_decay=5e-4
+        )
+    )
+    """Optimizer; its schedule counts epochs."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A run of prototypical networks."""
 
     data: Data = field(default_factory=Data)
     net: Network = field(default_factory=lambda: Network("Conv4"))
     task: Task = field(default_factory=Task)
+    base: Base = field(default_factory=Base)
     val: Validation = field(default_factory=Validation)
     test: Evaluation = field(default_factory=Evaluation)
     optim: Optim = field(
@@ -166,7 +186,7 @@ class Config:
     """Train the temperature with the network, from this value on."""
     episodes: int = length(2000)
     """Training episodes, a multiple of episodes_per_step; with validation, the
-    maximum."""
+    maximum. 0 to test the network of base alone."""
     extend: bool = how(False)
     """Go on from a run in the workdir that is the same but has fewer episodes."""
     episodes_per_step: int = 1
@@ -206,11 +226,13 @@ def check(config: Config) -> None:
         ValueError: an invalid option; the message states what is allowed.
     """
     values, val = to_json(config), config.val
-    positive = ("episodes", "episodes_per_step", "test.episodes", "devices")
+    positive = ("episodes_per_step", "test.episodes", "devices", "base.batch")
     own = ("val.every", "val.episodes", "val.patience")
     sizes = ("data.max_images", "data.side", "crop.side")
     check_at_least(1, values, (*positive, *own, *sizes))
     check_at_least(2, values, ("task.way", "val.way"))
+    check_at_least(0, values, ("base.epochs",))
+    check_at_least(0 if config.base.epochs else 1, values, ("episodes",))
     changes = ("augment.", "crop.", "jitter.")
     check_at_least(0, values, [name for name in values if name.startswith(changes)])
     prototypes(temperature=config.temperature)
@@ -225,6 +247,7 @@ def check(config: Config) -> None:
         if values[name] is not None and not 0 <= values[name] < 2**32:
             raise ValueError(f"expected {name} in [0, 2^32), got {values[name]}")
     check_optim(config.optim)
+    check_optim(config.base.optim, "base.optim")
     config.net.build()
     per_step = config.episodes_per_step
     if config.devices and per_step % config.devices:

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.prototypes.config import Config, Data, Evaluation, Task, Validation
+from experiments.prototypes.config import (
+    Base,
+    Config,
+    Data,
+    Evaluation,
+    Task,
+    Validation,
+)
+from jaxfer.data import Crop
+from jaxfer.models import Options
 from jaxfer.optim import Optim
 
 
@@ -30,6 +39,34 @@ def published_accuracies(
         }
         for (way, shot), (value, tolerance) in cells.items()
     ]
+
+
+def conv4_modern(data: str, *, shift: int, base_epochs: int, episodes: int) -> Config:
+    """Return a later recipe for the network of Snell et al. 2017 on photographs.
+
+    A classifier of the training classes is trained first, then the same network on
+    5-way 5-shot episodes whose examples are support in turn. Distances are divided by
+    the root of the dimension, and the temperature trains.
+
+    Args:
+        data: name of the data set.
+        shift: largest shift of training images in pixels; they are also mirrored.
+        base_epochs: passes over the training images before the episodes.
+        episodes: training episodes.
+    """
+    others = ("nearest_cosine", "simpleshot", "ridge")
+    return Config(
+        data=Data(data, "train", test="test"),
+        base=Base(epochs=base_epochs),
+        task=Task(way=5, shot=5, query=5, cyclic=True),
+        test=Evaluation((5,), (1, 5), query=15, episodes=2000, methods=others),
+        optim=Optim("sgd", 0.01, schedule="cosine", weight_decay=5e-4),
+        crop=Crop(shift=shift, mirror=True),
+        temperature="sqrt_dim",
+        learn_temperature=True,
+        episodes=episodes,
+        run=Options(save_every=100, log_every=50),
+    )
 
 
 def omniglot_snell2017(

@@ -1,11 +1,13 @@
 """Training and test of prototypical networks."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -16,12 +18,14 @@ from experiments.prototypes.classifiers import centred, method, others, trains
 from experiments.prototypes.config import Config
 from jaxfer import heads, models, nets, steps
 from jaxfer.data import Crop, Images, Resident, centre_crop, read_images
+from jaxfer.data.augment import Change
 from jaxfer.data.feed import episode_feed, one_episode, take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
-from jaxfer.models import EpisodeShape, Model, Recipe, Trained
+from jaxfer.keys import HEAD, key_of
+from jaxfer.models import EpisodeShape, Model, Recipe, Trained, steps_of
 from jaxfer.stopping import Best
-from jaxfer.types import Episode, Mode
+from jaxfer.types import Episode, Mode, Net
 
 # The method that uses the BatchNorm statistics of each test episode.
 TRANSDUCTIVE = "prototypes_transductive"
@@ -91,11 +95,16 @@ def train(
     images = loaded[data.train]
     shape = input_shape(config, images)
     net = nets.as_net(config.net.build(shape), shape)
+    based = train_base(config, workdir, net, images)
+    if based is not None and not config.episodes:
+        assert based.model is not None  # noqa: S101
+        phases = {"base": {"steps": based.steps}}
+        return Run(based.model, phases, based, based.compilations)
     recipe = Recipe(
         config.optim,
         episodes=config.episodes,
         batch=per_step,
-        augment=(config.augment, config.crop, config.jitter),
+        augment=changes(config),
         rates=config.net.rates(net.layers) if trains(config) else (),
         batch_norm=config.net.batch_norm or "batch",
     )
@@ -106,7 +115,7 @@ def train(
         recipe=recipe,
         seed=config.seed,
         method=method(config),
-        start=config.net.start(shape),
+        start=config.net.start(shape) if based is None else based.model,
         mesh=mesh,
     )
     with models.open_run(
@@ -137,7 +146,54 @@ def train(
             )
             phases["retrain"] = {"steps": last.steps}
         assert last.model is not None  # noqa: S101
-        return Run(last.model, phases, last, run.compilations)
+        compilations = run.compilations
+        if based is not None:
+            phases = {"base": {"steps": based.steps}, **phases}
+            compilations += based.compilations
+        return Run(last.model, phases, last, compilations)
+
+
+def train_base(
+    config: Config, workdir: Path, net: Net, images: Images
+) -> Trained | None:
+    """Train the classifier of the training classes, or load it if it is finished.
+
+    It lies in the folder `base` of the run, with checkpoints and logs of its own.
+    """
+    base, place = config.base, workdir / "base"
+    if not base.epochs:
+        return None
+    shape = input_shape(config, images)
+    recipe = Recipe(
+        base.optim, epochs=base.epochs, batch=base.batch, augment=changes(config)
+    )
+    if (place / models.FILE).is_file():
+        steps_done = steps_of(recipe, len(images.labels))[0]
+        return Trained(models.load_model(place, net), steps_done)
+    key = key_of(config.seed)
+    make = {"linear": heads.linear_head, "cosine": heads.cosine_head}[base.head]
+    dim = models.embedding_dim(net, shape)
+    trained = models.train_batches(
+        net,
+        images,
+        recipe,
+        key=key,
+        head=make(jax.random.fold_in(key, HEAD), dim, images.num_classes),
+        start=config.net.start(shape),
+        workdir=place,
+        phase="base",
+        options=config.run,
+    )
+    assert trained.model is not None  # noqa: S101
+    # Episodes begin without its head, as they do after a resume.
+    model = dataclasses.replace(trained.model, head=None)
+    models.save_model(place / models.FILE, model)
+    return trained._replace(model=model)
+
+
+def changes(config: Config) -> tuple[Change, ...]:
+    """Return the random changes of training images, in order."""
+    return config.augment, config.crop, config.jitter
 
 
 def input_shape(config: Config, images: Images) -> tuple[int, int, int]:

@@ -9,11 +9,14 @@ import pytest
 
 import jaxfer
 from experiments.prototypes import run as prototypes
+from experiments.prototypes import train
 from experiments.prototypes.classifiers import centred, method, others, trains
-from experiments.prototypes.config import Config, Other
+from experiments.prototypes.config import Base, Config, Other
 from experiments.prototypes.report import tables
+from jaxfer import models
 from jaxfer.data import Jitter
 from jaxfer.models import embed, embed_classes
+from jaxfer.sharding import make_mesh
 from tests.experiments.test_prototypes import TINY
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
@@ -74,3 +77,55 @@ def test_every_method_has_a_name_of_its_own(kind):
     assert method(config).name == kind
     test = dataclasses.replace(Config().test, methods=get_args(Other))
     assert kind not in others(dataclasses.replace(config, test=test))
+
+
+BASED = dataclasses.replace(
+    TINY,
+    base=Base(epochs=1, batch=100, head="cosine"),
+    test=dataclasses.replace(TINY.test, methods=("simpleshot",)),
+    figures=False,
+)
+
+
+def test_episodes_start_from_a_classifier_of_the_training_classes(tmp_path):
+    result = prototypes.run(BASED, tmp_path / "whole")
+    steps = result["phases"]["base"]["steps"]
+    loaded = train.load_splits(BASED)
+    assert steps == len(loaded["train"].labels) // 100
+    assert result["phases"]["train"]["steps"] == 6
+    base = jaxfer.load_model(tmp_path / "whole" / "base")
+    assert base.head is None and base.about["steps"] == steps
+    alone = prototypes.run(
+        dataclasses.replace(BASED, episodes=0), tmp_path / "base_alone"
+    )
+    assert alone["phases"] == {"base": {"steps": steps}}
+    model = jaxfer.load_model(tmp_path / "base_alone")
+    jax.tree.map(np.testing.assert_array_equal, model.params, base.params)
+    # The first episodes train the base network, not a fresh one.
+    started = train.train(BASED, tmp_path / "again", make_mesh(1), loaded)
+    whole = jaxfer.load_model(tmp_path / "whole")
+    jax.tree.map(
+        np.testing.assert_array_equal, whole.params, dict(started.model.params)
+    )
+
+
+def test_a_run_stopped_in_its_first_episodes_keeps_its_base(tmp_path, monkeypatch):
+    expected = prototypes.run(BASED, tmp_path / "whole")["metrics"]
+    real, stopped = models.train_episodes, []
+
+    def stop(*args, **how):
+        stopped.append(how["start"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "train_episodes", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prototypes.run(BASED, tmp_path / "run")
+    monkeypatch.setattr(models, "train_episodes", real)
+    monkeypatch.setattr(models, "train_batches", None)
+    found = prototypes.run(BASED, tmp_path / "run")
+    assert found["metrics"] == expected and len(stopped) == 1
+
+
+def test_no_training_at_all_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected episodes of at least 1, got 0"):
+        prototypes.run(dataclasses.replace(TINY, episodes=0), tmp_path)

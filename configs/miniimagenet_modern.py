@@ -1,0 +1,15 @@
+"""miniImageNet with the network of Snell et al. 2017 and a later recipe.
+
+Reproduces: nothing published. The goal is Snell et al. 2017, Table 2 (49.42 and 68.20%
+    at 5-way 1-shot and 5-shot), in hours on a CPU; `conv4_modern` describes the recipe.
+Run: python -m experiments.prototypes --config configs/miniimagenet_modern.py --workdir
+    runs/miniimagenet_modern --data.dir DIR
+Expect: not yet measured.
+"""
+
+from experiments.prototypes.presets import conv4_modern, published_accuracies
+
+config = conv4_modern("miniimagenet", shift=8, base_epochs=20, episodes=3000)
+published = published_accuracies(
+    "Snell et al. 2017, Table 2", {(5, 1): (49.42, 0), (5, 5): (68.2, 0)}
+)
