@@ -81,6 +81,15 @@ def _check_export(names, shown):
     assert shown.endswith("True\n")
 
 
+def _check_methods(names, shown):
+    lines = shown.strip().splitlines()
+    assert [line.split()[0] for line in lines[:4]] == [
+        *("prototypes", "matching", "nearest", "ridge")
+    ]
+    # Chance is 20 percent.
+    assert all(float(line.split()[1]) > 25 for line in lines[:4]) and "±" in lines[4]
+
+
 def _check_readme(names, shown):
     # Chance is 20 percent.
     assert float(shown.split()[0]) > 40
@@ -133,6 +142,7 @@ NEED_WEIGHTS = [
 ]
 CHECKS = {
     "README.md": _check_readme,
+    "docs/howto/compare_methods.md": _check_methods,
     "docs/howto/export_and_serve.md": _check_export,
     "docs/howto/photographs.md": _check_photographs,
     "docs/howto/add_classes.md": _check_add,
@@ -159,6 +169,8 @@ def test_shell_lines_parse(page, line, monkeypatch):
         assert parse(words[2], config, words[3:]).config
     elif words[0] == "python":
         source = (ROOT / words[1]).read_text()
+        # What follows -- is for the commands that the tool runs.
+        words = words[: words.index("--")] if "--" in words else words
         for option in (word for word in words if word.startswith("--")):
             field = option[2:].replace("-", "_")
             assert f'"{option}"' in source or f"    {field}:" in source, option

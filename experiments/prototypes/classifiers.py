@@ -22,15 +22,20 @@ def method(config: Config) -> Method:
     }
     if config.method == "gaussians":
         return methods.gaussians()
+    if config.method == "anil":
+        return methods.anil()
     if config.method == "diagonal":
         return methods.diagonal(**how)
+    if config.method == "matching_fce":
+        return methods.matching_fce(config.distance, **how)
     make = {"prototypes": methods.prototypes, "matching": methods.matching}
     return make[config.method](config.distance, unit=config.unit, **how)
 
 
 def trains(config: Config) -> bool:
     """Return whether the classifier has parameters of its own."""
-    return config.learn_temperature or config.method == "diagonal"
+    own = ("anil", "diagonal", "matching_fce")
+    return config.learn_temperature or config.method in own
 
 
 def others(config: Config) -> dict[str, Method]:

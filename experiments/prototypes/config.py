@@ -77,6 +77,9 @@ class Task:
     This gives shot + query episodes per embedding; the paper uses one."""
 
 
+Kind = Literal[
+    "prototypes", "matching", "matching_fce", "diagonal", "gaussians", "anil"
+]
 Other = Literal[
     "prototypes",
     "prototypes_cosine",
@@ -170,10 +173,11 @@ class Config:
     jitter: Jitter = field(default_factory=Jitter)
     """Random brightness, contrast and saturation of training images, after the crop;
     the paper uses none."""
-    method: Literal["prototypes", "matching", "diagonal", "gaussians"] = "prototypes"
-    """Classifier of the episodes: prototypes; matching networks without full context
-    embeddings; diagonal, prototypes with a learned scale per dimension; or gaussians,
-    one diagonal Gaussian per class."""
+    method: Kind = "prototypes"
+    """Classifier of the episodes: prototypes; matching, matching networks without full
+    context embeddings; matching_fce, with them; diagonal, prototypes with a learned
+    scale per dimension; gaussians, one diagonal Gaussian per class; or anil, a linear
+    head adapted by gradient descent."""
     distance: heads.Distance = "sqeuclidean"
     """Distance of an embedding from a prototype, or from a support example in matching
     networks: sqeuclidean or cosine."""

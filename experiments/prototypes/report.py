@@ -10,6 +10,8 @@ _METHODS: dict[str, str] = {
     "prototypes": "prototypes",
     "prototypes_transductive": "prototypes, transductive",
     "prototypes_cosine": "prototypes, cosine",
+    "matching_fce": "matching, full context",
+    "anil": "ANIL",
     "nearest": "nearest neighbour",
     "nearest_cosine": "nearest neighbour, cosine",
     "simpleshot": "SimpleShot",

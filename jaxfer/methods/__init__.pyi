@@ -1,11 +1,13 @@
+from .context import matching_fce
 from .densities import bregman, diagonal, gaussians
-from .linear import logistic, ridge
+from .linear import anil, logistic, ridge
 from .method import Method, Temperature, divisor_of, flat_support, temperature_params
 from .templates import matching, nearest, prototypes
 
 __all__ = [
     "Method",
     "Temperature",
+    "anil",
     "bregman",
     "diagonal",
     "divisor_of",
@@ -13,6 +15,7 @@ __all__ = [
     "gaussians",
     "logistic",
     "matching",
+    "matching_fce",
     "nearest",
     "prototypes",
     "ridge",

@@ -1,7 +1,7 @@
-"""Linear classifiers of the support set: ridge and logistic regression.
+"""Linear classifiers of the support set: ridge and logistic regression, and ANIL.
 
-Both are solved in the span of the examples, whose number is far below the dimension of
-the embeddings.
+The first two are solved in the span of the examples, whose number is far below the
+dimension of the embeddings.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer.heads.vectors import HIGHEST, wide
 from jaxfer.memo import memoised
@@ -107,6 +107,51 @@ def logistic(penalty: float = 1.0, steps: int = 50) -> Method:
         return scores + jnp.broadcast_to(b, scores.shape)
 
     return Method("logistic", logits, about=(("penalty", penalty), ("steps", steps)))
+
+
+@memoised(64)
+def anil(steps: int = 5, rate: float = 0.1) -> Method:
+    """ANIL: a linear head that is adapted to each support set (Raghu et al. 2020).
+
+    `W <- W - r / n sum_i (softmax(W z_i + b) - y_i) z_i^T`, and the same for b, from
+    W = 0 and b = 0. The network trains through all steps, with second derivatives, and
+    so does log r. It is MAML (Finn et al. 2017) whose inner loop changes the head
+    alone.
+
+    Args:
+        steps: steps of gradient descent, at least 1.
+        rate: r before training, above 0.
+
+    Raises:
+        ValueError: fewer steps than 1, or a rate that is not above 0.
+
+    Example:
+        >>> anil().init(jax.random.key(0), 3)["log_rate"].round(3).item()
+        -2.30...
+    """
+    if steps < 1 or not rate > 0:
+        raise ValueError(
+            f"expected steps of at least 1 and a rate above 0, got {steps} and {rate}"
+        )
+
+    def init(key: PRNGKeyArray, dim: int) -> Params:
+        del key, dim
+        return {"log_rate": jnp.log(jnp.float32(rate))}
+
+    def logits(params: Params, episode: Episode) -> Array:
+        z, owner, query = _examples(episode)
+        y = jax.nn.one_hot(owner, len(episode.support), dtype=z.dtype)
+        step = jnp.exp(jnp.asarray(params["log_rate"])) / len(z)
+        w, b = jnp.zeros((z.shape[1], y.shape[1]), z.dtype), jnp.zeros_like(y[0])
+        for _ in range(steps):
+            scores = jnp.matmul(z, w, precision=HIGHEST)
+            gap = jax.nn.softmax(scores + b[None]) - y
+            w = w - step * jnp.matmul(z.T, gap, precision=HIGHEST)
+            b = b - step * gap.sum(axis=0)
+        scores = jnp.matmul(query, w, precision=HIGHEST)
+        return scores + jnp.broadcast_to(b, scores.shape)
+
+    return Method("anil", logits, init, (("steps", steps),))
 
 
 def _minimised(loss: Any, start: Any, steps: int) -> Any:

@@ -11,7 +11,7 @@ import jaxfer
 from experiments.prototypes import run as prototypes
 from experiments.prototypes import train
 from experiments.prototypes.classifiers import centred, method, others, trains
-from experiments.prototypes.config import Base, Config, Other
+from experiments.prototypes.config import Base, Config, Kind, Other
 from experiments.prototypes.report import tables
 from jaxfer import models
 from jaxfer.data import Jitter
@@ -71,7 +71,7 @@ def test_simpleshot_embeddings_are_centred_and_of_length_one(blobs):
     np.testing.assert_allclose(found.items, z, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["prototypes", "matching", "diagonal", "gaussians"])
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_every_method_has_a_name_of_its_own(kind):
     config = dataclasses.replace(Config(), method=kind)
     assert method(config).name == kind

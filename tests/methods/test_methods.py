@@ -8,6 +8,7 @@ import scipy.special
 
 from jaxfer import heads, methods
 from jaxfer.losses import episode_nll
+from jaxfer.methods import context
 from jaxfer.types import Episode
 
 WAY, SHOT, QUERIES, DIM = 4, 3, 5, 6
@@ -17,10 +18,12 @@ KINDS = {
     "prototypes, unit": methods.prototypes("cosine", unit=True),
     "matching": methods.matching(),
     "matching, squared": methods.matching("sqeuclidean", learn_temperature=True),
+    "matching_fce": methods.matching_fce(steps=2, learn_temperature=True),
     "nearest": methods.nearest(),
     "nearest, cosine": methods.nearest("cosine"),
     "ridge": methods.ridge(0.3),
     "logistic": methods.logistic(0.5),
+    "anil": methods.anil(3, 0.5),
     "diagonal": methods.diagonal(temperature="sqrt_dim", learn_temperature=True),
     "gaussians": methods.gaussians(2.0),
     "bregman": methods.bregman(lambda z: jnp.logaddexp(z, 0).sum()),
@@ -58,6 +61,8 @@ def test_vmap_jit_and_the_order_of_queries_change_nothing(name, rng):
     np.testing.assert_allclose(together, jnp.stack(alone), **near)
     turned = episodes[0]._replace(query=episodes[0].query[:, ::-1])
     np.testing.assert_allclose(method.logits(params, turned)[:, ::-1], alone[0], **near)
+    if name == "matching_fce":
+        return  # Its LSTM depends on the order of the classes.
     order = rng.permutation(WAY)
     moved = Episode(*(x[order] for x in episodes[0]))
     expected = np.asarray(alone[0])[order][:, :, order]
@@ -128,6 +133,46 @@ def test_matching_sums_the_attention_of_each_class(rng, distance):
             np.testing.assert_allclose(found[i, j], attention.sum(1), atol=2e-6)
 
 
+def test_full_context_embeddings_are_those_of_the_definition(rng):
+    episode = episode_of(rng)._replace(classes=jnp.array([7, 1, 30, 2]))
+    method = methods.matching_fce("sqeuclidean", steps=3, temperature=2.0)
+    params = method.init(jax.random.key(3), DIM)
+    found = jax.nn.softmax(method.logits(params, episode))
+    weights = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def lstm(own, x, h, c):
+        gates = x @ own["input"] + h @ own["hidden"] + own["bias"]
+        i, f, g, o = gates.reshape(4, -1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+
+    n = WAY * SHOT
+    z = np.asarray(episode.support, np.float64).reshape(n, DIM)
+    order = np.asarray(context._order(episode.classes, n))
+    assert sorted(order) == [*range(n)] and (order != np.arange(n)).any()
+    z, owner = z[order], np.repeat(np.arange(WAY), SHOT)[order]
+    known = z.copy()
+    for name, places in (("forward", range(n)), ("backward", reversed(range(n)))):
+        h = c = np.zeros(DIM)
+        for i in places:
+            h, c = lstm(weights[name], z[i], h, c)
+            known[i] += h
+    for i in range(WAY):
+        for j in range(QUERIES):
+            x = np.asarray(episode.query[i, j], np.float64)
+            h, c = np.zeros(DIM), np.zeros(DIM)
+            for _ in range(3):
+                read = scipy.special.softmax(known @ h) @ known
+                h, c = lstm(weights["attention"], x, np.concatenate([h, read]), c)
+                h = h + x
+            attention = scipy.special.softmax(-((h - known) ** 2).sum(1) / 2.0)
+            expected = [attention[owner == k].sum() for k in range(WAY)]
+            np.testing.assert_allclose(found[i, j], expected, atol=3e-6)
+
+
 def test_unit_prototypes_are_means_of_directions(rng):
     episode = episode_of(rng)
     found = methods.prototypes(unit=True).logits({}, episode)
@@ -169,6 +214,23 @@ def test_logistic_regression_is_that_of_scikit_learn(rng, penalty):
     expected = model.predict_proba(query).reshape(WAY, QUERIES, WAY)
     found = methods.logistic(penalty, 100).logits({}, episode)
     np.testing.assert_allclose(jax.nn.softmax(found), expected, atol=2e-4)
+
+
+def test_anil_is_gradient_descent_on_the_support_set(rng):
+    episode = episode_of(rng)
+    z, owner = methods.flat_support(episode)
+
+    def loss(head):
+        scores = z @ head[0] + jnp.broadcast_to(head[1], (len(z), WAY))
+        return -jnp.mean(jax.nn.log_softmax(scores)[jnp.arange(len(z)), owner])
+
+    head = jnp.zeros((DIM, WAY)), jnp.zeros(WAY)
+    for _ in range(4):
+        head = jax.tree.map(lambda x, g: x - 0.7 * g, head, jax.grad(loss)(head))
+    expected = episode.query @ head[0] + jnp.broadcast_to(head[1], (WAY, QUERIES, WAY))
+    method = methods.anil(4, 0.7)
+    found = method.logits(method.init(jax.random.key(0), DIM), episode)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_logistic_regression_takes_more_dimensions_than_examples(rng):
@@ -224,6 +286,9 @@ def test_bad_options_are_refused():
         lambda: methods.logistic(-1.0),
         lambda: methods.logistic(steps=0),
         lambda: methods.gaussians(0.0),
+        lambda: methods.matching_fce(steps=0),
+        lambda: methods.anil(0),
+        lambda: methods.anil(rate=-1.0),
     ):
         with pytest.raises(ValueError, match="above 0|at least 1"):
             make()
