@@ -24,18 +24,28 @@ class ClassTable(NamedTuple):
     Attributes:
         rows: `[classes, max_count]`, row numbers, padded with 0.
         counts: `[classes]`, the number of rows of each class, without the padding.
+        groups: `[classes]`, the group of each class, from 0: an episode takes its
+            classes from one group, such as an alphabet. None for any classes.
     """
 
     rows: Int[AnyArray, "classes max_count"]
     counts: Int[AnyArray, " classes"]
+    groups: Int[AnyArray, " classes"] | None = None
 
 
-def class_table(labels: Integer[np.ndarray, " n"], *, num_classes: int) -> ClassTable:
+def class_table(
+    labels: Integer[np.ndarray, " n"],
+    *,
+    num_classes: int,
+    groups: Integer[np.ndarray, " classes"] | None = None,
+) -> ClassTable:
     """The class table of a data set's labels.
 
     Args:
         labels: `[n]`, the class of each row, 0 to `num_classes` - 1, in any order.
         num_classes: the number of classes; a class may have no rows.
+        groups: `[classes]`, the group of each class, 0 to `num_classes` - 1; None for
+            episodes of any classes.
 
     Raises:
         ValueError: no class, labels that are not integers `[n]`, or a label outside the
@@ -64,7 +74,7 @@ def class_table(labels: Integer[np.ndarray, " n"], *, num_classes: int) -> Class
     real = column < counts[:, None]
     rows = np.zeros(real.shape, np.int32)
     rows[real] = order[(starts[:, None] + column)[real]]
-    return ClassTable(rows, counts)
+    return ClassTable(rows, counts, groups)
 
 
 def check_episode(
@@ -132,6 +142,13 @@ def _check_table(
             f"expected at least way = {way} classes, got {table.counts.shape[0]} in "
             f"{where}"
         )
+    if table.groups is not None and not isinstance(table.groups, Tracer):
+        most = np.bincount(np.asarray(table.groups)).max()
+        if way > most:
+            raise ValueError(
+                f"expected a group of at least way = {way} classes in {where}, got at "
+                f"most {most} in one group"
+            )
     each = f"expected shot + n_query = {shot + n_query} images"
     if not isinstance(table.counts, Tracer):
         counts = np.asarray(table.counts)
@@ -177,7 +194,8 @@ def sample_episode(
 
     It samples `way` classes, then `shot + n_query` rows of each class; the first `shot`
     rows are the support (Snell et al. 2017, Algorithm 1). Support and query never
-    share a row.
+    share a row. If the classes are in groups, it samples a group of at least `way`
+    classes first.
 
     Args:
         key: see `episode_key`.
@@ -209,6 +227,8 @@ def sample_episode(
         class_key, row_key = jax.random.split(key)
         class_order = _uniform(class_key, (table.counts.shape[0],))
         row_order = _uniform(row_key, (way, table.rows.shape[1]))
+        if table.groups is not None:
+            class_order = _in_one_group(class_key, class_order, table.groups, way)
     # top_k of random numbers is a uniform sample without replacement, in random order.
     _, classes = jax.lax.top_k(class_order, way)
     rows = jnp.asarray(table.rows, jnp.int32)[classes]
@@ -219,6 +239,16 @@ def sample_episode(
     _, chosen = jax.lax.top_k(jnp.where(real, row_order, 0), shot + n_query)
     rows = jnp.take_along_axis(rows, chosen, axis=1)
     return Episode(rows[:, :shot], rows[:, shot:], classes.astype(jnp.int32))
+
+
+def _in_one_group(key: PRNGKeyArray, order: Array, groups: AnyArray, way: int) -> Array:
+    """The random numbers of classes, 0 outside of one group of at least `way`."""
+    groups = jnp.asarray(groups, jnp.int32)
+    sizes = jnp.bincount(groups, length=len(groups))[groups].astype(jnp.float32)
+    # The least of such numbers is in each group with the same probability.
+    waits = jax.random.exponential(jax.random.fold_in(key, 1), sizes.shape, jnp.float32)
+    first = jnp.argmin(jnp.where(sizes >= way, waits * sizes, jnp.inf))
+    return jnp.where(groups == groups[first], order, 0)
 
 
 def numbered_episode(

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from jaxfer import (
     numbered_episode,
     sample_episode,
 )
+from jaxfer.data import Images
+from jaxfer.data.resident import table_of
 
 # Unequal classes, the rows of each scattered.
 COUNTS = np.array([7, 12, 9, 20, 7, 8, 11, 7, 30, 7])
@@ -254,3 +257,50 @@ def test_an_episode_number_beyond_32_bits_is_refused():
 
 def test_possible_episodes_are_not_refused():
     check_episode(TABLE, NAMES, way=10, shot=2, n_query=5)
+
+
+GROUPS = np.array([0, 1, 0, 1, 1, 2, 2, 1, 0, 2])
+
+
+def test_the_classes_of_an_episode_may_be_of_one_group():
+    table = TABLE._replace(groups=GROUPS)
+    draw = jax.jit(
+        jax.vmap(
+            lambda k: numbered_episode(table, 0, "test", k, way=3, shot=1, n_query=2)
+        )
+    )
+    n = 3000
+    episodes = draw(jnp.arange(n, dtype=jnp.uint32))
+    groups = GROUPS[np.asarray(episodes.classes)]
+    assert (groups == groups[:, :1]).all()
+    assert all(len({*row}) == 3 for row in np.asarray(episodes.classes).tolist())
+    # Every group has the same share, whatever its number of classes.
+    shares = np.bincount(groups[:, 0]) / n
+    np.testing.assert_allclose(shares, 1 / 3, atol=4 * np.sqrt(2 / 9 / n))
+    # Within the group of four, every class has the same share.
+    own = np.asarray(episodes.classes)[groups[:, 0] == 1]
+    counts = np.bincount(own.ravel(), minlength=10)[GROUPS == 1] / len(own)
+    np.testing.assert_allclose(counts, 3 / 4, atol=0.06)
+    alone = numbered_episode(table, 0, "test", 7, way=3, shot=1, n_query=2)
+    for one, other in zip(alone, jax.tree.map(lambda x: x[7], episodes), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_groups_that_are_too_small_are_not_chosen_and_refused_if_all_are():
+    table = TABLE._replace(groups=GROUPS)
+    for k in range(20):
+        episode = numbered_episode(table, 0, "test", k, way=4, shot=1, n_query=2)
+        assert (GROUPS[np.asarray(episode.classes)] == 1).all()
+    with pytest.raises(ValueError, match="a group of at least way = 5 .* at most 4"):
+        numbered_episode(table, 0, "test", 0, way=5, shot=1, n_query=2)
+
+
+def test_groups_are_what_precedes_a_slash():
+    names = ("a/x", "b/x", "a/y", "b/y")
+    images = np.zeros((8, 1, 1, 1), np.uint8)
+    data = Images("x", images, np.arange(8, dtype=np.int32) % 4, names)
+    assert table_of(data).groups is None
+    table = table_of(dataclasses.replace(data, grouped=True))
+    assert table.groups.tolist() == [0, 1, 0, 1]
+    part = dataclasses.replace(data, grouped=True).take_classes(names[1:], name="y")
+    assert table_of(part).groups.tolist() == [1, 0, 1]

@@ -72,6 +72,9 @@ class Task:
     """Support examples per class, at least 1."""
     query: int = 5
     """Queries per class, at least 1."""
+    grouped: bool = False
+    """Take the classes of an episode from one superclass, such as an alphabet of
+    Omniglot, in training and validation."""
     cyclic: bool = False
     """Rotate support and queries, so that every example of a class is support in turn.
     This gives shot + query episodes per embedding; the paper uses one."""
@@ -105,6 +108,9 @@ class Evaluation:
     """Queries per class, at least 1."""
     episodes: int = 1000
     """Episodes per combination of way and shot, at least 1."""
+    grouped: bool = False
+    """Take the classes of an episode from one superclass, such as an alphabet of
+    Omniglot."""
     methods: tuple[Other, ...] = ()
     """Other classifiers to test on the same embeddings and episodes: prototypes,
     prototypes_cosine, matching, nearest, nearest_cosine, simpleshot, ridge, logistic or

@@ -70,7 +70,13 @@ def load_splits(config: Config) -> dict[str, Images]:
     ]
     asked = [one for one in asked if one[0]]
     splits = list(dict.fromkeys(split for split, *_ in asked))
-    loaded = load_images(data, splits, "class", data.rule())
+    loaded = {
+        split: dataclasses.replace(
+            images,
+            grouped=test.grouped if split == data.test else task.grouped,
+        )
+        for split, images in load_images(data, splits, "class", data.rule()).items()
+    }
     tables = {split: table_of(images) for split, images in loaded.items()}
     for split, shape, option in asked:
         names, where = loaded[split].class_names, loaded[split].name

@@ -30,6 +30,8 @@ class Images:
             are for testing. None if the source does not say, or for a subset.
         class_parts: the classes of 'train', 'val' and 'test', if the source divides its
             classes. None if it does not, or for a subset.
+        grouped: whether the classes of an episode are of one superclass, which precedes
+            a slash in their names, such as an alphabet of Omniglot.
         origin: fingerprint of the whole data set, if it is too large to read again for
             the fingerprint of a subset.
 
@@ -49,6 +51,7 @@ class Images:
     simulated: bool = False
     num_train: int | None = None
     class_parts: Mapping[str, tuple[str, ...]] | None = None
+    grouped: bool = False
     origin: str | None = None
 
     def __post_init__(self) -> None:

@@ -40,7 +40,11 @@ def resident(data: Images) -> Resident:
 
 def table_of(data: Images) -> ClassTable:
     """The class table of a data set."""
-    return class_table(data.labels, num_classes=data.num_classes)
+    groups = None
+    if data.grouped:
+        above = [name.partition("/")[0] for name in data.class_names]
+        groups = np.unique(above, return_inverse=True)[1].astype(np.int32)
+    return class_table(data.labels, num_classes=data.num_classes, groups=groups)
 
 
 def to_float(images: UInt8[AnyArray, "*shape"]) -> Float[Array, "*shape"]:

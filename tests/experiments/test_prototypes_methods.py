@@ -126,6 +126,25 @@ def test_a_run_stopped_in_its_first_episodes_keeps_its_base(tmp_path, monkeypatc
     assert found["metrics"] == expected and len(stopped) == 1
 
 
+def test_episodes_within_one_alphabet_are_trained_and_tested(tmp_path):
+    config = dataclasses.replace(
+        TINY,
+        task=dataclasses.replace(TINY.task, grouped=True),
+        test=dataclasses.replace(TINY.test, grouped=True),
+    )
+    loaded = train.load_splits(config)
+    assert all(images.grouped for images in loaded.values())
+    harder = prototypes.run(config, tmp_path)
+    with np.load(tmp_path / train.EXAMPLE) as file:
+        names = [loaded["val"].class_names[i] for i in file["classes"]]
+    assert len({name.split("/")[0] for name in names}) == 1
+    assert harder["config"]["test.grouped"]
+    with pytest.raises(ValueError, match="a group of at least way = 11 .* at most 10"):
+        train.load_splits(
+            dataclasses.replace(config, task=dataclasses.replace(config.task, way=11))
+        )
+
+
 def test_no_training_at_all_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected episodes of at least 1, got 0"):
         prototypes.run(dataclasses.replace(TINY, episodes=0), tmp_path)
