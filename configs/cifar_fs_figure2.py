@@ -1,12 +1,16 @@
 """Distance and number of training ways, as in Figure 2 of Snell et al. 2017.
 
-Reproduces: Snell et al. 2017, Figure 2 and Tables 5 and 6, in kind: prototypes and
-    matching networks, squared Euclidean and cosine distance, trained with 5 and 20
+Reproduces: Snell et al. 2017, Figure 2 and Tables 5 and 6, qualitatively: prototypes
+    and matching networks, squared Euclidean and cosine distance, trained with 5 and 20
     ways, on CIFAR-FS in place of miniImageNet and with 1,500 episodes per run. The
     network, the distances without a scale, one episode per step and Adam are those of
     the paper. The figure is a grid of runs of this preset.
 Run: python -m experiments.prototypes --config configs/cifar_fs_figure2.py --workdir
     runs/figure2 --data.dir DIR
+    for one run, and for the grid: python tools/grid.py configs/cifar_fs_figure2.py
+    --workdir runs/figure2 --vary seed 0 1 --vary task.way 5 20 --vary task.shot 1 5
+    --vary distance sqeuclidean cosine --vary method prototypes matching
+    --skip method=matching task.shot=1 -- --data.dir DIR
 Expect: not yet measured.
 """
 

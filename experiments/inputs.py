@@ -38,8 +38,8 @@ class DataSet:
     omniglot_background or tieredimagenet."""
     side: int | None = None
     """Image side in pixels: images are shrunk and photographs are resized to it;
-    default: unchanged, and 256 for photographs. A cache of photographs keeps the side
-    that it was written with."""
+    default: unchanged, 84 for few-shot benchmarks, 256 for other photographs. A cache
+    of photographs keeps the side that it was written with."""
     max_images: int | None = None
     """Use at most this many images of each class in each part, at least 1; they are
     chosen by the name of the class. Default: all."""

@@ -25,7 +25,7 @@ class ClassTable(NamedTuple):
         rows: `[classes, max_count]`, row numbers, padded with 0.
         counts: `[classes]`, the number of rows of each class, without the padding.
         groups: `[classes]`, the group of each class, from 0: an episode takes its
-            classes from one group, such as an alphabet. None for any classes.
+            classes from one group, such as an alphabet. None: it may mix all classes.
     """
 
     rows: Int[AnyArray, "classes max_count"]
@@ -245,7 +245,7 @@ def _in_one_group(key: PRNGKeyArray, order: Array, groups: AnyArray, way: int) -
     """The random numbers of classes, 0 outside of one group of at least `way`."""
     groups = jnp.asarray(groups, jnp.int32)
     sizes = jnp.bincount(groups, length=len(groups))[groups].astype(jnp.float32)
-    # The least of such numbers is in each group with the same probability.
+    # The smallest number is equally likely to fall into each group that fits.
     waits = jax.random.exponential(jax.random.fold_in(key, 1), sizes.shape, jnp.float32)
     first = jnp.argmin(jnp.where(sizes >= way, waits * sizes, jnp.inf))
     return jnp.where(groups == groups[first], order, 0)

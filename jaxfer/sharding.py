@@ -100,12 +100,11 @@ def spread_members(
 
 
 def split_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """A function that each device of "model" calls with its own rows.
+    """Wrap a function so that each device along "model" calls it with its own rows.
 
     Args:
         function: a function of arrays that are split by their leading axis, and of
-            arrays that are whole on every device. Its results are joined by their
-            second axis.
+            replicated arrays. Its results are joined by their second axis.
         mesh: a mesh whose "model" axis divides the leading axes.
     """
     specs = PartitionSpec("model"), PartitionSpec()

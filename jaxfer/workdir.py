@@ -1,7 +1,7 @@
 """The folder of a run: its config, its lock, and whether it is finished."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ def check_workdir(
         )
     differing = _differing(config, theirs, grows)
     listed = ", ".join(
-        f"{name} = {theirs.get(name)!r} (got {ours.get(name)!r})" for name in differing
+        f"{name} = {_with_later(config, theirs).get(name)!r} (got {ours.get(name)!r})"
+        for name in differing
     )
     lengths = {name for name, _, kind in fields_of(config) if kind == "length"}
     if all(n in lengths and (theirs.get(n) or ours[n]) < ours[n] for n in differing):
@@ -63,12 +64,18 @@ def check_workdir(
 def _differing(config: Any, theirs: dict[str, Any], grows: bool = False) -> list[str]:
     """The fields that differ from another config, except those that may differ."""
     ours, free = to_json(config), {"how", "which"} if grows else {"how"}
+    theirs = _with_later(config, theirs)
     fixed = {name for name, _, kind in fields_of(config) if kind not in free}
     return [
         name
         for name in sorted(theirs.keys() | ours.keys())
         if (name in fixed or name not in ours) and theirs.get(name) != ours.get(name)
     ]
+
+
+def _with_later(config: Any, theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of an earlier version with the defaults of later options."""
+    return {**to_json(type(config)()), **theirs}
 
 
 def earlier_result(

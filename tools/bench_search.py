@@ -70,7 +70,7 @@ def _peak(search: Callable[[], Any]) -> float:
     if not clear.exists():
         return float("nan")
     search()
-    ctypes.CDLL(None).malloc_trim(0)  # Gives memory that was freed back.
+    ctypes.CDLL(None).malloc_trim(0)  # Returns freed memory to the system.
     clear.write_text("5")  # The peak is measured from here on.
     before = _status("VmRSS")
     search()

@@ -6,12 +6,13 @@ Runs whose configs differ in the seed alone are one setting, named after the opt
 which settings differ. Each test task has the mean over all episodes and seeds, with two
 95% intervals: over the episodes of all its runs, and over the means of its seeds.
 Differences from the baseline (default: the first setting) are paired episode by
-episode, between runs with the same seed, data and test options; others have none. The
-methods of a run are compared with its own first one in the same way.
+episode, between runs with the same seed, data and test options; others have none.
+Within the baseline, methods are compared with its first one.
 """
 
 import argparse
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from jaxfer.config import clean_errors
 from jaxfer.runlog import read_result, write_json
 from jaxfer.tables import markdown
 
-# Options that say where a run took place, not what it did.
+# Options that do not change results.
 _PLACES = ("seed", "data.dir", "figures", "devices", "extend")
 
 
@@ -40,15 +41,18 @@ def read_run(workdir: Path) -> Run:
     """Read a run.
 
     Raises:
-        ValueError: a run that is not finished or damaged.
+        ValueError: an unfinished or damaged run.
     """
     kept = ("config", "seed", "dataset_fingerprint")
     result = read_result(workdir, kept)
     config = result["config"]
     try:
-        with np.load(workdir / "episodes.npz") as file:
+        with (
+            (workdir / "episodes.npz").open("rb") as opened,
+            np.load(opened) as file,
+        ):
             episodes = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
         raise ValueError(f"{workdir / 'episodes.npz'} cannot be read ({e})") from e
     options = {
         name: value
@@ -56,9 +60,9 @@ def read_run(workdir: Path) -> Run:
         if name not in _PLACES and not name.startswith("run.")
     }
     test = config["data.test"]
-    same = ("test.query", "test.episodes")
+    same = ("test.query", "test.episodes", "test.grouped")
     episodes_of = result["dataset_fingerprint"][test], result["seed"]
-    paired_by = (*episodes_of, *(config[name] for name in same))
+    paired_by = (*episodes_of, *(config.get(name) for name in same))
     return Run(options, result["seed"], paired_by, episodes)
 
 

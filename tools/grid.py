@@ -5,7 +5,7 @@
         -- --data.dir DIR
 
 Runs go one after another into folders below --workdir that are named after the values.
-The same line again resumes: finished runs are skipped. Options after -- are passed to
+The same line again resumes, and skips finished runs. Options after -- are passed to
 every run. A combination with all settings of a --skip is left out. The exit code is 1
 if a run failed, and 130 after Ctrl-C.
 """
@@ -52,6 +52,19 @@ def folder_of(run: Mapping[str, str]) -> str:
     return re.sub(r"[^\w.-]", "", "_".join(words))
 
 
+def call(line: Sequence[str | Path]) -> int:
+    """Run a command to its end, and return its exit code.
+
+    Ctrl-C reaches the command too, which saves its state and ends with 130.
+    """
+    with subprocess.Popen(line) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                pass
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -74,16 +87,16 @@ def run_all(args: argparse.Namespace, more: Sequence[str]) -> int:
     if named is None:
         raise ValueError(f"expected `python -m experiments...` in {args.config}")
     runs = [*combinations(args.vary, args.skip)]
+    folders = [folder_of(run) for run in runs]
+    if twice := [name for name in folders if folders.count(name) > 1]:
+        raise ValueError(f"expected a folder per run, got {twice[0]} twice")
     failed = 0
     for number, run in enumerate(runs, 1):
         workdir = args.workdir / folder_of(run)
-        done = (workdir / "result.json").is_file()
-        print(f"{number} of {len(runs)}: {workdir}{', finished' * done}", flush=True)
-        if done:
-            continue
+        print(f"{number} of {len(runs)}: {workdir}", flush=True)
         options = [x for name, value in run.items() for x in (f"--{name}", value)]
         line = [sys.executable, "-m", named[1], "--config", args.config]
-        code = subprocess.call([*line, "--workdir", workdir, *options, *more])
+        code = call([*line, "--workdir", workdir, *options, *more])
         if code == 130:
             return code
         failed += code != 0

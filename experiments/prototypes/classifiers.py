@@ -51,17 +51,17 @@ def others(config: Config) -> dict[str, Method]:
         "logistic": methods.logistic(),
         "gaussians": methods.gaussians(),
     }
-    return {name: every[name] for name in config.test.methods if name != config.method}
+    return {name: every[name] for name in config.test.methods}
 
 
 def centred(embedded: Resident, model: Model, train: Images) -> Resident:
-    """Return embeddings as SimpleShot has them (Wang et al. 2019, "CL2N").
+    """Return the centred unit embeddings of SimpleShot (Wang et al. 2019, "CL2N").
 
     The mean embedding of the training classes is subtracted, and the result is scaled
     to length 1.
     """
     n = len(train.labels)
-    rows = np.arange(0, n, max(1, n // _MOST))
+    rows = np.arange(0, n, -(-n // _MOST))
     mean = models.embed(model, train, rows=rows).reshape(len(rows), -1).mean(axis=0)
     z = jnp.asarray(embedded.items)
     return embedded._replace(items=normalize(z - jnp.broadcast_to(mean, z.shape)))

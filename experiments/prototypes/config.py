@@ -113,11 +113,12 @@ class Evaluation:
     Omniglot."""
     methods: tuple[Other, ...] = ()
     """Other classifiers to test on the same embeddings and episodes: prototypes,
-    prototypes_cosine, matching, nearest, nearest_cosine, simpleshot, ridge, logistic or
-    gaussians."""
+    prototypes_cosine, matching (cosine), nearest, nearest_cosine, simpleshot, ridge,
+    logistic or gaussians."""
     transductive: bool = False
     """Also test with the BatchNorm statistics of each test episode, queries included.
-    Results are named prototypes_transductive, since they depend on other queries."""
+    The names of these results end in _transductive, since they depend on other
+    queries."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Base:
     """A classifier of the training classes, which is trained before the episodes."""
 
     epochs: int = 0
-    """Passes over the training images; 0 for no such training."""
+    """Passes over the training images; 0 skips this phase."""
     head: Literal["linear", "cosine"] = "linear"
     """Its last layer, which is not used in episodes: linear, or cosine with a trained
     scale."""
@@ -196,7 +197,7 @@ class Config:
     """Train the temperature with the network, from this value on."""
     episodes: int = length(2000)
     """Training episodes, a multiple of episodes_per_step; with validation, the
-    maximum. 0 to test the network of base alone."""
+    maximum. 0 tests the base network without training on episodes."""
     extend: bool = how(False)
     """Go on from a run in the workdir that is the same but has fewer episodes."""
     episodes_per_step: int = 1
@@ -229,6 +230,36 @@ def why_not_longer(config: Config) -> str | None:
     return None if config.extend else f"add --extend to go on from it, or {other}"
 
 
+def _check_method(config: Config) -> None:
+    """Refuse options that the method does not have, which would be ignored.
+
+    Raises:
+        ValueError: such an option.
+    """
+    kind, default = config.method, Config()
+    used = {
+        "prototypes": ("distance", "unit", "temperature", "learn_temperature"),
+        "matching": ("distance", "unit", "temperature", "learn_temperature"),
+        "matching_fce": ("distance", "temperature", "learn_temperature"),
+        "diagonal": ("temperature", "learn_temperature"),
+        "gaussians": (),
+        "anil": (),
+    }
+    for name in used["prototypes"]:
+        value = getattr(config, name)
+        if name not in used[kind] and value != getattr(default, name):
+            raise ValueError(f"expected no {name} for method {kind!r}, got {value!r}")
+    if kind in config.test.methods:
+        raise ValueError(
+            f"expected test.methods without the method that is trained, got {kind!r}"
+        )
+    if not config.episodes and kind in ("anil", "diagonal", "matching_fce"):
+        raise ValueError(
+            f"expected episodes of at least 1 for method {kind!r}, whose parameters "
+            "are trained, got 0"
+        )
+
+
 def check(config: Config) -> None:
     """Check the options of a run.
 
@@ -258,6 +289,7 @@ def check(config: Config) -> None:
             raise ValueError(f"expected {name} in [0, 2^32), got {values[name]}")
     check_optim(config.optim)
     check_optim(config.base.optim, "base.optim")
+    _check_method(config)
     config.net.build()
     per_step = config.episodes_per_step
     if config.devices and per_step % config.devices:

@@ -45,8 +45,8 @@ def conv4_modern(data: str, *, shift: int, base_epochs: int, episodes: int) -> C
     """Return a later recipe for the network of Snell et al. 2017 on photographs.
 
     A classifier of the training classes is trained first, then the same network on
-    5-way 5-shot episodes whose examples are support in turn. Distances are divided by
-    the root of the dimension, and the temperature trains.
+    5-way 5-shot episodes with cyclic support. Distances are divided by the root of the
+    dimension at first, and the temperature is trained.
 
     Args:
         data: name of the data set.

@@ -88,7 +88,7 @@ def _run(
     if test.simulated:
         result["data"] = "simulated"
     if config.test.transductive:
-        result["transductive"] = [train.TRANSDUCTIVE]
+        result["transductive"] = [f"{config.method}{train.TRANSDUCTIVE}"]
     if config.figures:
         # The features of a bank are no pictures.
         if test.images.dtype == np.uint8:

@@ -16,19 +16,20 @@ from tqdm.auto import tqdm
 from experiments.inputs import load_images
 from experiments.prototypes.classifiers import centred, method, others, trains
 from experiments.prototypes.config import Config
-from jaxfer import heads, models, nets, steps
+from jaxfer import heads, methods, models, nets, steps
 from jaxfer.data import Crop, Images, Resident, centre_crop, read_images
 from jaxfer.data.augment import Change
 from jaxfer.data.feed import episode_feed, one_episode, take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
 from jaxfer.keys import HEAD, key_of
-from jaxfer.models import EpisodeShape, Model, Recipe, Trained, steps_of
+from jaxfer.models import EpisodeShape, Model, Pixels, Recipe, Trained, steps_of
 from jaxfer.stopping import Best
 from jaxfer.types import Episode, Mode, Net
 
-# The method that uses the BatchNorm statistics of each test episode.
-TRANSDUCTIVE = "prototypes_transductive"
+# What the name of a method that uses the BatchNorm statistics of each test episode
+# ends in.
+TRANSDUCTIVE = "_transductive"
 # The file of the episode that figures show.
 EXAMPLE = "example.npz"
 
@@ -103,9 +104,11 @@ def train(
     net = nets.as_net(config.net.build(shape), shape)
     based = train_base(config, workdir, net, images)
     if based is not None and not config.episodes:
-        assert based.model is not None  # noqa: S101
+        model = based.model
+        assert model is not None  # noqa: S101
         phases = {"base": {"steps": based.steps}}
-        return Run(based.model, phases, based, based.compilations)
+        # Its rate is one of images.
+        return Run(model, phases, based._replace(rate=None), based.compilations)
     recipe = Recipe(
         config.optim,
         episodes=config.episodes,
@@ -151,12 +154,13 @@ def train(
                 num_steps=(best_number + config.val.patience) * best.every,
             )
             phases["retrain"] = {"steps": last.steps}
-        assert last.model is not None  # noqa: S101
-        compilations = run.compilations
+        model, compilations = last.model, run.compilations
+        assert model is not None  # noqa: S101
         if based is not None:
             phases = {"base": {"steps": based.steps}, **phases}
             compilations += based.compilations
-        return Run(last.model, phases, last, compilations)
+            last = last._replace(wall_s=last.wall_s + based.wall_s)
+        return Run(model, phases, last, compilations)
 
 
 def train_base(
@@ -171,11 +175,21 @@ def train_base(
         return None
     shape = input_shape(config, images)
     recipe = Recipe(
-        base.optim, epochs=base.epochs, batch=base.batch, augment=changes(config)
+        base.optim,
+        epochs=base.epochs,
+        batch=base.batch,
+        augment=changes(config),
+        rates=config.net.rates(net.layers),
+        batch_norm=config.net.batch_norm or "batch",
     )
     if (place / models.FILE).is_file():
-        steps_done = steps_of(recipe, len(images.labels))[0]
-        return Trained(models.load_model(place, net), steps_done)
+        model = models.load_model(place, net)
+        if model.about["data"] != images.fingerprint:
+            raise ValueError(
+                f"{place} was trained on other data: choose another --workdir"
+            )
+        done = steps_of(recipe, len(images.labels))[0]
+        return Trained(model, done, wall_s=model.about["wall_s"])
     key = key_of(config.seed)
     make = {"linear": heads.linear_head, "cosine": heads.cosine_head}[base.head]
     dim = models.embedding_dim(net, shape)
@@ -186,13 +200,15 @@ def train_base(
         key=key,
         head=make(jax.random.fold_in(key, HEAD), dim, images.num_classes),
         start=config.net.start(shape),
+        pixels=None if images.images.dtype == np.uint8 else Pixels(std=np.float32(1)),
         workdir=place,
         phase="base",
         options=config.run,
     )
     assert trained.model is not None  # noqa: S101
     # Episodes begin without its head, as they do after a resume.
-    model = dataclasses.replace(trained.model, head=None)
+    about = {**trained.model.about, "wall_s": trained.wall_s}
+    model = dataclasses.replace(trained.model, head=None, about=about)
     models.save_model(place / models.FILE, model)
     return trained._replace(model=model)
 
@@ -267,7 +283,7 @@ def evaluate(
 
     baselines = {"pixel_nearest_neighbour": pixel_logits}
     if test.transductive:
-        baselines[TRANSDUCTIVE] = transductive
+        baselines[f"{config.method}{TRANSDUCTIVE}"] = transductive
     centre = embedded
     if "simpleshot" in test.methods:
         centre = centred(embedded, model, train)
@@ -345,9 +361,8 @@ def example(
 
 def pixel_logits(episode: Episode) -> Array:
     """Return logits by the nearest support image in pixels, the simplest baseline."""
-    way, shot = episode.support.shape[:2]
-    flat = jnp.asarray(episode.support).reshape(way * shot, -1)
-    owner = jnp.repeat(jnp.arange(way, dtype=jnp.int32), shot)
-    head = heads.nearest_head(flat, owner, num_classes=way)
-    query = jnp.asarray(episode.query)
-    return heads.head_logits(head, query.reshape(*query.shape[:2], -1))
+    support, query = (
+        jnp.asarray(x).reshape(*x.shape[:2], -1)
+        for x in (episode.support, episode.query)
+    )
+    return methods.nearest().logits({}, Episode(support, query, episode.classes))

@@ -100,7 +100,10 @@ def _serve(parser: Any) -> None:
         help="address to listen on; default: 127.0.0.1, for this machine alone",
     )
     parser.add_argument(
-        "--port", type=int, default=8000, help="0 for any free one; default: 8000"
+        "--port",
+        type=int,
+        default=8000,
+        help="port to listen on; 0 selects a free one; default: 8000",
     )
     parser.add_argument(
         "--to",

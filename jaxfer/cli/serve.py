@@ -27,7 +27,7 @@ except ImportError as e:
 
 # Pillow runs no other program to read these formats.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-# The most that a request may have, and how long it may take.
+# Limits of a request.
 BODY_BYTES = 64 * 2**20
 PICTURES = 64
 PIXELS = 50_000_000
@@ -36,20 +36,29 @@ SECONDS = 30.0
 
 _SERVICE = web.AppKey("service", Service)
 _READ_ONLY = web.AppKey("read_only", bool)
+_DECODING = web.AppKey("decoding", asyncio.Semaphore)
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src blob:",
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src blob:; "
+    "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
 
 
 def run(model: Path, host: str, port: int, to: Path | None, read_only: bool) -> None:
     """Serve a classifier until SIGINT or SIGTERM."""
+    if to is not None and to.exists() and to.resolve() != model.resolve():
+        raise ValueError(
+            f"expected a new file for --to, got {to}, which exists: serve {to} itself "
+            "to keep its classes"
+        )
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"expected a port from 0 to 65535, got {port}")
     service = Service(FewShotClassifier.load(model), to)
     try:
         listener = socket.create_server((host, port))
     except OSError as e:
         raise ValueError(
-            f"expected a free port, got {port} at {host} ({e.strerror})"
+            f"expected a free port and an IPv4 address, got {host}:{port} ({e})"
         ) from e
     port = listener.getsockname()[1]
     print(
@@ -70,13 +79,14 @@ def make_app(service: Service, *, read_only: bool = False) -> web.Application:
     """
     app = web.Application(client_max_size=BODY_BYTES, middlewares=[_clean])
     app[_SERVICE], app[_READ_ONLY] = service, read_only
+    app[_DECODING] = asyncio.Semaphore(2)
     app.cleanup_ctx.append(service.running)
     app.router.add_get("/", _page)
     app.router.add_get("/health", _health)
     app.router.add_get("/classes", _classes)
     app.router.add_post("/predict", _predict)
     app.router.add_post("/classes", _refused if read_only else _add)
-    app.router.add_delete("/classes/{label}", _refused if read_only else _remove)
+    app.router.add_delete("/classes/{label:.+}", _refused if read_only else _remove)
     return app
 
 
@@ -125,7 +135,10 @@ async def _remove(request: web.Request) -> web.Response:
 
 async def _refused(request: web.Request) -> web.Response:
     del request
-    raise _error(403, "expected no changes: the service is read-only")
+    raise _error(
+        403,
+        "the service is read-only: restart it without --read-only to change classes",
+    )
 
 
 async def _form(request: web.Request) -> tuple[str, np.ndarray, list[str]]:
@@ -137,18 +150,33 @@ async def _form(request: web.Request) -> tuple[str, np.ndarray, list[str]]:
             form = await request.post()
     except TimeoutError as e:
         raise _error(408, f"expected the whole form within {SECONDS:.0f} s") from e
+    except (LookupError, RuntimeError) as e:
+        raise ValueError(
+            f"expected multipart/form-data, got a damaged form: {e}"
+        ) from e
+    label = form.get("label", "")
+    if not isinstance(label, str):
+        raise ValueError("expected 'label' as text, got a file")
     files = [x for x in form.getall("picture", []) if isinstance(x, web.FileField)]
     if not 0 < len(files) <= PICTURES:
         raise ValueError(
             f"expected 1 to {PICTURES} files as 'picture', got {len(files)}"
         )
-    side = request.app[_SERVICE].side
-    names = [file.filename for file in files]
-    pictures = [
-        await asyncio.to_thread(decoded, file.file.read(), side, file.filename)
-        for file in files
-    ]
-    return str(form.get("label", "")), np.stack(pictures), names
+    service = request.app[_SERVICE]
+    service.check_room(len(files))
+
+    async def pictures() -> list[np.ndarray]:
+        # A large picture takes much memory while it is decoded.
+        async with request.app[_DECODING]:
+            return [
+                await asyncio.to_thread(
+                    decoded, file.file.read(), service.side, file.filename
+                )
+                for file in files
+            ]
+
+    found = await _in_time(pictures())
+    return label, np.stack(found), [file.filename for file in files]
 
 
 def decoded(encoded: bytes, side: int, name: str) -> np.ndarray:
@@ -173,7 +201,7 @@ def decoded(encoded: bytes, side: int, name: str) -> np.ndarray:
                 )
             return square(picture, side)
     except UnidentifiedImageError as e:
-        raise ValueError(f"expected {name!r} as one of {', '.join(FORMATS)}") from e
+        raise ValueError(f"expected a {', '.join(FORMATS)} file, got {name!r}") from e
     except Exception as e:
         raise ValueError(f"{name!r} cannot be decoded: {e}") from e
 
@@ -192,7 +220,9 @@ async def _clean(
     try:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            raise _error(403, f"expected a request of this page, got one of {origin}")
+            raise _error(
+                403, f"expected a request of this service's page, got Origin {origin}"
+            )
         return await handler(request)
     except web.HTTPException as e:
         return _json_error(e.status, e.text or e.reason)
@@ -201,7 +231,10 @@ async def _clean(
     except BusyError as e:
         return _json_error(503, str(e))
     except TimeoutError:
-        return _json_error(503, f"no answer within {SECONDS:.0f} s: try again later")
+        late = f"no answer within {SECONDS:.0f} s"
+        if request.path != "/predict":
+            late += ": GET /classes says whether the change was made"
+        return _json_error(503, late)
     except Exception:
         logging.exception("%s %s failed", request.method, request.path)
         return _json_error(500, "the service failed: its log says why")

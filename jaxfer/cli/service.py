@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Service:
     """
 
     def __init__(self, classifier: FewShotClassifier, to: Path | None = None) -> None:
-        """Embed a picture of each batch size once, which compiles the programs."""
+        """Predict one and two pictures, to compile the programs before a request."""
         self.side = model_side(classifier.backbone())
         self._to = to
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()
@@ -88,8 +89,17 @@ class Service:
 
         await self._answer(np.zeros((0, self.side, self.side, 3), np.uint8), change)
 
+    def check_room(self, count: int) -> None:
+        """Refuse pictures if too many wait.
+
+        Raises:
+            BusyError: too many pictures wait.
+        """
+        if self.waiting + count > _WAITING:
+            raise BusyError(f"{self.waiting} pictures wait: try again later")
+
     async def work(self) -> None:
-        """Answer requests for ever."""
+        """Answer requests until it is cancelled."""
         while True:
             jobs = [await self._queue.get()]
             size = len(jobs[0].pictures)
@@ -107,21 +117,21 @@ class Service:
                 else:
                     job.answer.set_result(result)
 
-    @contextlib.asynccontextmanager
-    async def running(self, app: Any = None) -> AsyncIterator[None]:
-        """Answer requests while the context is open."""
+    async def running(self, app: Any) -> AsyncIterator[None]:
+        """Answer requests until aiohttp resumes the generator, at the end."""
         del app
         worker = asyncio.create_task(self.work())
-        yield
-        worker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await worker
+        try:
+            yield
+        finally:
+            worker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await worker
 
     async def _answer(
         self, pictures: np.ndarray, then: Callable[[np.ndarray], Any]
     ) -> Any:
-        if self.waiting + len(pictures) > _WAITING:
-            raise BusyError(f"{self.waiting} pictures wait: try again later")
+        self.check_room(len(pictures))
         job = _Job(pictures, then, asyncio.get_running_loop().create_future())
         self.waiting += len(pictures)
         self._queue.put_nowait(job)
@@ -160,18 +170,16 @@ class Service:
 
     def _typed(self, label: str) -> Any:
         """A label of the type of the known ones."""
-        kind = {"i": int, "u": int, "f": float}.get(
-            self._classifier.classes_.dtype.kind, str
-        )
-        try:
-            return kind(label)
-        except ValueError as e:
-            raise ValueError(f"expected a number as the label, got {label!r}") from e
+        if self._classifier.classes_.dtype.kind not in "iu":
+            return label
+        if not re.fullmatch(r"-?\d{1,18}", label, re.ASCII):
+            raise ValueError(f"expected an integer as the label, got {label!r}")
+        return int(label)
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A request: its pictures, what follows from their embeddings, and the answer."""
+    """A request: its pictures, the function of their embeddings, and the answer."""
 
     pictures: np.ndarray
     then: Callable[[np.ndarray], Any]
@@ -179,6 +187,8 @@ class _Job:
 
 
 def _tried(job: _Job, z: np.ndarray) -> Any:
+    if job.answer.cancelled():
+        return None  # A change that was given up is not made.
     try:
         return job.then(z)
     except Exception as e:

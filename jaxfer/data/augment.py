@@ -51,19 +51,29 @@ class Crop:
         side: side in pixels of the square window cropped from each image, at a random
             position (`random_crop`) or at the centre (`centre_crop`); default: the
             whole image.
-        area: smallest share of the image's area, in (0, 1], that the window has. Below
-            1, the window has a random area and a random aspect ratio from 3/4 to 4/3,
-            and is resized to `side` (the random-resized crop of Szegedy et al. 2015).
+        area: the window has a random share of the image's area, in (0, 1), from this
+            one on, and a random aspect ratio from 3/4 to 4/3; what lies outside the
+            image is cut off. It is resized to `side` (the random-resized crop of
+            Szegedy et al. 2015). Default: no such crop.
     """
 
     shift: int = 0
     mirror: bool = False
     side: int | None = None
-    area: float = 1.0
+    area: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the area."""
+        if self.area is None:
+            return
+        if not 0 < self.area < 1:
+            raise ValueError(f"expected area in (0, 1), got {self.area}")
+        if self.shift:
+            raise ValueError(f"expected area without shift, got shift = {self.shift}")
 
     def __bool__(self) -> bool:
         """Whether any option changes the images."""
-        return bool(self.shift or self.mirror or self.side or self.area < 1)
+        return bool(self.shift or self.mirror or self.side or self.area)
 
     def window(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the window cropped from an image.
@@ -96,6 +106,14 @@ class Jitter:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"expected {name} in [0, 1], got {getattr(self, name)}"
+                )
 
     def __bool__(self) -> bool:
         """Whether any limit is nonzero."""
@@ -174,7 +192,7 @@ def random_crop(
     shift = limits.shift
     _, height, width, channels = images.shape
     window = limits.window(height, width)
-    if limits.area < 1:
+    if limits.area is not None:
 
         def resized(key: PRNGKeyArray, image: Array) -> Array:
             with stable_draws():
@@ -220,7 +238,8 @@ def resized_crop(
         limits: see `Crop`.
     """
     window = limits.window(*image.shape[:2])
-    share = limits.area + (1 - limits.area) * draws[0]
+    least = 1.0 if limits.area is None else limits.area
+    share = least + (1 - least) * draws[0]
     ratio = jnp.exp((2 * draws[1] - 1) * np.float32(np.log(4 / 3)))
     size = np.array(image.shape[:2], np.float32)
     # In shares of the image's height and width; a window never leaves the image.
@@ -244,7 +263,8 @@ def jitter(
 ) -> Float[Array, "height width channels"]:
     """Change brightness, contrast and saturation of an image at random, in this order.
 
-    Values are kept from 0 to 1 after each change.
+    Values are clipped to [0, 1] after each change. Three channels are red, green and
+    blue.
 
     Args:
         key: the key of the image.

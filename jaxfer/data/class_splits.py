@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfer.data.images import Images, rotations
-from jaxfer.data.lists import look_up_classes, read_names
+from jaxfer.data.lists import class_in, look_up_classes, read_names
 from jaxfer.data.splits import Split, check_split
 from jaxfer.data.view import View
 
@@ -180,6 +180,8 @@ def class_lists(directory: str | Path, *, strict: bool = False) -> Split:
         found = {}
         for part, path in paths.items():
             lines, how = read_names(path), {"where": path.name, "strict": strict}
+            if path.suffix == ".csv" and class_in(lines[0], names) is None:
+                lines = lines[1:]  # The names of the columns.
             found[part] = tuple(look_up_classes(lines, names, data=name, **how))
         every = Counter(c for own in found.values() for c in own)
         if twice := sorted(c for c, count in every.items() if count > 1):
@@ -240,7 +242,7 @@ def split_by_parts(data: Images, split: str) -> Images:
     if lost := [part for part in own if part not in parts]:
         raise ValueError(
             f"expected classes for {lost[0]} of {data.name}, which split {split!r} "
-            f"needs, got classes for {[*parts]}"
+            f"needs, got classes for {[*parts]}: add a list for it"
         )
     chosen = {c for part in own for c in parts[part]}
     names = [c for c in data.class_names if c in chosen]

@@ -152,7 +152,7 @@ class FilesByName:
             self._add_names()
 
     def _add_names(self) -> None:
-        """Let the names of files and of folders stand for them."""
+        """Add the bare names of unique files and of folders."""
         alone: dict[str, Path | None] = {}
         named: dict[str, list[Path]] = defaultdict(list)
         for path in self._files.values():

@@ -59,8 +59,8 @@ def read_layout(directory: str | Path, lists: str | Path | None = None) -> Listi
         directory: the directory of the data set, or one whose only folder with images
             is the directory of the data set.
         lists: a directory with lists of the images or of the classes of each part (see
-            `find_lists`), in place of the layout: only names count, and folders of
-            parts are ignored. Everything that they name has to exist.
+            `find_lists`), in place of the layout: files are found by name, in any
+            folder. Everything that they name has to exist.
 
     Raises:
         ValueError: no layout fits, or a list names no existing image.

@@ -91,7 +91,7 @@ def look_up(
         strict: whether every name has to stand for something.
 
     Raises:
-        ValueError: no name stands for anything, or some do not though `strict`.
+        ValueError: no name stands for anything; with `strict`, one does not.
 
     Example:
         >>> ages = {"wren": 3, "kite": 5}
@@ -135,7 +135,7 @@ def look_up_classes(
         strict: whether every name has to stand for a class.
 
     Raises:
-        ValueError: no name stands for a class, or some do not though `strict`.
+        ValueError: no name stands for a class; with `strict`, one does not.
 
     Example:
         >>> look_up_classes(["7 wren"], ["wren"], data="birds", where="list.txt")

@@ -13,8 +13,6 @@ from jaxfer.data.lists import read_excluded, read_names
 from jaxfer.data.sources import SOURCES, Wanted, check_parts, leave_out
 from jaxfer.data.splits import Split
 
-NAMES = tuple(SOURCES)
-
 
 def data_directory(directory: str | Path | None = None) -> Path:
     """The data directory: as given, else `$JAXFER_DATA`, else the TFDS default.
@@ -147,10 +145,9 @@ def load_source(
     out = frozenset() if exclude is None else read_excluded(exclude)
     classes = _class_names(exclude_classes)
     listed = None if lists is None else Path(lists)
-    data = source.read(
-        Wanted(directory, side or source.side or 0, out, classes, listed)
-    )
-    return data if classes or out else check_parts(name, data)
+    size = (source.side or 0) if side is None else side
+    data = source.read(Wanted(directory, size, out, classes, listed))
+    return check_parts(name, data, exact=not (classes or out))
 
 
 def load(
@@ -215,7 +212,9 @@ def _class_names(given: Sequence[str]) -> list[str]:
 
 
 def _check_name(name: str) -> None:
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
+    if name not in SOURCES:
+        near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected one of the data sets {NAMES}, got {name!r}{hint}")
+        raise ValueError(
+            f"expected one of the data sets {[*SOURCES]}, got {name!r}{hint}"
+        )

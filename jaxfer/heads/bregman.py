@@ -23,7 +23,7 @@ def bregman_divergence(
 
     Snell et al. 2017, section 2.3. With `phi(z) = |z|^2` it is the squared Euclidean
     distance, with `sum z log z` the generalised Kullback-Leibler divergence. The mean
-    of some points has the least sum of divergences from them.
+    of a set of points minimises the sum of their divergences to it.
 
     Args:
         generator: phi, a strictly convex, differentiable function.
@@ -63,8 +63,8 @@ def mixture_log_density(
 
     `log p(z) = log sum_k pi_k exp(-s |z - c_k|^2) + dim / 2 log(s / pi)` (Snell et al.
     2017, section 2.3): Gaussians with the variance `1 / (2 s)` around the rows of the
-    head, s its scale. It is low for embeddings far from all prototypes, and so a score
-    to reject unknown classes with.
+    head, s its scale. It is low for embeddings far from all prototypes, so it can be
+    used to reject unknown classes.
 
     Args:
         head: a head of squared distances with one scale, such as `prototype_head`.
@@ -107,7 +107,7 @@ def with_priors(head: Head, priors: Float[AnyArray, " m"]) -> Head:
     """A head whose logits include class priors: `b_k + log pi_k`.
 
     Args:
-        head: the head; priors multiply the shares of its rows.
+        head: the head; priors multiply the probabilities of its rows.
         priors: `[m]`, above 0, for each row.
 
     Raises:

@@ -91,7 +91,7 @@ def matching_fce(
 
 
 def _in_context(params: Params, z: Float[Array, "n dim"]) -> Float[Array, "n dim"]:
-    """The support embeddings, each with the others in sight."""
+    """The support embeddings in the context of the whole support set."""
 
     def run(params: Any, z: Array, reverse: bool) -> Array:
         def step(carry: tuple[Array, Array], x: Array) -> Any:

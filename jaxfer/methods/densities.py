@@ -51,7 +51,8 @@ def diagonal(
             return wide(z) * jnp.broadcast_to(root, z.shape)
 
         support, query = (scaled(jnp.asarray(x)) for x in episode[:2])
-        divisor = divisor_of(temperature, len(root), params)
+        learned = params if learn_temperature else None
+        divisor = divisor_of(temperature, len(root), learned)
         sums = heads.support_sums(support)
         return heads.head_logits(heads.prototype_head(sums, temperature=divisor), query)
 
@@ -68,7 +69,7 @@ def gaussians(strength: float = 10.0) -> Method:
     of all support examples, and all classes have the same v.
 
     Args:
-        strength: a, the number of examples that u counts as, above 0.
+        strength: a, the weight of u as a number of examples, above 0.
 
     Raises:
         ValueError: a strength that is not above 0.
@@ -91,7 +92,7 @@ def gaussians(strength: float = 10.0) -> Method:
         pooled = flat.var(axis=0)
         if shot > 1:
             pooled = own.mean(axis=0) * (shot / (shot - 1))
-        # Variances of dimensions that do not vary, such as dead units after a ReLU.
+        # Keeps the variance of constant dimensions, such as dead units, above 0.
         pooled = pooled + 1e-3 * pooled.mean() + jnp.finfo(pooled.dtype).tiny
         every = jnp.broadcast_to(pooled, own.shape)
         variance = (shot * own + strength * every) / (shot + strength)

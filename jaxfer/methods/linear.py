@@ -59,8 +59,8 @@ def ridge(penalty: float = 1.0) -> Method:
 def logistic(penalty: float = 1.0, steps: int = 50) -> Method:
     """Multinomial logistic regression on the support set, by L-BFGS.
 
-    It minimises `sum_i -log softmax(W z_i + b)[y_i] + penalty / 2 |W|^2`. It is for
-    measuring embeddings: a network cannot train through it.
+    It minimises `sum_i -log softmax(W z_i + b)[y_i] + penalty / 2 |W|^2`. Use it to
+    evaluate embeddings: gradients through it are not supported.
 
     Args:
         penalty: above 0.

@@ -66,8 +66,8 @@ def temperature_params(temperature: Temperature, learn: bool, dim: int) -> Param
     """The parameters of a temperature: its logarithm if it is learned, else none.
 
     Args:
-        temperature: the temperature, or the first one.
-        learn: whether it trains with the network.
+        temperature: the temperature; its initial value if it is learned.
+        learn: whether it is trained with the network.
         dim: the dimension of the embeddings.
     """
     if not learn:

@@ -322,7 +322,8 @@ def _start(
     dim = embedding_dim(net, image_shape)
     method = program.method.init(jax.random.fold_in(key, HEAD), dim)
     if method:
-        params["method"] = start.params.get("method", method)
+        own = start.params.get("method", {})
+        params["method"] = own if own.keys() == method.keys() else method
     # Copy the arrays, since the first step donates its input.
     params, state = jax.tree.map(jnp.array, (params, dict(start.state)))
     pixels = program.recipe.with_window(pixels or start.pixels)

@@ -75,7 +75,7 @@ def vary(
     """Random augmentation of preprocessed images; see `augmented`.
 
     Args:
-        pixels: their preprocessing, which says what is black and white.
+        pixels: their preprocessing, which determines the values of black and white.
         keys: `[n]`, one key per image.
         x: the preprocessed images.
         changes: limits of the changes, in order.

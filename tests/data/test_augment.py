@@ -189,7 +189,10 @@ def test_random_windows_have_all_sizes_within_the_limits(key):
     ratio = width / height
     assert 0.7 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.4
     assert found.min() >= 0 and found.max() <= 29
-    assert Crop(area=0.5) and not Crop(area=1.0)
+    assert Crop(area=0.5)
+    for bad in ({"area": 0.0}, {"area": 3.0}, {"area": 0.5, "shift": 1}):
+        with pytest.raises(ValueError, match="expected area"):
+            Crop(**bad)
 
 
 @pytest.mark.parametrize("draws", [(1, 0, 0), (0, -1, 0), (0, 0, 1), (-0.5, 1, -1)])
@@ -223,6 +226,8 @@ def test_colours_change_between_black_and_white(rng, key):
     grey = augmented(keys, pixels[..., :1], [limits])
     assert grey.shape == (5, 6, 6, 1)
     assert not Jitter() and Jitter(saturation=0.1)
+    with pytest.raises(ValueError, match=r"brightness in \[0, 1\], got 2"):
+        Jitter(brightness=2.0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The experiment end to end, small: a run, its files, its refusals, its resumption."""
 
 import dataclasses
+import json
 import os
 import signal
 import sys
@@ -226,6 +227,19 @@ def test_runs_are_compared_row_by_row(finished):
     assert [row[2] for row in rows[2:4]] == [str(TINY.seed), "7"]
     assert rows[2][3:] == rows[3][3:] and "±" in rows[2][3]
     assert rows[-1][0] == "nearest neighbour on pixels"
+
+
+def test_a_run_of_an_earlier_version_lacks_later_options(tmp_path):
+    with workdirs.open_workdir(tmp_path, TINY):
+        pass
+    path = tmp_path / "config.json"
+    kept = read_json(path)
+    for name in ("method", "base.epochs", "jitter.contrast", "crop.area"):
+        del kept[name]
+    path.write_text(json.dumps(kept))
+    workdirs.check_workdir(tmp_path, TINY)
+    with pytest.raises(ValueError, match="method = 'prototypes' .got 'matching'"):
+        workdirs.check_workdir(tmp_path, _with(method="matching"))
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path):

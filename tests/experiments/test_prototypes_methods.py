@@ -8,24 +8,22 @@ import numpy as np
 import pytest
 
 import jaxfer
+from experiments.prototypes import report, train
 from experiments.prototypes import run as prototypes
-from experiments.prototypes import train
 from experiments.prototypes.classifiers import centred, method, others, trains
-from experiments.prototypes.config import Base, Config, Kind, Other
+from experiments.prototypes.config import Base, Config, Kind, Other, check
 from experiments.prototypes.report import tables
 from jaxfer import models
 from jaxfer.data import Jitter
 from jaxfer.models import embed, embed_classes
-from jaxfer.sharding import make_mesh
 from tests.experiments.test_prototypes import TINY
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 
 
 def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
-    test = dataclasses.replace(
-        TINY.test, ways=(5,), shots=(1,), methods=get_args(Other)
-    )
+    every = tuple(name for name in get_args(Other) if name != "matching")
+    test = dataclasses.replace(TINY.test, ways=(5,), shots=(1,), methods=every)
     config = dataclasses.replace(
         TINY,
         test=test,
@@ -75,8 +73,42 @@ def test_simpleshot_embeddings_are_centred_and_of_length_one(blobs):
 def test_every_method_has_a_name_of_its_own(kind):
     config = dataclasses.replace(Config(), method=kind)
     assert method(config).name == kind
-    test = dataclasses.replace(Config().test, methods=get_args(Other))
-    assert kind not in others(dataclasses.replace(config, test=test))
+    assert kind in report._METHODS and {*get_args(Other)} <= {*report._METHODS}
+    assert {*others(_tested(Config(), get_args(Other)))} == {*get_args(Other)}
+
+
+def _tested(config, names):
+    test = dataclasses.replace(config.test, methods=names)
+    return dataclasses.replace(config, test=test)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"method": "anil", "distance": "cosine"}, "no distance for method 'anil'"),
+        ({"method": "gaussians", "learn_temperature": True}, "no learn_temperature"),
+        ({"method": "diagonal", "unit": True}, "no unit for method 'diagonal'"),
+        (
+            {"method": "diagonal", "episodes": 0, "base": Base(epochs=1)},
+            "whose parameters are trained, got 0",
+        ),
+    ],
+)
+def test_options_that_a_method_lacks_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check(dataclasses.replace(Config(), **changes))
+    with pytest.raises(ValueError, match="without the method that is trained"):
+        check(_tested(dataclasses.replace(Config(), method="matching"), ("matching",)))
+
+
+def test_a_base_of_other_data_is_refused(tmp_path):
+    loaded = train.load_splits(BASED)
+    images = loaded["train"]
+    net = jaxfer.nets.as_net(BASED.net.build(), (28, 28, 1))
+    train.train_base(BASED, tmp_path, net, images)
+    other = images.take(np.arange(len(images.labels) - 1), name="other")
+    with pytest.raises(ValueError, match="base was trained on other data"):
+        train.train_base(BASED, tmp_path, net, other)
 
 
 BASED = dataclasses.replace(
@@ -101,12 +133,6 @@ def test_episodes_start_from_a_classifier_of_the_training_classes(tmp_path):
     assert alone["phases"] == {"base": {"steps": steps}}
     model = jaxfer.load_model(tmp_path / "base_alone")
     jax.tree.map(np.testing.assert_array_equal, model.params, base.params)
-    # The first episodes train the base network, not a fresh one.
-    started = train.train(BASED, tmp_path / "again", make_mesh(1), loaded)
-    whole = jaxfer.load_model(tmp_path / "whole")
-    jax.tree.map(
-        np.testing.assert_array_equal, whole.params, dict(started.model.params)
-    )
 
 
 def test_a_run_stopped_in_its_first_episodes_keeps_its_base(tmp_path, monkeypatch):
@@ -123,7 +149,10 @@ def test_a_run_stopped_in_its_first_episodes_keeps_its_base(tmp_path, monkeypatc
     monkeypatch.setattr(models, "train_episodes", real)
     monkeypatch.setattr(models, "train_batches", None)
     found = prototypes.run(BASED, tmp_path / "run")
-    assert found["metrics"] == expected and len(stopped) == 1
+    assert found["metrics"] == expected
+    base = jaxfer.load_model(tmp_path / "run" / "base")
+    (started,) = stopped
+    jax.tree.map(np.testing.assert_array_equal, dict(started.params), base.params)
 
 
 def test_episodes_within_one_alphabet_are_trained_and_tested(tmp_path):

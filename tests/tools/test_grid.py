@@ -1,7 +1,11 @@
 """Grids of runs, and their comparison over seeds and paired episodes."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from scipy import stats as scipy_stats
 
 from tools import compare, grid
 
+ROOT = Path(__file__).resolve().parents[2]
 VARY = [["task.way", "5", "20"], ["seed", "0", "1"]]
 
 
@@ -24,27 +29,42 @@ def test_a_grid_is_a_product_without_what_is_skipped():
         next(grid.combinations(VARY, [["seed=7"]]))
 
 
-def test_each_run_is_a_command_and_finished_ones_are_skipped(
-    tmp_path, monkeypatch, capsys
-):
+def test_ctrl_c_waits_for_the_run_to_save(tmp_path):
+    """The signal goes to the whole group, as from a terminal."""
+    child = (
+        "import signal, sys, time\n"
+        "try:\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(1)\n    sys.exit(130)\n"
+    )
+    parent = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tools import grid\n"
+        f"sys.exit(grid.call([sys.executable, '-c', {child!r}]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def test_each_run_is_a_command(tmp_path, monkeypatch, capsys):
     config = tmp_path / "config.py"
     config.write_text('"""Run: python -m experiments.prototypes --config X"""')
-    (tmp_path / "runs" / "way5_seed1").mkdir(parents=True)
-    (tmp_path / "runs" / "way5_seed1" / "result.json").write_text("{}")
-    lines, codes = [], iter([0, 3, 0])
-    monkeypatch.setattr(
-        grid.subprocess, "call", lambda line: lines.append(line) or next(codes)
-    )
+    lines, codes = [], iter([0, 3, 0, 0])
+    monkeypatch.setattr(grid, "call", lambda line: lines.append(line) or next(codes))
     words = [str(config), "--workdir", str(tmp_path / "runs")]
     words += [x for values in VARY for x in ("--vary", *values)]
     assert grid.main([*words, "--", "--data.dir", "D"]) == 1
-    assert "2 of 4: " in capsys.readouterr().out and len(lines) == 3
+    assert "2 of 4: " in capsys.readouterr().out and len(lines) == 4
     first = [*map(str, lines[0])]
     assert first[:5] == [
         *(sys.executable, "-m", "experiments.prototypes", "--config", str(config))
     ]
     assert first[-6:] == ["--task.way", "5", "--seed", "0", "--data.dir", "D"]
-    monkeypatch.setattr(grid.subprocess, "call", lambda line: 130)
+    with pytest.raises(SystemExit, match="2"):
+        grid.main([*words, "--vary", "way", "5", "5"])
+    monkeypatch.setattr(grid, "call", lambda line: 130)
     assert grid.main(words) == 130
     config.write_text("nothing")
     with pytest.raises(SystemExit, match="2"):
@@ -119,7 +139,7 @@ def test_runs_on_other_episodes_have_no_difference(tmp_path, rng):
     values = {"test/5way_1shot/prototypes/accuracy": rng.normal(size=6)}
     paths = [
         write_run(tmp_path / "a", 0, 5, values),
-        write_run(tmp_path / "b", 0, 20, values, **{"test.query": 5}),
+        write_run(tmp_path / "b", 0, 20, values, **{"test.grouped": True}),
     ]
     read = [compare.read_run(tmp_path / x) for x in ("a", "b")]
     rows = compare.compare(compare.settings_of(read))
@@ -139,6 +159,8 @@ def test_bad_runs_are_refused(tmp_path, rng, capsys):
 
     assert "one run per seed of 'all runs', got [0, 0]" in refused(one, two)
     assert "as the baseline, got 'x'" in refused(one, "--baseline", "x")
-    (tmp_path / "b" / "episodes.npz").write_bytes(b"damaged")
-    assert "episodes.npz cannot be read" in refused(two)
+    whole = (tmp_path / "b" / "episodes.npz").read_bytes()
+    for damaged in (b"damaged", b"", whole[:-30]):
+        (tmp_path / "b" / "episodes.npz").write_bytes(damaged)
+        assert "episodes.npz cannot be read" in refused(two)
     assert "result.json" in refused(str(tmp_path / "c"))
