@@ -5,7 +5,8 @@ Reproduces: nothing of the paper. The goal is what is commonly reported for prot
     2019); `conv4_modern` describes the recipe.
 Run: python -m experiments.prototypes --config configs/cifar_fs_modern.py --workdir
     runs/cifar_fs_modern --data.dir DIR
-Expect: not yet measured.
+Expect: 57.6 and 77.8% for prototypes, 62.0 and 78.4% for SimpleShot on the same
+    embeddings, after 42 minutes on 2 CPU cores (docs/results/prototypes.md).
 """
 
 from experiments.prototypes.presets import conv4_modern, published_accuracies
