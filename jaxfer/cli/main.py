@@ -113,6 +113,9 @@ def _serve(parser: Any) -> None:
         "changes last until the service stops",
     )
     parser.add_argument(
+        "--name", help="host name under which others reach it, such as a proxy's"
+    )
+    parser.add_argument(
         "--read-only", action="store_true", help="refuse changes of the classes"
     )
 

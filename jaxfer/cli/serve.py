@@ -2,9 +2,10 @@
 
 import asyncio
 import io
+import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ SECONDS = 30.0
 
 _SERVICE = web.AppKey("service", Service)
 _READ_ONLY = web.AppKey("read_only", bool)
+_NAMES = web.AppKey("names", frozenset)
 _DECODING = web.AppKey("decoding", asyncio.Semaphore)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src blob:; "
@@ -44,7 +46,14 @@ _HEADERS = {
 }
 
 
-def run(model: Path, host: str, port: int, to: Path | None, read_only: bool) -> None:
+def run(
+    model: Path,
+    host: str,
+    port: int,
+    to: Path | None,
+    read_only: bool,
+    name: str | None,
+) -> None:
     """Serve a classifier until SIGINT or SIGTERM."""
     if to is not None and to.exists() and to.resolve() != model.resolve():
         raise ValueError(
@@ -66,19 +75,24 @@ def run(model: Path, host: str, port: int, to: Path | None, read_only: bool) -> 
         "Press Ctrl-C to stop.",
         flush=True,
     )
-    app = make_app(service, read_only=read_only)
+    names = [socket.gethostname(), host, *([name] if name else [])]
+    app = make_app(service, read_only=read_only, names=names)
     web.run_app(app, sock=listener, print=None, handle_signals=True)
 
 
-def make_app(service: Service, *, read_only: bool = False) -> web.Application:
+def make_app(
+    service: Service, *, read_only: bool = False, names: Sequence[str] = ()
+) -> web.Application:
     """The routes of a service.
 
     Args:
         service: what answers.
         read_only: whether to refuse changes of the classes.
+        names: host names of the service, besides localhost and addresses.
     """
     app = web.Application(client_max_size=BODY_BYTES, middlewares=[_clean])
     app[_SERVICE], app[_READ_ONLY] = service, read_only
+    app[_NAMES] = frozenset({"localhost", *(name.lower() for name in names)})
     app[_DECODING] = asyncio.Semaphore(2)
     app.cleanup_ctx.append(service.running)
     app.router.add_get("/", _page)
@@ -216,8 +230,12 @@ async def _clean(
     request: web.Request,
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
-    """Answer every error as JSON, and refuse changes by pages of other sites."""
+    """Answer every error as JSON, and refuse requests by pages of other sites."""
     try:
+        if not _known_host(request):
+            raise _error(
+                403, f"expected a host name of this service, got {request.host}: --name"
+            )
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
             raise _error(
@@ -238,6 +256,18 @@ async def _clean(
     except Exception:
         logging.exception("%s %s failed", request.method, request.path)
         return _json_error(500, "the service failed: its log says why")
+
+
+def _known_host(request: web.Request) -> bool:
+    """Whether a request names the service by an address or by a name that it has.
+
+    A page of another site may give its own name the address of this machine.
+    """
+    name = urlsplit(f"//{request.host}").hostname or ""
+    try:
+        return name in request.app[_NAMES] or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _json_error(status: int, text: str) -> web.Response:

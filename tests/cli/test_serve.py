@@ -195,6 +195,21 @@ def test_wrong_requests_get_a_clear_answer(known):
         assert text in answer[1]["error"], (name, answer)
 
 
+def test_a_name_that_another_site_gives_to_this_machine_is_refused(known):
+    def named(host, **more):
+        return ("GET", "/classes", None, {"Host": host, **more})
+
+    answers = ask(
+        known,
+        named("evil.example:80", Origin="http://evil.example:80"),
+        named("localhost:8000", Origin="http://localhost:8000"),
+        named("birds.example"),
+        names=["Birds.example"],
+    )
+    assert [status for status, _ in answers] == [403, 200, 200]
+    assert "a host name of this service" in answers[0][1]["error"]
+
+
 def test_a_text_field_is_never_read_as_a_file(known):
     data = aiohttp.FormData({"picture": "/etc/hostname"})
     data.add_field("other", b"a", filename="a.txt")
