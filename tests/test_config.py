@@ -379,7 +379,7 @@ def test_a_longer_run_goes_on_only_when_nothing_speaks_against_it(tmp_path, caps
 def test_a_run_of_another_experiment_is_refused(tmp_path):
     with workdirs.open_workdir(tmp_path, Config()):
         pass
-    message = r"halve_every = None \(got 2000\)"
+    message = r"holds a run of another config: .* \(got None\)"
     with (
         pytest.raises(ValueError, match=message),
         workdirs.open_workdir(tmp_path, Optim()),

@@ -37,7 +37,21 @@ LINES = [
     for block in _blocks(text, "bash")
     for line in block.splitlines()
 ]
-WITH_PYTHON = [page for page, text in PAGES.items() if _blocks(text, "python")]
+# Pages whose Python takes longest; the others run by default.
+SLOW = [
+    f"docs/howto/{name}.md"
+    for name in (
+        "add_classes",
+        "feature_banks",
+        "freeze_layers",
+        "pretrained_backbones",
+    )
+]
+WITH_PYTHON = [
+    pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
+    for page, text in PAGES.items()
+    if _blocks(text, "python")
+]
 
 
 @pytest.fixture(scope="module")

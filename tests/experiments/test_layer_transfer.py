@@ -384,6 +384,7 @@ def _die(monkeypatch, *, save):
     ],
     ids=["cached", "disk", "thaw", "streamed"],
 )
+@pytest.mark.slow
 def test_a_study_killed_within_a_network_ends_at_the_same_bits(
     finished, tmp_path, monkeypatch, capsys, treatment, layers, how, save
 ):

@@ -305,6 +305,18 @@ def _moments(support):
 
 
 EPISODES = {
+    "bregman_divergence": lambda s, z: heads.bregman_divergence(
+        lambda x: (x * x).sum(), z, s[:, 0]
+    ),
+    "mixture_log_density": lambda s, z: heads.mixture_log_density(
+        heads.prototype_head(heads.support_sums(s)), z
+    ),
+    "with_priors": lambda s, z: heads.head_logits(
+        heads.with_priors(
+            heads.prototype_head(heads.support_sums(s)), np.full(WAY, 0.5, np.float32)
+        ),
+        z,
+    ),
     "normalize": lambda s, z: heads.normalize(z),
     "squared_euclidean": lambda s, z: heads.squared_euclidean(z, s[:, 0]),
     "cosine_distance": lambda s, z: heads.cosine_distance(z, s[:, 0]),

@@ -82,6 +82,7 @@ def test_names_are_those_of_torchvision():
     assert len({*names.modules.values()}) == len(names.modules) == 2 * (3 + 9 * 6)
 
 
+@pytest.mark.slow
 def test_a_block_is_four_branches(rng, drawn):
     net = InceptionV1(width=8).build()
     params, state = drawn(net, (32, 32, 3))

@@ -33,11 +33,15 @@ def test_ctrl_c_waits_for_the_run_to_save(tmp_path):
     """The signal goes to the whole group, as from a terminal."""
     child = (
         "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try:\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    time.sleep(1)\n    sys.exit(130)\n"
     )
     parent = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tools import grid\n"
+        f"import signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        # What runs in the background may ignore the signal from the start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from tools import grid\n"
         f"sys.exit(grid.call([sys.executable, '-c', {child!r}]))"
     )
     with subprocess.Popen(
