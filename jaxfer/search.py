@@ -61,20 +61,24 @@ def nearest_rows(
         "bias": jnp.broadcast_to(head.bias, (m,)),
         "scale": jnp.broadcast_to(head.scale, (m,)),
         "owner": head.owner,
-        "number": jnp.arange(m, dtype=jnp.int32),
     }
 
-    def search(rows: dict[str, Array], rest: tuple[Head, Array]) -> Any:
-        return _best(*rest, rows, k, block)
+    # The head without its rows, which each device fills with its own.
+    bare = dataclasses.replace(head, **dict.fromkeys(rows), centre=None)
+    rows["number"] = jnp.arange(m, dtype=jnp.int32)
 
+    def search(rows: dict[str, Array], rest: tuple[Any, Array]) -> Any:
+        centre, z = rest
+        return _best(dataclasses.replace(bare, centre=centre), z, rows, k, block)
+
+    rest = (head.centre, z)
     if mesh is None:
-        return search(rows, (head, z))
+        return search(rows, rest)
     if m % mesh.shape["model"]:
         raise ValueError(
             f"expected a number of rows that is a multiple of {mesh.shape['model']} "
             f"devices, got {m}: add rows with owner -1"
         )
-    rest = (dataclasses.replace(head, weight=head.weight[:1]), z)
     scores, numbers = split_rows(search, mesh)(rows, rest)
     return _top(scores, numbers, k)
 

@@ -44,10 +44,10 @@ def check_workdir(
             f"{workdir} holds a run of jaxfer 0.1, which cannot be resumed or "
             f"extended: {_OTHER}"
         )
+    theirs = _with_later(config, theirs)
     differing = _differing(config, theirs, grows)
     listed = ", ".join(
-        f"{name} = {_with_later(config, theirs).get(name)!r} (got {ours.get(name)!r})"
-        for name in differing
+        f"{name} = {theirs.get(name)!r} (got {ours.get(name)!r})" for name in differing
     )
     lengths = {name for name, _, kind in fields_of(config) if kind == "length"}
     if all(n in lengths and (theirs.get(n) or ours[n]) < ours[n] for n in differing):

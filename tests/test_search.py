@@ -12,21 +12,20 @@ from jaxfer.sharding import make_mesh, param_shardings
 DIM = 5
 
 
-def many(rng, m, **options):
+def many(rng, m, kind="linear"):
     rows = rng.normal(size=(m, DIM)).astype(np.float32)
     bias, scale = rng.normal(size=m), rng.uniform(0.5, 2, m)
     owner = np.where(np.arange(m) % 7 == 3, -1, np.arange(m))
     arrays = (rows, *(x.astype(np.float32) for x in (bias, scale)), owner)
+    centre = jnp.ones(DIM) if kind == "centre" else None
+    options = {"unit": kind == "unit", "centre": centre}
     return Head(*map(jnp.asarray, arrays), num_classes=m, **options)
 
 
 @pytest.mark.parametrize("block", [4, 10, 1000])
 @pytest.mark.parametrize("kind", ["linear", "unit", "centre"])
 def test_blocks_find_what_all_scores_show(rng, block, kind):
-    options = {"unit": kind == "unit"}
-    if kind == "centre":
-        options["centre"] = jnp.ones(DIM)
-    head = many(rng, 37, **options)
+    head = many(rng, 37, kind)
     z = jnp.asarray(rng.normal(size=(6, DIM)), jnp.float32)
     scores, rows = nearest_rows(head, z, 4, block=block)
     every = np.asarray(row_scores(head, z))
@@ -42,10 +41,7 @@ def test_blocks_find_what_all_scores_show(rng, block, kind):
     "kind, shape", [("linear", (2, 4)), ("unit", (1, 8)), ("centre", (1, 8))]
 )
 def test_a_mesh_finds_the_same(rng, shape, kind):
-    options = {"unit": kind == "unit"}
-    if kind == "centre":
-        options["centre"] = jnp.ones(DIM)
-    head = many(rng, 40, **options)
+    head = many(rng, 40, kind)
     z = jnp.asarray(rng.normal(size=(6, DIM)), jnp.float32)
     expected = nearest_rows(head, z, 12)
     mesh = make_mesh(*shape)

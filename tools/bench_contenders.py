@@ -46,6 +46,18 @@ class Contender(NamedTuple):
     about: Mapping[str, float] = MappingProxyType({})
 
 
+def timed(call: Callable[[], Any], **about: float) -> Contender:
+    """Return a contender that makes a call again and again, each to its end."""
+
+    def run(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            jax.block_until_ready(call())
+        return time.perf_counter() - began
+
+    return Contender(run, about=about)
+
+
 class Peer:
     """A worker process that runs the work of a peer on request."""
 

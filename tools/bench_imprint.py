@@ -4,7 +4,6 @@ Imprinting reads every embedding once and writes one row per class, so memory ba
 bounds its speed. A copy of the same embeddings measures that bandwidth.
 """
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from jax import Array
 
 from jaxfer.heads import class_sums, imprint_head, support_sums
 from jaxfer.heads.vectors import normalize
-from tools.bench_contenders import Contender
+from tools.bench_contenders import Contender, timed
 
 CLASSES, SHOT, DIM = 5000, 20, 256
 
@@ -40,21 +39,13 @@ def contenders() -> dict[str, Moving]:
         flat = normalize(z.reshape(-1, DIM))
         return imprint_head(class_sums(flat, labels, num_classes=CLASSES)).weight
 
+    def over(function: Callable[[Array], Array]) -> Contender:
+        call = jax.jit(function)
+        return timed(lambda: call(z))
+
     rows = CLASSES * DIM * z.dtype.itemsize
     return {
-        "copy": Moving(_timed(jnp.copy, z), 2 * z.nbytes),
-        "imprint, class by class": Moving(_timed(in_order, z), z.nbytes + rows),
-        "imprint, any order": Moving(_timed(in_any_order, z), z.nbytes + rows),
+        "copy": Moving(over(jnp.copy), 2 * z.nbytes),
+        "imprint, class by class": Moving(over(in_order), z.nbytes + rows),
+        "imprint, any order": Moving(over(in_any_order), z.nbytes + rows),
     }
-
-
-def _timed(function: Callable[[Array], Array], z: Array) -> Contender:
-    call = jax.jit(function)
-
-    def run(count: int) -> float:
-        began = time.perf_counter()
-        for _ in range(count):
-            jax.block_until_ready(call(z))
-        return time.perf_counter() - began
-
-    return Contender(run)

@@ -6,7 +6,6 @@ the embeddings at the speed of a matrix multiplication, whichever takes longer.
 
 import ctypes
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from jaxfer import nearest_rows
 from jaxfer.heads import head_logits, nearest_head
-from tools.bench_contenders import Contender
+from tools.bench_contenders import Contender, timed
 
 ROWS, DIM, QUERIES, K = 1_000_000, 256, 64, 5
 PEER = "faiss"
@@ -51,17 +50,10 @@ def contenders() -> dict[str, Contender]:
     for name, search in searches.items():
         if not np.array_equal(search(), expected):
             raise ValueError(f"expected the rows that {PEER} finds, got others: {name}")
-    return {name: _timed(search) for name, search in searches.items()}
-
-
-def _timed(search: Callable[[], Any]) -> Contender:
-    def run(count: int) -> float:
-        began = time.perf_counter()
-        for _ in range(count):
-            search()
-        return time.perf_counter() - began
-
-    return Contender(run, about={"memory_mb": _peak(search)})
+    return {
+        name: timed(search, memory_mb=_peak(search))
+        for name, search in searches.items()
+    }
 
 
 def _peak(search: Callable[[], Any]) -> float:

@@ -143,11 +143,9 @@ def _difference(
         if other is None:
             continue
         same = [x for x in other.episodes if x.split("/")[:2] == [split, task]]
-        against = metric if metric in other.episodes and run is not other else None
-        against = against or next(iter(same), None)
-        if against is None or (run is other and against == metric):
-            continue
-        differences.append(run.episodes[metric] - other.episodes[against])
+        against = metric if run is not other and metric in same else (*same, None)[0]
+        if against is not None and (run is not other or against != metric):
+            differences.append(run.episodes[metric] - other.episodes[against])
     if not differences:
         return {}
     every = stats.summarize(np.concatenate(differences))

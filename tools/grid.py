@@ -91,8 +91,8 @@ def run_all(args: argparse.Namespace, more: Sequence[str]) -> int:
     if twice := [name for name in folders if folders.count(name) > 1]:
         raise ValueError(f"expected a folder per run, got {twice[0]} twice")
     failed = 0
-    for number, run in enumerate(runs, 1):
-        workdir = args.workdir / folder_of(run)
+    for number, (run, folder) in enumerate(zip(runs, folders, strict=True), 1):
+        workdir = args.workdir / folder
         print(f"{number} of {len(runs)}: {workdir}", flush=True)
         options = [x for name, value in run.items() for x in (f"--{name}", value)]
         line = [sys.executable, "-m", named[1], "--config", args.config]

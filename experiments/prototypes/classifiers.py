@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.prototypes.config import Config
+from experiments.prototypes.config import TRAINED, Config
 from jaxfer import methods, models
 from jaxfer.data import Images, Resident
 from jaxfer.heads import normalize
@@ -34,8 +34,12 @@ def method(config: Config) -> Method:
 
 def trains(config: Config) -> bool:
     """Return whether the classifier has parameters of its own."""
-    own = ("anil", "diagonal", "matching_fce")
-    return config.learn_temperature or config.method in own
+    return config.learn_temperature or config.method in TRAINED
+
+
+def transductive_name(config: Config) -> str:
+    """Return the name of the method with the BatchNorm statistics of each episode."""
+    return f"{config.method}_transductive"
 
 
 def others(config: Config) -> dict[str, Method]:

@@ -83,6 +83,8 @@ class Task:
 Kind = Literal[
     "prototypes", "matching", "matching_fce", "diagonal", "gaussians", "anil"
 ]
+# Methods with parameters of their own, which episodes train.
+TRAINED = ("anil", "diagonal", "matching_fce")
 Other = Literal[
     "prototypes",
     "prototypes_cosine",
@@ -253,7 +255,7 @@ def _check_method(config: Config) -> None:
         raise ValueError(
             f"expected test.methods without the method that is trained, got {kind!r}"
         )
-    if not config.episodes and kind in ("anil", "diagonal", "matching_fce"):
+    if not config.episodes and kind in TRAINED:
         raise ValueError(
             f"expected episodes of at least 1 for method {kind!r}, whose parameters "
             "are trained, got 0"

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from experiments.prototypes import train
+from experiments.prototypes.classifiers import transductive_name
 from experiments.prototypes.config import Config, check, why_not_longer
 from experiments.studies import draw_figures, opening, write_result
 from jaxfer import config as configs
@@ -88,7 +89,7 @@ def _run(
     if test.simulated:
         result["data"] = "simulated"
     if config.test.transductive:
-        result["transductive"] = [f"{config.method}{train.TRANSDUCTIVE}"]
+        result["transductive"] = [transductive_name(config)]
     if config.figures:
         # The features of a bank are no pictures.
         if test.images.dtype == np.uint8:

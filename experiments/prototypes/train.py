@@ -14,7 +14,13 @@ from jax import Array
 from tqdm.auto import tqdm
 
 from experiments.inputs import load_images
-from experiments.prototypes.classifiers import centred, method, others, trains
+from experiments.prototypes.classifiers import (
+    centred,
+    method,
+    others,
+    trains,
+    transductive_name,
+)
 from experiments.prototypes.config import Config
 from jaxfer import heads, methods, models, nets, steps
 from jaxfer.data import Crop, Images, Resident, centre_crop, read_images
@@ -27,9 +33,6 @@ from jaxfer.models import EpisodeShape, Model, Pixels, Recipe, Trained, steps_of
 from jaxfer.stopping import Best
 from jaxfer.types import Episode, Mode, Net
 
-# What the name of a method that uses the BatchNorm statistics of each test episode
-# ends in.
-TRANSDUCTIVE = "_transductive"
 # The file of the episode that figures show.
 EXAMPLE = "example.npz"
 
@@ -283,10 +286,11 @@ def evaluate(
 
     baselines = {"pixel_nearest_neighbour": pixel_logits}
     if test.transductive:
-        baselines[f"{config.method}{TRANSDUCTIVE}"] = transductive
-    centre = embedded
-    if "simpleshot" in test.methods:
-        centre = centred(embedded, model, train)
+        baselines[transductive_name(config)] = transductive
+    rivals = others(config)
+    known = dict.fromkeys(rivals, embedded)
+    if "simpleshot" in known:
+        known["simpleshot"] = centred(embedded, model, train)
     settings = [*itertools.product(test.ways, test.shots)]
     for way, shot in tqdm(settings, "testing", unit="setting"):
         shape = EpisodeShape(way, shot, test.query)
@@ -299,9 +303,8 @@ def evaluate(
             episodes=test.episodes,
         )
         measured = {config.method: measure(embedded, method=classify)}
-        for name, other in others(config).items():
-            known = centre if name == "simpleshot" else embedded
-            measured[name] = measure(known, method=other)
+        for name, other in rivals.items():
+            measured[name] = measure(known[name], method=other)
         for name, logits in baselines.items():
             measured[name] = _on_images(config, images, shape, logits)
         for name, found in measured.items():

@@ -1,14 +1,13 @@
 """`serve MODEL`: a classifier as an HTTP service, with a page for the browser."""
 
 import asyncio
-import io
 import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -142,28 +141,32 @@ async def _add(request: web.Request) -> web.Response:
 async def _remove(request: web.Request) -> web.Response:
     service, label = request.app[_SERVICE], request.match_info["label"]
     if label not in service.counts:
-        raise _error(404, f"expected a known class, got {label!r}")
+        raise web.HTTPNotFound(text=f"expected a known class, got {label!r}")
     await _in_time(service.remove(label))
     return await _classes(request)
 
 
 async def _refused(request: web.Request) -> web.Response:
     del request
-    raise _error(
-        403,
-        "the service is read-only: restart it without --read-only to change classes",
+    raise web.HTTPForbidden(
+        text="the service is read-only: restart it without --read-only to change "
+        "classes"
     )
 
 
 async def _form(request: web.Request) -> tuple[str, np.ndarray, list[str]]:
     """The label, the pictures and their file names in a form."""
     if request.content_type != "multipart/form-data":
-        raise _error(415, f"expected multipart/form-data, got {request.content_type}")
+        raise web.HTTPUnsupportedMediaType(
+            text=f"expected multipart/form-data, got {request.content_type}"
+        )
     try:
         async with asyncio.timeout(SECONDS):
             form = await request.post()
     except TimeoutError as e:
-        raise _error(408, f"expected the whole form within {SECONDS:.0f} s") from e
+        raise web.HTTPRequestTimeout(
+            text=f"expected the whole form within {SECONDS:.0f} s"
+        ) from e
     except (LookupError, RuntimeError) as e:
         raise ValueError(
             f"expected multipart/form-data, got a damaged form: {e}"
@@ -183,9 +186,7 @@ async def _form(request: web.Request) -> tuple[str, np.ndarray, list[str]]:
         # A large picture takes much memory while it is decoded.
         async with request.app[_DECODING]:
             return [
-                await asyncio.to_thread(
-                    decoded, file.file.read(), service.side, file.filename
-                )
+                await asyncio.to_thread(decoded, file.file, service.side, file.filename)
                 for file in files
             ]
 
@@ -193,11 +194,11 @@ async def _form(request: web.Request) -> tuple[str, np.ndarray, list[str]]:
     return label, np.stack(found), [file.filename for file in files]
 
 
-def decoded(encoded: bytes, side: int, name: str) -> np.ndarray:
+def decoded(file: IO[bytes], side: int, name: str) -> np.ndarray:
     """A picture as uint8 `[side, side, 3]`.
 
     Args:
-        encoded: the bytes of a file in one of `FORMATS`.
+        file: an open file in one of `FORMATS`.
         side: side in pixels.
         name: the name of the file, for messages.
 
@@ -207,7 +208,7 @@ def decoded(encoded: bytes, side: int, name: str) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > PIXELS:
                 raise ValueError(
@@ -233,13 +234,13 @@ async def _clean(
     """Answer every error as JSON, and refuse requests by pages of other sites."""
     try:
         if not _known_host(request):
-            raise _error(
-                403, f"expected a host name of this service, got {request.host}: --name"
+            raise web.HTTPForbidden(
+                text=f"expected a host name of this service, got {request.host}: --name"
             )
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            raise _error(
-                403, f"expected a request of this service's page, got Origin {origin}"
+            raise web.HTTPForbidden(
+                text=f"expected a request of this service's page, got Origin {origin}"
             )
         return await handler(request)
     except web.HTTPException as e:
@@ -272,9 +273,3 @@ def _known_host(request: web.Request) -> bool:
 
 def _json_error(status: int, text: str) -> web.Response:
     return web.json_response({"error": text}, status=status)
-
-
-def _error(status: int, text: str) -> web.HTTPException:
-    kinds = {403: web.HTTPForbidden, 404: web.HTTPNotFound}
-    kinds |= {408: web.HTTPRequestTimeout, 415: web.HTTPUnsupportedMediaType}
-    return kinds[status](text=text)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import copy
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,13 +145,12 @@ class Service:
         except Exception as e:
             return [(job, e) for job in jobs]
 
-    def _embedded(self, pictures: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        sizes = [len(x) for x in pictures]
-        dim = self._classifier.n_features_in_
-        z = np.zeros((0, dim), np.float32)
-        if sum(sizes):
-            z = self._classifier.embed(np.concatenate(pictures))
-        yield from np.split(z, np.cumsum(sizes)[:-1])
+    def _embedded(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        together, ends = np.concatenate(pictures), np.cumsum([*map(len, pictures)])
+        z = np.zeros((0, self._classifier.n_features_in_), np.float32)
+        if len(together):
+            z = self._classifier.embed(together)
+        return np.split(z, ends[:-1])
 
     def _changed(self, change: Callable[[FewShotClassifier], Any]) -> None:
         """Change a copy, save it, and use it from now on."""

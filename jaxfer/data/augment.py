@@ -10,11 +10,9 @@ import numpy as np
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
+from jaxfer.data.images import LUMINANCE
 from jaxfer.keys import stable_draws
 from jaxfer.types import AnyArray
-
-# The luminance of ITU-R 601.
-_LUMINANCE = [0.299, 0.587, 0.114]
 
 
 @dataclass(frozen=True)
@@ -294,7 +292,7 @@ def recoloured(
         limits: see `Jitter`.
     """
     colours = image.shape[-1] == 3
-    weights = np.array(_LUMINANCE if colours else [1.0], np.float32)
+    weights = np.array(LUMINANCE if colours else [1.0], np.float32)
 
     def mixed(image: Array, other: Array, factor: Array) -> Array:
         return jnp.clip(other + factor * (image - other), 0, 1)

@@ -1,7 +1,7 @@
 """Splits by class: no class of one part is in another."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfer.data.images import Images, rotations
-from jaxfer.data.lists import class_in, look_up_classes, read_names
+from jaxfer.data.lists import find_lists, look_up_classes, read_names
 from jaxfer.data.splits import Split, check_split
 from jaxfer.data.view import View
 
@@ -156,7 +156,7 @@ def random_class_split(
     return data.take_classes(chosen, name=f"{data.name} {split}")
 
 
-def class_lists(directory: str | Path, *, strict: bool = False) -> Split:
+def class_lists(directory: str | Path) -> Split:
     """A split by class from lists, as a function like `random_class_split`.
 
     Args:
@@ -164,7 +164,6 @@ def class_lists(directory: str | Path, *, strict: bool = False) -> Split:
             `train.csv` (see `read_names`); `trainval` is `train` and `val` together. A
             superclass stands for its classes. Names of other classes are ignored, and
             counted in a printed line.
-        strict: whether to refuse names of other classes.
 
     Returns:
         A function of a data set and a split. It raises a ValueError if the list is
@@ -173,23 +172,11 @@ def class_lists(directory: str | Path, *, strict: bool = False) -> Split:
     Raises:
         ValueError: there is no list to train on.
     """
-    paths = find_lists(directory)
+    lists = find_lists(directory)
 
     @cache
     def parts(names: tuple[str, ...], name: str) -> dict[str, tuple[str, ...]]:
-        found = {}
-        for part, path in paths.items():
-            lines, how = read_names(path), {"where": path.name, "strict": strict}
-            if path.suffix == ".csv" and class_in(lines[0], names) is None:
-                lines = lines[1:]  # The names of the columns.
-            found[part] = tuple(look_up_classes(lines, names, data=name, **how))
-        every = Counter(c for own in found.values() for c in own)
-        if twice := sorted(c for c, count in every.items() if count > 1):
-            raise ValueError(
-                f"expected different classes in the lists of {directory}, got "
-                f"{twice[:3]} in two lists"
-            )
-        return found
+        return listed_parts(lists, names, data=name)
 
     def split_by_lists(data: Images, split: str) -> Images:
         found = parts(data.class_names, data.name)
@@ -198,25 +185,45 @@ def class_lists(directory: str | Path, *, strict: bool = False) -> Split:
     return split_by_lists
 
 
-def find_lists(directory: str | Path) -> dict[str, Path]:
-    """The lists of train, val and test in a directory.
+def listed_parts(
+    lists: Mapping[str, Path],
+    class_names: Sequence[str],
+    *,
+    data: str,
+    strict: bool = False,
+) -> dict[str, tuple[str, ...]]:
+    """The classes of each part that has a list; see `class_lists`.
+
+    Args:
+        lists: the list of each part, see `find_lists`.
+        class_names: names of all classes.
+        data: name of the data set, for messages.
+        strict: whether every name has to stand for a class.
 
     Raises:
-        ValueError: there is no list to train on.
+        ValueError: a list names no class, with `strict` a name stands for none, or a
+            class is in two lists.
     """
-    directory = Path(directory)
-    paths = {
-        part: path
-        for part in ("train", "val", "test")
-        for end in (".txt", ".json", ".csv")
-        if (path := directory / f"{part}{end}").is_file()
-    }
-    if "train" not in paths:
-        raise ValueError(
-            f"expected lists such as train.txt and test.txt in {directory}, got "
-            f"{sorted(path.name for path in directory.glob('*'))[:3]}"
+    found = {
+        part: tuple(
+            look_up_classes(
+                read_names(path),
+                class_names,
+                data=data,
+                where=path.name,
+                header=path.suffix == ".csv",
+                strict=strict,
+            )
         )
-    return paths
+        for part, path in lists.items()
+    }
+    every = Counter(c for own in found.values() for c in own)
+    if twice := sorted(c for c, count in every.items() if count > 1):
+        raise ValueError(
+            f"expected different classes in the lists of {lists['train'].parent}, got "
+            f"{twice[:3]} in two lists"
+        )
+    return found
 
 
 def split_by_parts(data: Images, split: str) -> Images:

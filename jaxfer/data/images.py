@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from jaxfer.data.view import View, decoding_bar
 # Largest number of images, and of bytes of pixels, in a block.
 _BLOCK = 4096
 _BYTES = 10**8
+# The luminance of red, green and blue by ITU-R 601.
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+# What holds for a whole data set, and not for a subset.
+_SUBSET: dict[str, Any] = {"num_train": None, "class_parts": None}
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,7 @@ class Images:
         """A subset of the images; all classes keep their numbers and names."""
         images = View.of(self.images).take(rows)
         labels = self.labels[rows]
-        whole = {"num_train": None, "class_parts": None}
-        return replace(self, name=name, images=images, labels=labels, **whole)
+        return replace(self, name=name, images=images, labels=labels, **_SUBSET)
 
     def take_classes(self, chosen: Iterable[str], *, name: str) -> "Images":
         """The images of some classes, renumbered in the order of `chosen`.
@@ -169,8 +173,7 @@ class Images:
             images=View.of(self.images).take(keep),
             labels=labels[keep],
             class_names=chosen,
-            num_train=None,
-            class_parts=None,
+            **_SUBSET,
         )
 
 
@@ -192,8 +195,7 @@ def rotations(data: Images) -> Images:
         class_names=tuple(
             f"{c}/rot{90 * k:03d}" for c in data.class_names for k in range(4)
         ),
-        num_train=None,
-        class_parts=None,
+        **_SUBSET,
     )
 
 
@@ -253,8 +255,7 @@ def greyscale(data: Images) -> Images:
         return data
     if channels != 3:
         raise ValueError(f"expected 3 channels in {data.name}, got {channels}")
-    weights = np.array([0.299, 0.587, 0.114])
-    grey = [np.rint(block @ weights).astype(np.uint8) for block in data.blocks()]
+    grey = [np.rint(block @ LUMINANCE).astype(np.uint8) for block in data.blocks()]
     return replace(data, images=np.concatenate(grey)[..., None], origin=None)
 
 

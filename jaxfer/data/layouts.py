@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxfer.data.class_splits import find_lists
 from jaxfer.data.files import (
     Classes,
     FilesByName,
@@ -22,7 +21,7 @@ from jaxfer.data.files import (
     place_in,
     say_ignored,
 )
-from jaxfer.data.lists import counted, look_up, read_lines, read_names
+from jaxfer.data.lists import counted, find_lists, look_up, read_lines, read_names
 
 # The name of the only part of a directory that is not divided.
 WHOLE = "all"
@@ -178,14 +177,12 @@ def _by_lists(directory: Path, lists: dict[str, Path], *, strict: bool) -> Listi
     """
     files, entries = FilesByName(directory, _NOT_CLASSES, anywhere=strict), {}
     for part, path in lists.items():
-        lines = read_names(path)
-        if path.suffix == ".csv" and files.read_line(lines[0]) is None:
-            lines = lines[1:]  # The names of the columns.
         found = look_up(
-            lines,
+            read_names(path),
             files.read_line,
             what=f"images or class folders of {directory.name}",
             where=place_in(directory, path),
+            header=path.suffix == ".csv",
             strict=strict,
         )
         entries[part] = [entry for line in found for entry in line]

@@ -73,12 +73,34 @@ def read_excluded(path: str | Path) -> frozenset[str]:
     return frozenset(found) - {""}
 
 
+def find_lists(directory: str | Path) -> dict[str, Path]:
+    """The lists of train, val and test in a directory.
+
+    Raises:
+        ValueError: there is no list to train on.
+    """
+    directory = Path(directory)
+    paths = {
+        part: path
+        for part in ("train", "val", "test")
+        for end in (".txt", ".json", ".csv")
+        if (path := directory / f"{part}{end}").is_file()
+    }
+    if "train" not in paths:
+        raise ValueError(
+            f"expected lists such as train.txt and test.txt in {directory}, got "
+            f"{sorted(path.name for path in directory.glob('*'))[:3]}"
+        )
+    return paths
+
+
 def look_up(
     names: Iterable[str],
     find: Callable[[str], T | None],
     *,
     what: str,
     where: str,
+    header: bool = False,
     strict: bool = False,
 ) -> list[T]:
     """What each name stands for; print how many names stand for nothing.
@@ -88,6 +110,8 @@ def look_up(
         find: function that returns what a name stands for, or None.
         what: what names should stand for, such as "classes of birds".
         where: where the names come from, for messages.
+        header: whether the first name may be a heading, such as the names of the
+            columns of a table: it is skipped if it stands for nothing.
         strict: whether every name has to stand for something.
 
     Raises:
@@ -100,6 +124,8 @@ def look_up(
         [3]
     """
     found = [(name, find(name)) for name in names]
+    if header and found and found[0][1] is None:
+        del found[0]
     lost = [name for name, x in found if x is None]
     if len(lost) == len(found) or (strict and lost):
         some = f" among {len(found):,}" if len(lost) < len(found) else ""
@@ -121,6 +147,7 @@ def look_up_classes(
     *,
     data: str,
     where: str,
+    header: bool = False,
     strict: bool = False,
 ) -> list[str]:
     """The classes that names stand for, each once; see `look_up` and `class_in`.
@@ -132,6 +159,7 @@ def look_up_classes(
         class_names: names of all classes.
         data: name of the data set, for messages.
         where: where the names come from, for messages.
+        header: whether the first name may be a heading; see `look_up`.
         strict: whether every name has to stand for a class.
 
     Raises:
@@ -152,7 +180,8 @@ def look_up_classes(
 
     some = ", ".join(map(repr, [*class_names][:2]))
     what = f"classes of {data}, such as {some}"
-    found = look_up(names, find, what=what, where=where, strict=strict)
+    how = {"what": what, "where": where, "header": header, "strict": strict}
+    found = look_up(names, find, **how)
     return [*dict.fromkeys(name for own in found for name in own)]
 
 

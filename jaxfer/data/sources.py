@@ -11,9 +11,8 @@ from jaxfer.data.bank import load_bank
 from jaxfer.data.cifar import cifar100
 from jaxfer.data.class_splits import (
     background_split,
-    class_lists,
-    find_lists,
     glyphs_split,
+    listed_parts,
     omniglot_split,
     random_class_split,
     split_by_parts,
@@ -22,7 +21,7 @@ from jaxfer.data.class_splits import (
 from jaxfer.data.folders import image_folder
 from jaxfer.data.glyphs import glyphs
 from jaxfer.data.images import Images
-from jaxfer.data.lists import counted, without_classes
+from jaxfer.data.lists import counted, find_lists, without_classes
 from jaxfer.data.omniglot import omniglot
 from jaxfer.data.photos import SIDE, tfds_photos
 from jaxfer.data.splits import Split, bank_split, official_split, split_by_drawer
@@ -62,47 +61,24 @@ class Source:
     """
 
     read: Callable[[Wanted], Images]
-    by_class: Split | None
-    by_example: Split
+    by_class: Split | None = None
+    by_example: Split = official_split
     side: int | None = None
     tfds: str | None = None
     listed: Mapping[str, tuple[int, int | None]] | None = None
     cache: str | None = None
 
 
-def _folder(wanted: Wanted) -> Images:
-    return image_folder(*wanted)
-
-
-def _cifar(wanted: Wanted) -> Images:
-    return leave_out(cifar100(wanted.directory), wanted.exclude_classes)
-
-
-def _omniglot(wanted: Wanted) -> Images:
-    return leave_out(omniglot(wanted.directory), wanted.exclude_classes)
-
-
-def _glyphs(wanted: Wanted) -> Images:
-    return leave_out(glyphs(), wanted.exclude_classes)
-
-
-def _bank(wanted: Wanted) -> Images:
-    path = wanted.directory
-    return leave_out(load_bank(path).images(path.stem), wanted.exclude_classes)
+def _whole(read: Callable[[Wanted], Images]) -> Callable[[Wanted], Images]:
+    """A reader of a whole data set, from which classes are left out afterwards."""
+    return lambda wanted: leave_out(read(wanted), wanted.exclude_classes)
 
 
 def _photos_of(name: str) -> Callable[[Wanted], Images]:
-    def read(wanted: Wanted) -> Images:
-        directory, side, exclude, exclude_classes, _ = wanted
-        photos = tfds_photos(name, directory, side, exclude)
-        return leave_out(photos, exclude_classes)
-
-    return read
+    return _whole(lambda x: tfds_photos(name, x.directory, x.side, x.exclude))
 
 
-def _listed(
-    read: Callable[[Wanted], Images],
-) -> Callable[[Wanted], Images]:
+def _listed(read: Callable[[Wanted], Images]) -> Callable[[Wanted], Images]:
     """A reader of a data set whose classes are divided by lists of classes."""
 
     def listed(wanted: Wanted) -> Images:
@@ -111,12 +87,22 @@ def _listed(
                 "expected lists of the classes in each part, got none: pass --lists "
                 "with the folder of train.txt, val.txt and test.txt (or .json or .csv)"
             )
-        data = read(wanted)
-        rule = class_lists(wanted.lists, strict=not wanted.exclude_classes)
-        own = {part: rule(data, part).class_names for part in find_lists(wanted.lists)}
-        return replace(data, class_parts=own)
+        data, strict = read(wanted), not wanted.exclude_classes
+        names, lists = data.class_names, find_lists(wanted.lists)
+        parts = listed_parts(lists, names, data=data.name, strict=strict)
+        return replace(data, class_parts=parts)
 
     return listed
+
+
+def _folder(wanted: Wanted) -> Images:
+    return image_folder(
+        wanted.directory,
+        wanted.side,
+        wanted.exclude,
+        wanted.exclude_classes,
+        wanted.lists,
+    )
 
 
 def check_parts(name: str, data: Images, *, exact: bool = True) -> Images:
@@ -143,11 +129,9 @@ def check_parts(name: str, data: Images, *, exact: bool = True) -> Images:
         )
     counts = np.bincount(data.labels, minlength=data.num_classes)
     per_class = dict(zip(data.class_names, counts.tolist(), strict=True))
-    for part, (classes, images) in listed.items():
+    for part, (classes, images) in listed.items() if exact else ():
         own = parts.get(part, ())
         found = sum(per_class[c] for c in own)
-        if not exact:
-            continue
         if len(own) != classes or (images is not None and found != images):
             wanted = counted(classes, "class", "es")
             if images is not None:
@@ -183,30 +167,50 @@ _TIERED = {"train": (351, 448_695), "val": (97, 124_261), "test": (160, 206_209)
 _CUB = {"train": (100, None), "val": (50, None), "test": (50, None)}
 _BIRDS, _ANIMALS = "caltech_birds2011", "i_naturalist2017"
 
+_cifar = _whole(lambda wanted: cifar100(wanted.directory))
+_omniglot = _whole(lambda wanted: omniglot(wanted.directory))
+
 SOURCES: dict[str, Source] = {
-    "bank": Source(_bank, random_class_split, bank_split),
-    _BIRDS: Source(_photos_of(_BIRDS), None, official_split, SIDE, _BIRDS),
-    "cifar100": Source(_cifar, None, official_split, tfds="cifar100"),
+    "bank": Source(
+        _whole(lambda x: load_bank(x.directory).images(x.directory.stem)),
+        by_class=random_class_split,
+        by_example=bank_split,
+    ),
+    _BIRDS: Source(_photos_of(_BIRDS), side=SIDE, tfds=_BIRDS),
+    "cifar100": Source(_cifar, tfds="cifar100"),
     "cifar_fs": Source(
-        _listed(_cifar), split_by_parts, official_split, None, "cifar100", _MINI
+        _listed(_cifar), by_class=split_by_parts, tfds="cifar100", listed=_MINI
     ),
     "cub_fewshot": Source(
-        _listed(_photos_of(_BIRDS)), split_by_parts, official_split, 84, _BIRDS, _CUB
+        _listed(_photos_of(_BIRDS)),
+        by_class=split_by_parts,
+        side=84,
+        tfds=_BIRDS,
+        listed=_CUB,
     ),
     "fc100": Source(
-        _listed(_cifar), split_by_parts, official_split, None, "cifar100", _FC100
+        _listed(_cifar), by_class=split_by_parts, tfds="cifar100", listed=_FC100
     ),
-    "folder": Source(_folder, split_or_random, official_split, SIDE),
-    "glyphs": Source(_glyphs, glyphs_split, split_by_drawer),
-    _ANIMALS: Source(_photos_of(_ANIMALS), None, official_split, SIDE, _ANIMALS),
-    "miniimagenet": Source(_folder, split_by_parts, official_split, 84, listed=_MINI),
-    "omniglot": Source(_omniglot, omniglot_split, split_by_drawer, tfds="omniglot"),
+    "folder": Source(_folder, by_class=split_or_random, side=SIDE),
+    "glyphs": Source(
+        _whole(lambda wanted: glyphs()),
+        by_class=glyphs_split,
+        by_example=split_by_drawer,
+    ),
+    _ANIMALS: Source(_photos_of(_ANIMALS), side=SIDE, tfds=_ANIMALS),
+    "miniimagenet": Source(_folder, by_class=split_by_parts, side=84, listed=_MINI),
+    "omniglot": Source(
+        _omniglot,
+        by_class=omniglot_split,
+        by_example=split_by_drawer,
+        tfds="omniglot",
+    ),
     "omniglot_background": Source(
-        *(_omniglot, background_split, split_by_drawer),
+        _omniglot,
+        by_class=background_split,
+        by_example=split_by_drawer,
         tfds="omniglot",
         cache="omniglot",
     ),
-    "tieredimagenet": Source(
-        _folder, split_by_parts, official_split, 84, listed=_TIERED
-    ),
+    "tieredimagenet": Source(_folder, by_class=split_by_parts, side=84, listed=_TIERED),
 }

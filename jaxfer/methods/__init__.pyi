@@ -1,10 +1,11 @@
 from .context import matching_fce
 from .densities import bregman, diagonal, gaussians
 from .linear import anil, logistic, ridge
-from .method import Method, Temperature, divisor_of, flat_support, temperature_params
+from .method import Divisor, Method, Temperature, divisor_of, flat_support
 from .templates import matching, nearest, prototypes
 
 __all__ = [
+    "Divisor",
     "Method",
     "Temperature",
     "anil",
@@ -19,5 +20,4 @@ __all__ = [
     "nearest",
     "prototypes",
     "ridge",
-    "temperature_params",
 ]

@@ -11,13 +11,7 @@ from jaxfer import heads
 from jaxfer.heads.vectors import HIGHEST, wide
 from jaxfer.keys import key_of, stable_draws
 from jaxfer.memo import memoised
-from jaxfer.methods.method import (
-    Method,
-    Temperature,
-    divisor_of,
-    flat_support,
-    temperature_params,
-)
+from jaxfer.methods.method import Divisor, Method, Temperature, flat_support
 from jaxfer.types import Episode, Params
 
 # Odd numbers that mix class numbers into one seed.
@@ -56,7 +50,7 @@ def matching_fce(
         >>> method.logits(params, episode).shape
         (2, 1, 2)
     """
-    divisor_of(temperature, 1)
+    divisor = Divisor(temperature, learn_temperature)
     if steps < 1:
         raise ValueError(f"expected steps of at least 1, got {steps}")
 
@@ -67,7 +61,7 @@ def matching_fce(
             "backward": _lstm_params(keys[1], dim, dim),
             "attention": _lstm_params(keys[2], dim, 2 * dim),
         }
-        return own | temperature_params(temperature, learn_temperature, dim)
+        return own | divisor.init(dim)
 
     def logits(params: Params, episode: Episode) -> Array:
         z, owner = flat_support(episode)
@@ -77,12 +71,12 @@ def matching_fce(
         known = _in_context(params, z)
         flat = query.reshape(-1, query.shape[-1])
         asked = _attended(params["attention"], flat, known, steps)
-        learned = params if learn_temperature else None
         head = heads.matching_head(
-            *(known, owner),
+            known,
+            owner,
             num_classes=len(episode.support),
             distance=distance,
-            temperature=divisor_of(temperature, z.shape[1], learned),
+            temperature=divisor.of(params, z.shape[1]),
         )
         return heads.head_logits(head, asked.reshape(query.shape))
 

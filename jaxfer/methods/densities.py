@@ -9,12 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxfer import heads
 from jaxfer.heads.vectors import wide
 from jaxfer.memo import memoised
-from jaxfer.methods.method import (
-    Method,
-    Temperature,
-    divisor_of,
-    temperature_params,
-)
+from jaxfer.methods.method import Divisor, Method, Temperature
 from jaxfer.types import Episode, Params
 
 
@@ -37,12 +32,12 @@ def diagonal(
         >>> diagonal().init(jax.random.key(0), 3)["log_scales"].tolist()
         [0.0, 0.0, 0.0]
     """
-    divisor_of(temperature, 1)
+    divisor = Divisor(temperature, learn_temperature)
 
     def init(key: PRNGKeyArray, dim: int) -> Params:
         del key
         scales = {"log_scales": jnp.zeros((dim,), jnp.float32)}
-        return scales | temperature_params(temperature, learn_temperature, dim)
+        return scales | divisor.init(dim)
 
     def logits(params: Params, episode: Episode) -> Array:
         root = jnp.exp(jnp.asarray(params["log_scales"]) / 2)
@@ -51,10 +46,8 @@ def diagonal(
             return wide(z) * jnp.broadcast_to(root, z.shape)
 
         support, query = (scaled(jnp.asarray(x)) for x in episode[:2])
-        learned = params if learn_temperature else None
-        divisor = divisor_of(temperature, len(root), learned)
-        sums = heads.support_sums(support)
-        return heads.head_logits(heads.prototype_head(sums, temperature=divisor), query)
+        scale, sums = divisor.of(params, len(root)), heads.support_sums(support)
+        return heads.head_logits(heads.prototype_head(sums, temperature=scale), query)
 
     return Method("diagonal", logits, init, (("temperature", temperature),))
 

@@ -62,17 +62,35 @@ def divisor_of(
     return divisor
 
 
-def temperature_params(temperature: Temperature, learn: bool, dim: int) -> Params:
-    """The parameters of a temperature: its logarithm if it is learned, else none.
+@dataclass(frozen=True)
+class Divisor:
+    """The temperature of a method, fixed or trained with the network.
 
-    Args:
+    Attributes:
         temperature: the temperature; its initial value if it is learned.
-        learn: whether it is trained with the network.
-        dim: the dimension of the embeddings.
+        learn: whether its logarithm is a parameter.
+
+    Raises:
+        ValueError: a temperature that is not above 0.
     """
-    if not learn:
-        return {}
-    return {"log_temperature": jnp.log(jnp.float32(divisor_of(temperature, dim)))}
+
+    temperature: Temperature
+    learn: bool
+
+    def __post_init__(self) -> None:
+        """Refuse a bad temperature here, before anything is compiled."""
+        divisor_of(self.temperature, 1)
+
+    def init(self, dim: int) -> Params:
+        """The parameters for embeddings of a dimension; none if it is fixed."""
+        if not self.learn:
+            return {}
+        start = jnp.float32(divisor_of(self.temperature, dim))
+        return {"log_temperature": jnp.log(start)}
+
+    def of(self, params: Params, dim: int) -> float | Float[Array, ""]:
+        """The number that distances are divided by, given a method's parameters."""
+        return divisor_of(self.temperature, dim, params if self.learn else None)
 
 
 def flat_support(episode: Episode) -> tuple[Array, Array]:

@@ -3,18 +3,12 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from jaxfer import heads
 from jaxfer.heads import normalize
 from jaxfer.memo import memoised
-from jaxfer.methods.method import (
-    Method,
-    Temperature,
-    divisor_of,
-    flat_support,
-    temperature_params,
-)
+from jaxfer.methods.method import Divisor, Method, Temperature, flat_support
 from jaxfer.types import Episode, Head, Params
 
 
@@ -88,7 +82,8 @@ def matching(
     def head(episode: Episode, divisor: Any) -> Head:
         z, owner = flat_support(episode)
         return heads.matching_head(
-            *(z, owner),
+            z,
+            owner,
             num_classes=len(episode.support),
             distance=distance,
             temperature=divisor,
@@ -128,24 +123,20 @@ def _of_head(
     learn: bool,
     unit: bool,
 ) -> Method:
-    # Refuse a bad temperature here, before anything is compiled.
-    divisor_of(temperature, 1)
-
-    def init(key: PRNGKeyArray, dim: int) -> Params:
-        del key
-        return temperature_params(temperature, learn, dim)
+    divisor = Divisor(temperature, learn)
 
     def logits(params: Params, episode: Episode) -> Array:
         support, query = (jnp.asarray(x) for x in episode[:2])
         if unit:
             support, query = normalize(support), normalize(query)
-        learned = params if learn else None
-        divisor = divisor_of(temperature, support.shape[-1], learned)
-        own = head(episode._replace(support=support), divisor)
+        scale = divisor.of(params, support.shape[-1])
+        own = head(episode._replace(support=support), scale)
         return heads.head_logits(own, query)
 
     about: tuple[tuple[str, Any], ...] = (
         ("distance", distance),
         ("temperature", temperature),
     )
-    return Method(name, logits, init, (*about, ("unit", True)) if unit else about)
+    if unit:
+        about = (*about, ("unit", True))
+    return Method(name, logits, lambda key, dim: divisor.init(dim), about)

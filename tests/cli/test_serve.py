@@ -3,15 +3,9 @@
 import asyncio
 import contextlib
 import io
-import json
 import pickle
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -231,18 +225,23 @@ def test_a_class_may_have_any_label(known):
     assert len(answers[1][1]["classes"]) == 3
 
 
-def test_a_change_that_was_given_up_is_not_made(known, monkeypatch):
-    open_now = threading.Event()
-    embed = FewShotClassifier.embed
+def held(monkeypatch):
+    """Let the next pictures wait for an event before they are embedded."""
+    event, embed = threading.Event(), FewShotClassifier.embed
 
     def slow(self, X):
-        open_now.wait(5)
+        event.wait(5)
         return embed(self, X)
 
+    monkeypatch.setattr(FewShotClassifier, "embed", slow)
+    return event
+
+
+def test_a_change_that_was_given_up_is_not_made(known, monkeypatch):
     async def run():
         async with client(known) as one:
             monkeypatch.setattr(serve, "SECONDS", 0.3)
-            monkeypatch.setattr(FewShotClassifier, "embed", slow)
+            open_now = held(monkeypatch)
             data = form([jpeg()], label="teal")
             async with one.post("/classes", data=data) as got:
                 late = await got.json()
@@ -272,18 +271,11 @@ def test_sizes_are_limited(known, monkeypatch):
 
 
 def test_time_and_waiting_are_limited(known, monkeypatch):
-    open_now = threading.Event()
-    embed = FewShotClassifier.embed
-
-    def slow(self, X):
-        open_now.wait(5)
-        return embed(self, X)
-
     async def run():
         async with client(known) as one:
             monkeypatch.setattr(serve, "SECONDS", 0.3)
             monkeypatch.setattr(service, "_WAITING", 2)
-            monkeypatch.setattr(FewShotClassifier, "embed", slow)
+            open_now = held(monkeypatch)
 
             async def single(n):
                 async with one.post("/predict", data=form([jpeg()] * n)) as got:
@@ -347,111 +339,3 @@ def test_a_service_can_be_read_only(known):
     )
     assert [status for status, _ in answers] == [403, 403, 200, 200]
     assert answers[2][1]["read_only"] and answers[3][1]["status"] == "ok"
-
-
-@contextlib.contextmanager
-def command(*words):
-    """The address of a service that the command runs."""
-    line = [sys.executable, "-m", "jaxfer", "serve", *map(str, words)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1]
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-        finally:
-            process.kill()
-
-
-@pytest.mark.skipif(
-    not shutil.which("chromedriver"), reason="needs Chromium with its driver"
-)
-def test_the_page_works_in_a_browser(fitted, files, tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    options = webdriver.ChromeOptions()
-    for word in ("headless", "no-sandbox", "disable-gpu", "no-first-run"):
-        options.add_argument(f"--{word}")
-    options.add_argument("--disable-background-networking")
-    options.add_argument(f"--user-data-dir={tmp_path / 'browser'}")
-    path = shutil.which("chromedriver")
-    driver = webdriver.ChromeService(executable_path=path)
-    teal = tmp_path / "teal.png"
-    teal.write_bytes(jpeg(30, "PNG"))
-    with (
-        command(fitted, "--port", 0) as address,
-        webdriver.Chrome(options=options, service=driver) as browser,
-    ):
-
-        def texts(selector):
-            return browser.execute_script(_TEXTS, selector)
-
-        def wait(selector, count):
-            WebDriverWait(browser, 20).until(lambda _: len(texts(selector)) == count)
-
-        browser.get(address)
-        wait("#classes li", 3)
-        chosen = [files[0], files[20]]
-        pictures = browser.find_element(By.ID, "pictures")
-        pictures.send_keys("\n".join(map(str, chosen)))
-        wait(".result .label", 2)
-        expected = FewShotClassifier.load(fitted).predict(chosen).tolist()
-        assert texts(".result .label") == expected
-        browser.find_element(By.ID, "label").send_keys("<b>teal</b>")
-        browser.find_element(By.ID, "examples").send_keys(str(teal))
-        browser.find_element(By.CSS_SELECTOR, "#add button").click()
-        wait("#classes li", 4)
-        assert "<b>teal</b> (1)" in texts("#classes li")[0]
-        browser.execute_script(_DROP)
-        wait(".result .label", 3)
-        assert texts(".result .label")[0] == "<b>teal</b>"
-        browser.find_elements(By.CSS_SELECTOR, "#classes button")[0].click()
-        browser.switch_to.alert.accept()
-        wait("#classes li", 3)
-        browser.find_element(By.ID, "pictures").send_keys(str(fitted))
-        WebDriverWait(browser, 20).until(lambda _: "expected" in texts("#message")[0])
-        assert "JPEG" in texts("#message")[0]
-
-
-# The texts of the elements that a selector finds.
-_TEXTS = "return [...document.querySelectorAll(arguments[0])].map((x) => x.innerText);"
-# Drops a teal picture on the page, as a user would.
-_DROP = """
-const canvas = document.createElement("canvas");
-canvas.width = canvas.height = 30;
-const context = canvas.getContext("2d");
-context.fillStyle = "teal";
-context.fillRect(0, 0, 30, 30);
-canvas.toBlob((blob) => {
-  const dataTransfer = new DataTransfer();
-  dataTransfer.items.add(new File([blob], "drop.png", { type: "image/png" }));
-  const event = new DragEvent("drop", { dataTransfer, bubbles: true });
-  document.getElementById("drop").dispatchEvent(event);
-});
-"""
-
-
-def test_a_port_in_use_is_refused(fitted, capsys):
-    import socket
-
-    from jaxfer.cli.main import main
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(SystemExit, match="2"):
-            main(["serve", str(fitted), "--port", str(port)])
-    assert f"got 127.0.0.1:{port}" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        main(["serve", str(fitted), "--port", "70000"])
-    assert "a port from 0 to 65535, got 70000" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        main(["serve", str(fitted), "--to", __file__])
-    assert "expected a new file for --to" in capsys.readouterr().err
-
-
-def test_the_command_serves_until_it_is_stopped(fitted):
-    with command(fitted, "--port", 0) as address:
-        with urllib.request.urlopen(f"{address}/health") as answer:
-            assert json.load(answer)["status"] == "ok"

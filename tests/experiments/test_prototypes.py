@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import jaxfer
-from experiments.inputs import Network
 from experiments.prototypes import report, train
 from experiments.prototypes import run as prototypes
-from experiments.prototypes.config import Config, Data, Evaluation, Task, Validation
+from experiments.prototypes.config import Data, Evaluation, Task, Validation
 from experiments.prototypes.presets import omniglot_snell2017, published_accuracies
 from jaxfer import methods as jaxfer_methods
 from jaxfer import models
@@ -22,20 +21,12 @@ from jaxfer import workdir as workdirs
 from jaxfer.checkpoint import Checkpoints
 from jaxfer.data import load, write_cache
 from jaxfer.data.feed import place_episodes
-from jaxfer.models import Options, episode_step, episodic
+from jaxfer.models import episode_step, episodic
 from jaxfer.optim import Optim
 from jaxfer.runlog import RunLog, read_json, read_metrics
+from tests.experiments.tiny import EPISODIC as TINY
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
-TINY = Config(
-    data=Data(name="glyphs", train="train", test="val"),
-    net=Network("Conv4", width=8),
-    task=Task(way=5, shot=2, query=3),
-    test=Evaluation(ways=(2, 5), shots=(1,), query=3, episodes=6),
-    episodes=6,
-    devices=1,
-    run=Options(save_every=2, log_every=1, progress=False),
-)
 VALIDATED = dataclasses.replace(
     TINY,
     data=dataclasses.replace(TINY.data, val="val", retrain="trainval"),

@@ -16,7 +16,7 @@ from experiments.prototypes.report import tables
 from jaxfer import models
 from jaxfer.data import Jitter
 from jaxfer.models import embed, embed_classes
-from tests.experiments.test_prototypes import TINY
+from tests.experiments.tiny import EPISODIC as TINY
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 

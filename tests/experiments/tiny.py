@@ -1,6 +1,7 @@
-"""Three layers that compile fast, with running statistics and dropout.
+"""Small studies and runs, and three layers that compile fast.
 
-A network of one's own, as users name it: `--net.name tests.experiments.tiny:Tiny`.
+The layers have running statistics and dropout. They are a network of one's own, as
+users name it: `--net.name tests.experiments.tiny:Tiny`.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,10 @@ from dataclasses import dataclass
 from flax import linen as nn
 
 from experiments.imprinting.config import Rows
+from experiments.inputs import Network
+from experiments.prototypes.config import Config, Data, Evaluation, Task
 from jaxfer import Net
+from jaxfer.models import Options
 from jaxfer.nets import chain
 
 # An imprinting study of one base network, measured from one example per class.
@@ -16,6 +20,16 @@ ONE_BASE = {
     **dict.fromkeys(("tuned", "transfer", "joint"), Rows(shots=(), seeds=())),
     **{"batch": 20, "shots": (1,), "seeds": (0,), "side_seeds": ()},
 }
+# A run of prototypical networks on the few glyphs of the fixture `small_glyphs`.
+EPISODIC = Config(
+    data=Data(name="glyphs", train="train", test="val"),
+    net=Network("Conv4", width=8),
+    task=Task(way=5, shot=2, query=3),
+    test=Evaluation(ways=(2, 5), shots=(1,), query=3, episodes=6),
+    episodes=6,
+    devices=1,
+    run=Options(save_every=2, log_every=1, progress=False),
+)
 
 
 class _Layer(nn.Module):
