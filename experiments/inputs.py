@@ -3,13 +3,22 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxfer import models, nets, pretrained
 from jaxfer.config import check_at_least, how, to_json
-from jaxfer.data import Images, View, at_most_per_class, load, read_images
+from jaxfer.data import (
+    Images,
+    View,
+    at_most_per_class,
+    class_lists,
+    load,
+    random_class_split,
+    read_images,
+)
 from jaxfer.data.splits import Split
 from jaxfer.memo import memoised
 from jaxfer.models import Options, Pixels
@@ -52,6 +61,40 @@ class DataSet:
     """Path of the data directory; default: $JAXFER_DATA, or else that of TFDS. For
     folder, the directory of the images, in any layout of `jaxfer.data.image_folder`;
     for bank, the path of its file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassData(DataSet):
+    """A data set whose parts have different classes, and how its classes are split."""
+
+    class_lists: str | None = None
+    """Path of a folder with the lists train.txt, val.txt and test.txt (or .json) of
+    class names, or with trainval.txt in place of the first two; default: the parts of
+    the data set, or a random split of a folder."""
+    class_shares: tuple[float, float, float] | None = None
+    """Shares of the classes to train, validate and test on, in a random split; default:
+    0.64, 0.16 and 0.2."""
+    class_seed: int | None = None
+    """Seed of a random split of the classes, or of a list of train and val together, in
+    [0, 2^32); default: the number of classes alone determines the split."""
+
+    def rule(self) -> Split | None:
+        """Return the rule that splits the classes; None for that of the data set.
+
+        Raises:
+            ValueError: lists with shares, lists of all parts with a seed, or lists that
+                do not exist.
+        """
+        how = {"shares": self.class_shares, "seed": self.class_seed}
+        how = {name: value for name, value in how.items() if value is not None}
+        if self.class_lists is None:
+            return partial(random_class_split, **how) if how else None
+        if self.class_shares is not None:
+            raise ValueError(
+                "expected data.class_lists without data.class_shares, got "
+                f"{self.class_shares}"
+            )
+        return class_lists(self.class_lists, seed=self.class_seed)
 
 
 @dataclass(frozen=True)

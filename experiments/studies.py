@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from experiments.inputs import Data, load_parts
+from experiments.inputs import load_parts
 from jaxfer import config as configs
 from jaxfer import models, nets, runlog, sharding, study
 from jaxfer import workdir as workdirs
@@ -51,8 +51,9 @@ def run_study(
     workdir: Path,
     *,
     check: Callable[[Any], None],
-    trainer: Callable[[Any, Path, Images, Images], Training],
+    trainer: Callable[..., Training],
     result: Callable[[Any, Sequence[Any], dict[str, study.Record], Any], dict],
+    load: Callable[[Any], Sequence[Images]] = lambda config: load_parts(config.data),
 ) -> dict[str, Any]:
     """Train the missing networks of a study, write its result and draw its figures.
 
@@ -61,9 +62,11 @@ def run_study(
         workdir: the folder of the study.
         check: raises ValueError for an invalid config.
         trainer: makes the object that trains networks from the config, the folder, and
-            the training and test images.
+            the loaded parts of the data set.
         result: returns the content of result.json, given the config and networks of the
             whole study, the records of finished networks, and the trainer.
+        load: returns the parts of the data set, given the config; default: those for
+            training and for testing.
 
     Returns:
         The content of result.json. If no network is missing, the earlier result is
@@ -77,7 +80,7 @@ def run_study(
     if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
         return earlier
     check(config)
-    parts = load_parts(config.data)
+    parts = load(config)
     networks = trainer(config, workdir, *parts)
     net = networks.backbone, networks.image_shape
     print(opening(config, workdir, *net, parts, devices=config.devices or 1))
@@ -234,29 +237,30 @@ def draw_figures(workdir: Path, result: Mapping[str, Any]) -> list[Path]:
 
 def about(
     records: Mapping[str, study.Record],
-    train: Images,
-    test: Images,
-    data: Data,
+    parts: Mapping[str, Images],
     *,
     devices: int,
 ) -> dict[str, Any]:
-    """Return the part of a result that describes networks, data and machine."""
+    """Return the part of a result that describes networks, data and machine.
+
+    Args:
+        records: the records of the networks.
+        parts: the parts of the data set by name.
+        devices: number of devices.
+    """
     rates = [r["examples_per_s"] for r in records.values() if r.get("examples_per_s")]
     return {
         "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
         "compilations": sum(r.get("compilations", 0) for r in records.values()),
         **runlog.environment(jax.devices()[:devices]),
         "processes": jax.process_count(),
-        "dataset_fingerprint": {
-            data.train: train.fingerprint,
-            data.test: test.fingerprint,
-        },
+        "dataset_fingerprint": {name: x.fingerprint for name, x in parts.items()},
         "parts": {
-            data.train: {"images": len(train.labels), "classes": train.num_classes},
-            data.test: {"images": len(test.labels), "classes": test.num_classes},
+            name: {"images": len(part.labels), "classes": part.num_classes}
+            for name, part in parts.items()
         },
         "wall_s": sum(r.get("wall_s", 0.0) for r in records.values()),
-        **({"data": "simulated"} if test.simulated else {}),
+        **({"data": "simulated"} if any(x.simulated for x in parts.values()) else {}),
     }
 
 

@@ -92,13 +92,13 @@ def check_episode(
         table: the data set's class table, on the host.
         class_names: one name per class, for the message.
         way: classes per episode.
-        shot: support examples per class.
+        shot: support examples per class; 0 for zero-shot episodes.
         n_query: queries per class.
         where: what to call the data set in the message.
 
     Raises:
-        ValueError: a way, shot or n_query below 1, more ways than classes, or a class
-            with fewer than shot + n_query examples.
+        ValueError: a way or n_query below 1, a shot below 0, more ways than classes, or
+            a class with fewer than shot + n_query examples.
 
     Example:
         >>> table = class_table(np.array([0, 0, 1]), num_classes=2)
@@ -127,8 +127,8 @@ def _check_table(
     """Refuse a table that is too small; values that are traced are not checked."""
     for name, value, least in (
         ("way", way, 1),
-        ("shot", shot, 1),
-        ("n_query", n_query, 0),
+        ("shot", shot, 0),
+        ("n_query", n_query, 0 if shot else 1),
     ):
         if value < least:
             raise ValueError(f"expected {name} of at least {least}, got {value}")
@@ -203,16 +203,16 @@ def sample_episode(
             checked here: call `check_episode` first. A class with too few rows repeats
             some of them.
         way: classes per episode.
-        shot: support examples per class.
-        n_query: queries per class; may be 0.
+        shot: support examples per class; 0 for zero-shot episodes.
+        n_query: queries per class; may be 0 if shot is not.
 
     Returns:
         The episode with support `[way, shot]` and query `[way, n_query]` as int32 row
         numbers, and the data set's class ids.
 
     Raises:
-        ValueError: a way or shot below 1, more ways than classes, or a class with fewer
-            than shot + n_query rows.
+        ValueError: a way or shot + n_query below 1, more ways than classes, or a class
+            with fewer than shot + n_query rows.
 
     Example:
         >>> table = class_table(np.repeat(np.arange(10), 20), num_classes=10)

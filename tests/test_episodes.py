@@ -198,7 +198,7 @@ NAMES = [f"c{i}" for i in range(10)]
     [
         ({"way": 11}, "at least way = 11 classes, got 10 in the attic"),
         ({"way": 0}, "expected way of at least 1, got 0"),
-        ({"shot": 0}, "expected shot of at least 1, got 0"),
+        ({"shot": -1}, "expected shot of at least 0, got -1"),
         ({"n_query": 0}, "expected n_query of at least 1, got 0"),
         (
             {"shot": 3},

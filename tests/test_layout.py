@@ -169,13 +169,13 @@ def test_modules_are_small():
     lines = {_name(path): _lines(path) for path in MODULES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
     assert statistics.median(lines.values()) <= 180
-    assert sum(map(_code, MODULES)) <= 13000
+    assert sum(map(_code, MODULES)) <= 13500
 
 
 def test_experiments_are_small():
     lines = {_name(path, EXPERIMENTS): _lines(path) for path in STUDIES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
-    assert sum(map(_code, STUDIES)) <= 3450
+    assert sum(map(_code, STUDIES)) <= 4000
 
 
 def _experiment(path) -> str | None:

@@ -44,7 +44,7 @@ def test_import_and_every_room_work_without_the_optional_packages():
         "for name in jaxfer.__all__: getattr(jaxfer, name)\n"
         "assert jaxfer.data.load('glyphs', ['val'])['val'].num_classes\n"
         "import experiments.prototypes.__main__, experiments.layer_transfer.__main__\n"
-        "import experiments.imprinting.__main__\n"
+        "import experiments.imprinting.__main__, experiments.zero_shot.__main__\n"
         "print('fine')"
     )
     done = _run(code)
@@ -67,7 +67,9 @@ def test_paths_in_place_of_images_are_refused():
     assert "got a list" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["imprinting", "layer_transfer", "prototypes"])
+@pytest.mark.parametrize(
+    "name", ["imprinting", "layer_transfer", "prototypes", "zero_shot"]
+)
 def test_help_loads_neither_networks_nor_training(name):
     done = _run(
         f"import sys\nfrom experiments.{name}.__main__ import main\n"

@@ -5,7 +5,8 @@
 This writes DIR/tables.md and, as SVG and PNG, DIR/figures: for a layer-transfer study
 Figures 2 and 3 and the first-layer filters of Yosinski et al. 2014; for an imprinting
 study Figures 3 to 8 of Qi et al. 2018; for a run of prototypical networks the learning
-curve and a test episode. It prints which findings of the paper are seen. The exit code
+curve and a test episode; for a zero-shot study its accuracy beside few-shot curves. It
+prints which findings of the paper are seen. The exit code
 is 2 if a result is missing or damaged.
 """
 
@@ -23,6 +24,7 @@ _NEEDED = {
     "layer_transfer": _STUDY,
     "imprinting": _STUDY,
     "prototypes": ("config", "metrics", "reference", "classes"),
+    "zero_shot": _STUDY,
 }
 
 

@@ -56,6 +56,7 @@ def make_result(
     base = next(iter(splits.values())).base
     metrics = summaries(rows, f"{base}+{train.num_classes - base}", config.dim)
     shots = sorted({row["n"] for row in rows if row["n"]})
+    parts = {config.data.train: train, config.data.test: test}
     return {
         "experiment": "imprinting",
         "config": configs.to_json(config),
@@ -79,7 +80,7 @@ def make_result(
         "lacking": lacking,
         "members": [{**network._asdict(), "name": network.name} for network in queue],
         "seed": sorted({network.seed for network in queue}),
-        **about(records, train, test, config.data, devices=config.devices or 1),
+        **about(records, parts, devices=config.devices or 1),
     }
 
 

@@ -41,6 +41,7 @@ def make_result(
     metrics = summaries(rows)
     layers = sorted({row["n"] for row in rows if row["n"]})
     targets = {m.target.name: m.target for m in queue}
+    parts = {config.data.train: train, config.data.test: test}
     return {
         "experiment": "layer_transfer",
         "config": configs.to_json(config),
@@ -51,7 +52,7 @@ def make_result(
         "lacking": lacking,
         "classes": {name: list(target.classes) for name, target in targets.items()},
         "seed": sorted({target.seed for target in targets.values()}),
-        **about(records, train, test, config.data, devices=config.devices or 1),
+        **about(records, parts, devices=config.devices or 1),
     }
 
 

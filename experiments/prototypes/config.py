@@ -1,21 +1,19 @@
 """Options of `experiments.prototypes`, and their checks."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
-from experiments.inputs import DataSet, Network, check_different
+from experiments.inputs import ClassData, Network, check_different
 from jaxfer import heads
 from jaxfer.config import check_at_least, how, length, to_json
-from jaxfer.data import Affine, Crop, Jitter, class_lists, random_class_split
-from jaxfer.data.splits import Split
+from jaxfer.data import Affine, Crop, Jitter
 from jaxfer.methods import Temperature, prototypes
 from jaxfer.models import Options
 from jaxfer.optim import Optim, check_optim, needs_length
 
 
 @dataclass(frozen=True)
-class Data(DataSet):
+class Data(ClassData):
     """The data set, and its parts for training, validation and test."""
 
     name: str = "omniglot"
@@ -34,32 +32,6 @@ class Data(DataSet):
     in the released code of Snell et al. 2017."""
     test: str = "test"
     """Part to test on, such as test or val."""
-    class_lists: str | None = None
-    """Path of a folder with the lists train.txt, val.txt and test.txt (or .json) of
-    class names; default: the parts of the data set, or a random split of a folder."""
-    class_shares: tuple[float, float, float] | None = None
-    """Shares of the classes to train, validate and test on, in a random split; default:
-    0.64, 0.16 and 0.2."""
-    class_seed: int | None = None
-    """Seed of a random split of the classes, in [0, 2^32); default: the number of
-    classes alone determines the split."""
-
-    def rule(self) -> Split | None:
-        """Return the rule that splits the classes; None for that of the data set.
-
-        Raises:
-            ValueError: lists with shares or a seed, or lists that do not exist.
-        """
-        how = {"shares": self.class_shares, "seed": self.class_seed}
-        how = {name: value for name, value in how.items() if value is not None}
-        if self.class_lists is None:
-            return partial(random_class_split, **how) if how else None
-        if how:
-            raise ValueError(
-                "expected data.class_lists without data.class_shares and "
-                f"data.class_seed, got {how}"
-            )
-        return class_lists(self.class_lists)
 
 
 @dataclass(frozen=True)
@@ -273,6 +245,7 @@ def check(config: Config) -> None:
     own = ("val.every", "val.episodes", "val.patience")
     sizes = ("data.max_images", "data.side", "crop.side")
     check_at_least(1, values, (*positive, *own, *sizes))
+    check_at_least(1, values, ("task.shot", "task.query", "test.query", "val.query"))
     check_at_least(2, values, ("task.way", "val.way"))
     check_at_least(0, values, ("base.epochs",))
     check_at_least(0 if config.base.epochs else 1, values, ("episodes",))
@@ -284,8 +257,11 @@ def check(config: Config) -> None:
     for name in ("ways", "shots", "methods"):
         chosen = getattr(config.test, name)
         check_different(f"test.{name}", chosen, needed=name != "methods")
-    if min(config.test.ways) < 2:
-        raise ValueError(f"expected test.ways of at least 2, got {config.test.ways}")
+    for name, least in (("ways", 2), ("shots", 1)):
+        if min(chosen := getattr(config.test, name)) < least:
+            raise ValueError(
+                f"expected test.{name} of at least {least}, got {list(chosen)}"
+            )
     for name in ("seed", "data.class_seed"):
         if values[name] is not None and not 0 <= values[name] < 2**32:
             raise ValueError(f"expected {name} in [0, 2^32), got {values[name]}")

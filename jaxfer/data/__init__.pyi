@@ -1,4 +1,5 @@
 from .arrays import from_arrays
+from .attributes import ClassAttributes, load_attributes, scaled_attributes
 from .augment import (
     Affine,
     Crop,
@@ -45,6 +46,7 @@ from .view import View
 __all__ = [
     "Affine",
     "Bank",
+    "ClassAttributes",
     "Crop",
     "Drawn",
     "Halves",
@@ -77,6 +79,7 @@ __all__ = [
     "in_blocks",
     "load",
     "load_all",
+    "load_attributes",
     "load_bank",
     "loose_images",
     "official_split",
@@ -95,6 +98,7 @@ __all__ = [
     "resident",
     "rotations",
     "save_bank",
+    "scaled_attributes",
     "shrunk",
     "shuffled",
     "split_by_drawer",

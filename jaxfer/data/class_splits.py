@@ -156,27 +156,42 @@ def random_class_split(
     return data.take_classes(chosen, name=f"{data.name} {split}")
 
 
-def class_lists(directory: str | Path) -> Split:
+def class_lists(directory: str | Path, *, seed: int | None = None) -> Split:
     """A split by class from lists, as a function like `random_class_split`.
 
     Args:
         directory: directory with a list per part, such as `train.txt`, `train.json` or
             `train.csv` (see `read_names`); `trainval` is `train` and `val` together. A
             superclass stands for its classes. Names of other classes are ignored, and
-            counted in a printed line.
+            counted in a printed line. If there is a list of `trainval` only, a third of
+            its classes, chosen at random, is `val`, as in Reed et al. 2016, who divide
+            150 classes of CUB into 100 and 50.
+        seed: seed of that choice (default: 0); None if there is a list of `train`.
 
     Returns:
         A function of a data set and a split. It raises a ValueError if the list is
         missing or names no class of the data set, or if a class is in two lists.
 
     Raises:
-        ValueError: there is no list to train on.
+        ValueError: there is no list to train on, or a seed where there is no choice.
     """
-    lists = find_lists(directory)
+    lists = find_lists(directory, together=True)
+    if seed is not None and "trainval" not in lists:
+        raise ValueError(
+            f"expected no seed for the lists of {directory}, which divide train and "
+            f"val, got {seed}"
+        )
 
     @cache
     def parts(names: tuple[str, ...], name: str) -> dict[str, tuple[str, ...]]:
-        return listed_parts(lists, names, data=name)
+        found = listed_parts(lists, names, data=name)
+        if (both := found.pop("trainval", None)) is not None:
+            seeds = [len(both), seed or 0]
+            order = np.random.RandomState(seeds).permutation(len(both))  # noqa: NPY002
+            held = {both[i] for i in order[: len(both) // 3]}
+            found["val"] = tuple(c for c in both if c in held)
+            found["train"] = tuple(c for c in both if c not in held)
+        return found
 
     def split_by_lists(data: Images, split: str) -> Images:
         found = parts(data.class_names, data.name)
@@ -220,8 +235,8 @@ def listed_parts(
     every = Counter(c for own in found.values() for c in own)
     if twice := sorted(c for c, count in every.items() if count > 1):
         raise ValueError(
-            f"expected different classes in the lists of {lists['train'].parent}, got "
-            f"{twice[:3]} in two lists"
+            f"expected different classes in the lists {[*map(str, lists.values())]}, "
+            f"got {twice[:3]} in two lists"
         )
     return found
 

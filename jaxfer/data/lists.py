@@ -73,8 +73,13 @@ def read_excluded(path: str | Path) -> frozenset[str]:
     return frozenset(found) - {""}
 
 
-def find_lists(directory: str | Path) -> dict[str, Path]:
+def find_lists(directory: str | Path, *, together: bool = False) -> dict[str, Path]:
     """The lists of train, val and test in a directory.
+
+    Args:
+        directory: the directory of files such as `train.txt` or `train_classes.txt`.
+        together: whether one list of train and val, such as `trainval.txt`, may take
+            the place of theirs.
 
     Raises:
         ValueError: there is no list to train on.
@@ -82,11 +87,14 @@ def find_lists(directory: str | Path) -> dict[str, Path]:
     directory = Path(directory)
     paths = {
         part: path
-        for part in ("train", "val", "test")
+        for part in ("train", "val", "trainval", "test")
+        for name in (f"{part}_classes", part)
         for end in (".txt", ".json", ".csv")
-        if (path := directory / f"{part}{end}").is_file()
+        if (path := directory / f"{name}{end}").is_file()
     }
-    if "train" not in paths:
+    if "train" in paths or not together:
+        paths.pop("trainval", None)
+    if not {"train", "trainval"} & {*paths}:
         raise ValueError(
             f"expected lists such as train.txt and test.txt in {directory}, got "
             f"{sorted(path.name for path in directory.glob('*'))[:3]}"

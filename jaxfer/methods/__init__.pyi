@@ -3,6 +3,7 @@ from .densities import bregman, diagonal, gaussians
 from .linear import anil, logistic, ridge
 from .method import Divisor, Method, Temperature, divisor_of, flat_support
 from .templates import matching, nearest, prototypes
+from .zero_shot import zero_shot
 
 __all__ = [
     "Divisor",
@@ -20,4 +21,5 @@ __all__ = [
     "nearest",
     "prototypes",
     "ridge",
+    "zero_shot",
 ]

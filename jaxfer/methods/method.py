@@ -22,12 +22,27 @@ class Method:
         init: `init(key, dim)` initialises its parameters; {} for methods without any.
             They train with the network's and are kept in `Model.params["method"]`.
         about: (name, value) pairs that a trained model keeps in `about["method"]`.
+        least_shot: the fewest support examples per class that it needs; 0 for zero-shot
+            methods, which use none.
     """
 
     name: str
     logits: Callable[[Params, Episode], Float[Array, "way n_query way"]]
     init: Callable[[PRNGKeyArray, int], Params] = lambda key, dim: {}
     about: tuple[tuple[str, Any], ...] = ()
+    least_shot: int = 1
+
+    def check_shot(self, shot: int) -> None:
+        """Refuse episodes with too few support examples.
+
+        Raises:
+            ValueError: fewer support examples per class than the method needs.
+        """
+        if shot < self.least_shot:
+            raise ValueError(
+                f"expected shot of at least {self.least_shot} for the method "
+                f"{self.name!r}, got {shot}"
+            )
 
 
 # The divisor of distances: a number, or the root of the embeddings' dimension.

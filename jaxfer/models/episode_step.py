@@ -149,8 +149,7 @@ def _prepared(pixels: Pixels, episode: Episode) -> Episode:
     support, query, classes = episode
 
     def one(x: AnyArray) -> Array:
-        flat = x.reshape(-1, *x.shape[2:])
-        return prepare(pixels, flat).reshape(x.shape)
+        return prepare(pixels, _flat(x)).reshape(x.shape)
 
     return Episode(one(support), one(query), classes)
 
@@ -176,7 +175,7 @@ def varied(
     key = episode_key(seed, "augment", number)
 
     def one(part: int, images: AnyArray) -> Array:
-        flat = jnp.asarray(images).reshape(-1, *images.shape[2:])
+        flat = _flat(images)
         with stable_draws():
             keys = jax.random.split(jax.random.fold_in(key, part), len(flat))
         flat = vary(pixels, keys, flat, changes)
@@ -209,15 +208,21 @@ def embed_together(
         The episode of embeddings, and the statistics after the pass.
     """
     support, query, classes = episode
-    both = [x.reshape(-1, *x.shape[2:]) for x in (support, query)]
+    both = [_flat(x) for x in (support, query)]
     z, state = net.apply(params, state, jnp.concatenate(both), mode=mode, rng=rng)
-    z_support, z_query = jnp.split(z.reshape(len(z), -1), [len(both[0])])
+    z = z.reshape(len(z), -1)
+    z_support, z_query = jnp.split(z, [len(both[0])])
     embedded = Episode(
-        z_support.reshape(*support.shape[:2], -1),
-        z_query.reshape(*query.shape[:2], -1),
+        z_support.reshape(*support.shape[:2], z.shape[1]),
+        z_query.reshape(*query.shape[:2], z.shape[1]),
         classes,
     )
     return embedded, state
+
+
+def _flat(x: AnyArray) -> Array:
+    """The items of all classes, `[way * n, ...]`; n may be 0."""
+    return jnp.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def shifted(episode: Episode) -> Episode:

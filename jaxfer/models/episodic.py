@@ -125,6 +125,7 @@ def train_episodes(
     )
     image_shape = recipe.input_shape(tuple(images.images.shape[1:]))
     net, method = as_net(net, image_shape), method or prototypes()
+    method.check_shot(shape.shot)
     if select is not None and len(stages) > 1:
         raise ValueError(f"expected one stage with select, got {len(stages)}")
     devices = 1 if mesh is None else mesh.size
@@ -260,6 +261,7 @@ def measure_episodes(
         ValueError: images that cannot give such episodes.
     """
     method = method or prototypes()
+    method.check_shot(shape.shot)
     embedded = images if isinstance(images, Resident) else embed_classes(model, images)
     if isinstance(images, Images):
         names = images.class_names

@@ -227,6 +227,39 @@ def test_class_lists_part_the_classes(tmp_path, capsys):
         class_lists(tmp_path)
 
 
+def test_one_list_of_train_and_val_is_divided_by_a_seed(tmp_path):
+    data = _numbered(9)
+    (tmp_path / "trainval_classes.txt").write_text("0\n1\n2\n3\n4\n5\n")
+    (tmp_path / "test_classes.txt").write_text("6\n8\n")
+    found = []
+    for seed in (None, 0, 1, 2):
+        rule = class_lists(tmp_path, seed=seed)
+        names = {part: rule(data, part).class_names for part in PARTS}
+        assert len(names["val"]) == 2 and names["test"] == ("6", "8")
+        assert sorted(names["train"] + names["val"]) == [*names["trainval"]]
+        found.append(names["val"])
+    assert found[0] == found[1] and len({*found}) > 1
+    (tmp_path / "train.txt").write_text("0\n")
+    with pytest.raises(ValueError, match="no seed for the lists of .*, got 0"):
+        class_lists(tmp_path, seed=0)
+
+
+def test_the_lists_of_reed_divide_the_classes_of_cub(real_data):
+    """100, 50 and 50 classes; the lists called xlsa17 are of another benchmark."""
+    cub = real_data / "cub"
+    lines = (cub / "CUB_200_2011/classes.txt").read_text().splitlines()
+    names = [line.split()[1] for line in lines]
+    images = np.zeros((200, 1, 1, 1), np.uint8)
+    data = Images("cub", images, np.arange(200, dtype=np.int32), tuple(names))
+    rule = class_lists(cub / "splits" / "reed_stackgan")
+    parts = {part: {*rule(data, part).class_names} for part in PARTS}
+    assert [len(parts[part]) for part in PARTS] == [100, 50, 150, 50]
+    assert len(parts["train"] | parts["val"] | parts["test"]) == 200
+    assert parts["trainval"] == parts["train"] | parts["val"]
+    other = {*(cub / "splits/xlsa17/testclasses.txt").read_text().split()}
+    assert len(parts["test"] & other) == 18
+
+
 @pytest.mark.slow
 def test_cifar_fs_is_cifar_100_by_its_class_lists(real_data):
     pytest.importorskip("tensorflow_datasets")

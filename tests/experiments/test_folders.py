@@ -135,8 +135,12 @@ def test_a_window_larger_than_the_side_is_refused(refused, photographs):
 
 def test_class_lists_and_shares_are_alternatives(refused, photographs, tmp_path):
     line = ("--data.dir", str(photographs), "--data.class-seed", "3")
+    (tmp_path / "train.txt").write_text("wren\n")
     error = refused("prototypes", *line, "--data.class-lists", str(tmp_path))
-    assert "class_lists without data.class_shares and data.class_seed, got" in error
+    assert f"expected no seed for the lists of {tmp_path}" in error
+    shares = ("--data.class-shares", "0.5", "0.2", "0.3")
+    error = refused("prototypes", *shares, "--data.class-lists", str(tmp_path))
+    assert "expected data.class_lists without data.class_shares, got" in error
     error = refused("prototypes", "--data.class-lists", str(tmp_path / "nowhere"))
     assert "expected lists such as train.txt" in error
     error = refused("prototypes", *line, "--data.class-shares", "1", "1", "-1")

@@ -1,0 +1,154 @@
+"""Options of `experiments.zero_shot`, and their checks."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from experiments.inputs import ClassData, Network, StudyOptions, check_different
+from jaxfer.config import check_at_least, how, length, to_json, which
+from jaxfer.data.attributes import AttributeSource, Scale
+from jaxfer.methods import Temperature, prototypes
+from jaxfer.optim import Optim, check_optim, needs_length
+
+
+@dataclass(frozen=True)
+class Data(ClassData):
+    """The data set, whose train, val and test parts have different classes."""
+
+    name: str = "bank"
+    """Data set: bank for features in a file, or images, which net.pretrained embeds:
+    cifar_fs, cub_fewshot, fc100, folder, miniimagenet or tieredimagenet; or
+    caltech_birds2011 and cifar100, with class_lists, class_shares or class_seed."""
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What describes a class."""
+
+    source: AttributeSource = "table"
+    """table, a .csv or .tsv file with one line per class; cub, the folder of
+    CUB-200-2011; wordnet, a JSON file with WordNet's graph, whose ancestors are the
+    attributes; or superclasses, from the names of the classes."""
+    path: str | None = how(None)
+    """Path of the file or folder; none for superclasses."""
+    scale: Scale = "unit"
+    """raw; unit, vectors of length 1; or standard, each attribute with mean 0 and
+    standard deviation 1 over the training classes."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Features that are simulated from attributes, in place of a data set's."""
+
+    noise: tuple[float, ...] = which(())
+    """Noise levels, each above 0: the standard deviation of an image's features around
+    those of its class, in units of how features vary between classes. Leave empty to
+    use the data set."""
+    class_noise: float = 0.5
+    """Standard deviation, in the same units, of a class's features around what its
+    attributes determine; at least 0."""
+    per_class: int = 60
+    """Images per class, at least 1."""
+    dim: int = 1024
+    """Dimensions of the features, at least 1."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Validation of the first training, which decides how long it lasts."""
+
+    every: int = 100
+    """Training episodes between validations, at least 1."""
+    episodes: int = 20
+    """Episodes per validation, at least 1."""
+    patience: int = 20
+    """Validations without improvement before training stops, at least 1."""
+
+
+@dataclass(frozen=True)
+class Config(StudyOptions):
+    """A study of zero-shot classification."""
+
+    data: Data = field(default_factory=Data)
+    net: Network = field(default_factory=lambda: Network("Flatten"))
+    """The frozen network that embeds images; Flatten for features."""
+    attributes: Attributes = field(default_factory=Attributes)
+    simulated: Simulated = field(default_factory=Simulated)
+    features: Literal["raw", "standard"] = "standard"
+    """raw; or standard, which subtracts the mean of the training features and divides
+    them by one standard deviation."""
+    seeds: tuple[int, ...] = which((0, 1, 2, 3, 4))
+    """Seeds of the maps and of the episodes: one or more integers of at least 0."""
+    way: int = 50
+    """Classes per training episode, at least 2."""
+    query: int = 10
+    """Queries per class, at least 1."""
+    dim: int = 1024
+    """Dimensions that both maps end in, at least 1."""
+    unit: bool = True
+    """Scale prototypes to length 1; the image embedding is not scaled."""
+    bias: bool = True
+    """Give the map of attributes a bias."""
+    temperature: Temperature = 1.0
+    """Divisor of the distances, above 0, or sqrt_dim. The paper uses 1."""
+    learn_temperature: bool = False
+    """Train the temperature with the maps, from this value on."""
+    optim: Optim = field(default_factory=lambda: Optim("adam", 1e-4, weight_decay=1e-5))
+    """Optimizer; its schedule counts episodes. Adam adds weight decay to the gradient,
+    as in the paper."""
+    episodes: int = length(10_000)
+    """Maximum of training episodes, at least val.every."""
+    val: Stopping = field(default_factory=Stopping)
+    retrain: bool = True
+    """Train again from scratch on train and val, as long as the best state took."""
+    shots: tuple[int, ...] = (1, 2, 5, 10)
+    """Shots of few-shot prototypes of the same features, to compare with; each at least
+    1. Leave empty to skip them."""
+    test_episodes: int = 100
+    """Episodes per shot of few-shot prototypes, at least 1."""
+
+
+def check(config: Config) -> None:
+    """Check the options of a study.
+
+    Raises:
+        ValueError: an invalid option; the message states what is allowed.
+    """
+    values = to_json(config)
+    own = ("query", "dim", "val.every", "val.episodes", "val.patience", "test_episodes")
+    sizes = ("threads", "data.max_images", "data.side")
+    simulated = ("simulated.per_class", "simulated.dim")
+    check_at_least(1, values, (*own, *sizes, *simulated))
+    check_at_least(2, values, ("way",))
+    check_at_least(0, values, ("simulated.class_noise",))
+    check_at_least(config.val.every, values, ("episodes",))
+    check_different("seeds", config.seeds, needed=True)
+    check_different("shots", config.shots)
+    check_different("simulated.noise", config.simulated.noise)
+    for name, least in (("seeds", 0), ("shots", 1)):
+        if min(chosen := getattr(config, name), default=least) < least:
+            raise ValueError(f"expected {name} of at least {least}, got {list(chosen)}")
+    if min(config.simulated.noise, default=1.0) <= 0:
+        raise ValueError(
+            f"expected simulated.noise above 0, got {list(config.simulated.noise)}"
+        )
+    for name in ("population", "devices"):
+        if values[name] is not None:
+            raise ValueError(
+                f"expected no {name}, got {values[name]}: the maps of each seed are "
+                "trained on one device"
+            )
+    source = config.attributes.source
+    if config.simulated.noise and source not in ("table", "cub"):
+        raise ValueError(
+            "expected attributes.source table or cub with simulated.noise, got "
+            f"{source!r}, which needs the classes of a data set"
+        )
+    prototypes(temperature=config.temperature)
+    check_optim(config.optim)
+    if needs_length(config.optim):
+        raise ValueError(
+            "expected an optim.schedule of constant or staircase without optim.warmup, "
+            f"got {config.optim.schedule!r} and {config.optim.warmup}: validation "
+            "decides when training stops"
+        )
+    config.net.build()

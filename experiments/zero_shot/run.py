@@ -1,0 +1,31 @@
+"""A zero-shot study, from data to result."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.studies import run_study
+from experiments.zero_shot import report
+from experiments.zero_shot.config import Config, check
+from experiments.zero_shot.features import load_classes
+from experiments.zero_shot.train import Trainer
+
+
+def run(
+    config: Config, workdir: Path, published: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Train the missing maps and write the result; see `run_study`."""
+
+    def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
+        parts = {name: trainer.loaded[name] for name in ("trainval", "test")}
+        names = trainer.attributes["test"].names
+        return report.make_result(whole, queue, records, parts, names, published)
+
+    return run_study(
+        config,
+        workdir,
+        check=check,
+        trainer=Trainer,
+        result=result,
+        load=load_classes,
+    )
