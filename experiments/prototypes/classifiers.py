@@ -24,6 +24,8 @@ def method(config: Config) -> Method:
         return methods.gaussians()
     if config.method == "anil":
         return methods.anil()
+    if config.method == "maml":
+        return methods.maml()
     if config.method == "diagonal":
         return methods.diagonal(**how)
     if config.method == "matching_fce":
@@ -54,6 +56,7 @@ def others(config: Config) -> dict[str, Method]:
         "ridge": methods.ridge(),
         "logistic": methods.logistic(),
         "gaussians": methods.gaussians(),
+        "fine_tuning": methods.fine_tuning(),
     }
     return {name: every[name] for name in config.test.methods}
 

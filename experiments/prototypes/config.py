@@ -53,10 +53,10 @@ class Task:
 
 
 Kind = Literal[
-    "prototypes", "matching", "matching_fce", "diagonal", "gaussians", "anil"
+    "prototypes", "matching", "matching_fce", "diagonal", "gaussians", "anil", "maml"
 ]
 # Methods with parameters of their own, which episodes train.
-TRAINED = ("anil", "diagonal", "matching_fce")
+TRAINED = ("anil", "diagonal", "maml", "matching_fce")
 Other = Literal[
     "prototypes",
     "prototypes_cosine",
@@ -67,6 +67,7 @@ Other = Literal[
     "ridge",
     "logistic",
     "gaussians",
+    "fine_tuning",
 ]
 
 
@@ -88,7 +89,8 @@ class Evaluation:
     methods: tuple[Other, ...] = ()
     """Other classifiers to test on the same embeddings and episodes: prototypes,
     prototypes_cosine, matching (cosine), nearest, nearest_cosine, simpleshot, ridge,
-    logistic or gaussians."""
+    logistic or gaussians; or fine_tuning, which trains the whole network on each
+    support set and takes much longer."""
     transductive: bool = False
     """Also test with the BatchNorm statistics of each test episode, queries included.
     The names of these results end in _transductive, since they depend on other
@@ -157,8 +159,8 @@ class Config:
     method: Kind = "prototypes"
     """Classifier of the episodes: prototypes; matching, matching networks without full
     context embeddings; matching_fce, with them; diagonal, prototypes with a learned
-    scale per dimension; gaussians, one diagonal Gaussian per class; or anil, a linear
-    head adapted by gradient descent."""
+    scale per dimension; gaussians, one diagonal Gaussian per class; anil, a linear head
+    adapted by gradient descent; or maml, which adapts the whole network."""
     distance: heads.Distance = "sqeuclidean"
     """Distance of an embedding from a prototype, or from a support example in matching
     networks: sqeuclidean or cosine."""
@@ -218,7 +220,11 @@ def _check_method(config: Config) -> None:
         "diagonal": ("temperature", "learn_temperature"),
         "gaussians": (),
         "anil": (),
+        "maml": (),
     }
+    for name in ("task.cyclic", "test.transductive"):
+        if kind == "maml" and to_json(config)[name]:
+            raise ValueError(f"expected no {name} for method 'maml', got True")
     for name in used["prototypes"]:
         value = getattr(config, name)
         if name not in used[kind] and value != getattr(default, name):

@@ -15,6 +15,8 @@ _METHODS: dict[str, str] = {
     "gaussians": "Gaussians",
     "matching_fce": "matching, full context",
     "anil": "ANIL",
+    "maml": "MAML",
+    "fine_tuning": "fine-tuning",
     "nearest": "nearest neighbour",
     "nearest_cosine": "nearest neighbour, cosine",
     "simpleshot": "SimpleShot",

@@ -272,15 +272,12 @@ def evaluate(
         train: the training images, for methods that need their mean embedding.
     """
     split, test, accuracies = config.data.test, config.test, {}
-    classify, window = method(config), Crop(side=model.pixels.window)
+    classify = method(config)
 
     def transductive(episode: Episode) -> Array:
-        seen = episode._replace(
-            support=centre_crop(episode.support, window),
-            query=centre_crop(episode.query, window),
-        )
+        seen, mode = centred_window(model, episode), Mode("batch", dropout=False)
         together, _ = models.embed_together(
-            model.net, model.params, model.state, seen, Mode("batch", dropout=False)
+            model.net, model.params, model.state, seen, mode
         )
         return classify.logits(model.params.get("method", {}), together)
 
@@ -288,7 +285,9 @@ def evaluate(
     if test.transductive:
         baselines[transductive_name(config)] = transductive
     rivals = others(config)
-    known = dict.fromkeys(rivals, embedded)
+    known: dict[str, Resident | Images] = {
+        name: images if other.adaptation else embedded for name, other in rivals.items()
+    }
     if "simpleshot" in known:
         known["simpleshot"] = centred(embedded, model, train)
     settings = [*itertools.product(test.ways, test.shots)]
@@ -302,7 +301,8 @@ def evaluate(
             split=split,
             episodes=test.episodes,
         )
-        measured = {config.method: measure(embedded, method=classify)}
+        known_as = images if classify.adaptation else embedded
+        measured = {config.method: measure(known_as, method=classify)}
         for name, other in rivals.items():
             measured[name] = measure(known[name], method=other)
         for name, logits in baselines.items():
@@ -351,15 +351,30 @@ def example(
     seen, known = (
         one_episode(data, config.seed, split, 0, **shape) for data in (images, embedded)
     )
-    params = model.params.get("method", {})
+    classify, params = method(config), model.params.get("method", {})
+    if classify.adaptation is None:
+        logits = classify.logits(params, known)
+    else:
+        logits, _ = models.adapted_logits(
+            model.net, model.params, model.state, centred_window(model, seen), classify
+        )
     arrays: dict[str, Any] = {
         "classes": known.classes,
-        "predicted": method(config).logits(params, known).argmax(-1),
+        "predicted": logits.argmax(-1),
     }
     for name in ("support", "query"):
         arrays[name] = np.rint(255 * np.asarray(getattr(seen, name))).astype(np.uint8)
         arrays[f"{name}_z"] = np.asarray(getattr(known, name), np.float32)
     return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def centred_window(model: Model, episode: Episode) -> Episode:
+    """Return an episode with the part of each image that a model sees in tests."""
+    window = Crop(side=model.pixels.window)
+    return episode._replace(
+        support=centre_crop(episode.support, window),
+        query=centre_crop(episode.query, window),
+    )
 
 
 def pixel_logits(episode: Episode) -> Array:

@@ -1,11 +1,12 @@
 from .context import matching_fce
 from .densities import bregman, diagonal, gaussians
-from .linear import anil, logistic, ridge
-from .method import Divisor, Method, Temperature, divisor_of, flat_support
+from .linear import anil, fine_tuning, logistic, maml, ridge
+from .method import Adaptation, Divisor, Method, Temperature, divisor_of, flat_support
 from .templates import matching, nearest, prototypes
 from .zero_shot import zero_shot
 
 __all__ = [
+    "Adaptation",
     "Divisor",
     "Method",
     "Temperature",
@@ -13,9 +14,11 @@ __all__ = [
     "bregman",
     "diagonal",
     "divisor_of",
+    "fine_tuning",
     "flat_support",
     "gaussians",
     "logistic",
+    "maml",
     "matching",
     "matching_fce",
     "nearest",

@@ -1,4 +1,4 @@
-"""Linear classifiers of the support set: ridge and logistic regression, and ANIL.
+"""Linear classifiers of the support set: ridge, logistic regression, ANIL and MAML.
 
 The first two are solved in the span of the examples, whose number is far below the
 dimension of the embeddings.
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer.heads.vectors import HIGHEST, wide
 from jaxfer.memo import memoised
-from jaxfer.methods.method import Method, flat_support
+from jaxfer.methods.method import Adaptation, Method, flat_support
 from jaxfer.types import Episode, Params
 
 
@@ -152,6 +152,62 @@ def anil(steps: int = 5, rate: float = 0.1) -> Method:
         return scores + jnp.broadcast_to(b, scores.shape)
 
     return Method("anil", logits, init, (("steps", steps),))
+
+
+@memoised(64)
+def maml(steps: int = 5, rate: float = 0.1, *, first_order: bool = False) -> Method:
+    """MAML: the whole network is adapted to each support set (Finn et al. 2017).
+
+    See `jaxfer.models.adapted_logits` for the adaptation. It needs images, and takes
+    several times as long as methods that classify embeddings. Its `logits` of an
+    embedded episode are those of `anil`, which adapts the head alone.
+
+    Args:
+        steps: steps of gradient descent, at least 1; the first changes the head alone.
+        rate: the learning rate before training, above 0; its logarithm is trained.
+        first_order: whether training ignores second derivatives.
+
+    Raises:
+        ValueError: fewer steps than 1, or a rate that is not above 0.
+
+    Example:
+        >>> maml(steps=2).adaptation
+        Adaptation(steps=2, first_order=False, rate=None)
+    """
+    head = anil(steps, rate)
+    about = (("steps", steps), ("first_order", first_order))
+    how = Adaptation(steps, first_order)
+    return Method("maml", head.logits, head.init, about, adaptation=how)
+
+
+@memoised(64)
+def fine_tuning(steps: int = 20, rate: float = 0.05) -> Method:
+    """Fine-tuning: the network and a new linear head are trained on the support set.
+
+    It is the baseline of Ravi and Larochelle 2017 for the network of a classifier of
+    the training classes, with plain gradient descent; see
+    `jaxfer.models.adapted_logits`. Its `logits` of an embedded episode are those of
+    `anil`, which trains the head alone.
+
+    Args:
+        steps: steps of gradient descent, at least 1; the first changes the head alone.
+        rate: the learning rate, above 0.
+
+    Raises:
+        ValueError: fewer steps than 1, or a rate that is not above 0.
+
+    Example:
+        >>> fine_tuning().adaptation.steps
+        20
+    """
+    head = anil(steps, rate)
+    own = {"log_rate": jnp.log(jnp.float32(rate))}
+    return Method(
+        "fine_tuning",
+        lambda params, episode: head.logits(own, episode),
+        about=(("steps", steps), ("rate", rate)),
+        adaptation=Adaptation(steps, True, rate),
+    )
 
 
 def _minimised(loss: Any, start: Any, steps: int) -> Any:

@@ -3,12 +3,26 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer.types import Episode, Params
+
+
+class Adaptation(NamedTuple):
+    """Gradient descent of the whole network on each support set.
+
+    Attributes:
+        steps: number of steps.
+        first_order: whether training takes no derivatives through the steps.
+        rate: the learning rate; None if its logarithm is a parameter, "log_rate".
+    """
+
+    steps: int
+    first_order: bool = False
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,8 @@ class Method:
         about: (name, value) pairs that a trained model keeps in `about["method"]`.
         least_shot: the fewest support examples per class that it needs; 0 for zero-shot
             methods, which use none.
+        adaptation: how the network itself is adapted to each support set; None for
+            methods that classify its embeddings.
     """
 
     name: str
@@ -31,6 +47,7 @@ class Method:
     init: Callable[[PRNGKeyArray, int], Params] = lambda key, dim: {}
     about: tuple[tuple[str, Any], ...] = ()
     least_shot: int = 1
+    adaptation: Adaptation | None = None
 
     def check_shot(self, shot: int) -> None:
         """Refuse episodes with too few support examples.

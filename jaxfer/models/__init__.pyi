@@ -1,8 +1,8 @@
 from .banks import embed_folder, model_side, read_folder
 from .batches import train_batches, train_population
 from .classes import with_classes, with_prototypes
-from .episode_step import EpisodeShape, embed_together
-from .episodic import embed_classes, measure_episodes, train_episodes
+from .episode_step import EpisodeShape
+from .episodic import train_episodes
 from .files import FILE, load_model, model_hash, save_model
 from .inference import (
     embed,
@@ -11,6 +11,7 @@ from .inference import (
     predict,
     predict_labels,
 )
+from .measure import embed_classes, measure_episodes
 from .model import (
     Model,
     Pixels,
@@ -20,6 +21,7 @@ from .model import (
     with_about,
 )
 from .options import Options
+from .passes import adapted_logits, embed_together
 from .recipe import Examples, Recipe, steps_of
 from .running import open_run
 from .starts import init_model, init_transfer
@@ -33,6 +35,7 @@ __all__ = [
     "Pixels",
     "Recipe",
     "Trained",
+    "adapted_logits",
     "embed",
     "embed_blocks",
     "embed_classes",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from jaxfer import losses, optim, sharding, steps
 from jaxfer.data import Resident
@@ -16,6 +16,7 @@ from jaxfer.keys import stable_draws
 from jaxfer.memo import memoised
 from jaxfer.methods import Method
 from jaxfer.models.model import Pixels, prepare, vary
+from jaxfer.models.passes import adapted_logits, embed_together, flat
 from jaxfer.models.recipe import Recipe
 from jaxfer.types import AnyArray, Episode, Net, Params, State
 
@@ -101,14 +102,20 @@ def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
     per_step = program.per_step
 
     def one(params: Params, state: State, episode: Episode, pixels: Pixels, k: Array):
-        episode = _prepared(pixels, episode)
+        episode = prepared(pixels, episode)
         if recipe.changes:
             episode = varied(pixels, recipe.changes, program.seed, episode, k)
         rng = episode_key(program.seed, "dropout", k) if net.stochastic else None
+        method = params.get("method", {})
+        if program.method.adaptation is not None:
+            both = {**params["net"], "method": method}
+            logits, state = adapted_logits(
+                net, both, state, episode, program.method, modes, rng=rng
+            )
+            return losses.episode_nll(logits), (state, losses.episode_accuracy(logits))
         embedded, state = embed_together(
             net, params["net"], state, episode, modes, rng=rng
         )
-        method = params.get("method", {})
         if not shape.cyclic:
             value, accuracy = measure(method, embedded)
             return value, (state, accuracy)
@@ -144,12 +151,17 @@ def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
     return loss
 
 
-def _prepared(pixels: Pixels, episode: Episode) -> Episode:
-    """An episode with its images preprocessed for the net."""
+def prepared(pixels: Pixels, episode: Episode) -> Episode:
+    """An episode with its images preprocessed for the net.
+
+    Args:
+        pixels: the preprocessing.
+        episode: an episode of images as stored.
+    """
     support, query, classes = episode
 
     def one(x: AnyArray) -> Array:
-        return prepare(pixels, _flat(x)).reshape(x.shape)
+        return prepare(pixels, flat(x)).reshape(x.shape)
 
     return Episode(one(support), one(query), classes)
 
@@ -175,54 +187,13 @@ def varied(
     key = episode_key(seed, "augment", number)
 
     def one(part: int, images: AnyArray) -> Array:
-        flat = _flat(images)
+        every = flat(images)
         with stable_draws():
-            keys = jax.random.split(jax.random.fold_in(key, part), len(flat))
-        flat = vary(pixels, keys, flat, changes)
-        return flat.reshape(*images.shape[:2], *flat.shape[1:])
+            keys = jax.random.split(jax.random.fold_in(key, part), len(every))
+        every = vary(pixels, keys, every, changes)
+        return every.reshape(*images.shape[:2], *every.shape[1:])
 
     return Episode(one(0, episode.support), one(1, episode.query), episode.classes)
-
-
-def embed_together(
-    net: Net,
-    params: Params,
-    state: State,
-    episode: Episode,
-    mode: Any,
-    *,
-    rng: PRNGKeyArray | None = None,
-) -> tuple[Episode, State]:
-    """Embed support and query in one pass.
-
-    Args:
-        net: the backbone.
-        params: its parameters.
-        state: its running statistics.
-        episode: an episode of preprocessed images.
-        mode: how layers run: in training mode BatchNorm uses the statistics of support
-            and query together.
-        rng: the random key for layers that need one.
-
-    Returns:
-        The episode of embeddings, and the statistics after the pass.
-    """
-    support, query, classes = episode
-    both = [_flat(x) for x in (support, query)]
-    z, state = net.apply(params, state, jnp.concatenate(both), mode=mode, rng=rng)
-    z = z.reshape(len(z), -1)
-    z_support, z_query = jnp.split(z, [len(both[0])])
-    embedded = Episode(
-        z_support.reshape(*support.shape[:2], z.shape[1]),
-        z_query.reshape(*query.shape[:2], z.shape[1]),
-        classes,
-    )
-    return embedded, state
-
-
-def _flat(x: AnyArray) -> Array:
-    """The items of all classes, `[way * n, ...]`; n may be 0."""
-    return jnp.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def shifted(episode: Episode) -> Episode:

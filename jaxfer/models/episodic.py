@@ -8,17 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from jaxfer import losses, sharding, steps
-from jaxfer.compilation import jit
+from jaxfer import sharding, steps
 from jaxfer.data import Images, Resident
-from jaxfer.data.feed import episode_feed, place_episodes, take_episode
+from jaxfer.data.feed import episode_feed, place_episodes
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode
 from jaxfer.keys import HEAD, INIT, key_of
 from jaxfer.loop import Run
-from jaxfer.memo import memoised
 from jaxfer.methods import Method, prototypes
 from jaxfer.models.episode_step import (
     EpisodeProgram,
@@ -26,7 +23,6 @@ from jaxfer.models.episode_step import (
     make_episode_optimizer,
     make_episode_step,
 )
-from jaxfer.models.inference import embed
 from jaxfer.models.model import (
     Model,
     Pixels,
@@ -212,101 +208,6 @@ def train_episodes(
             compile_s=run.compile_s,
             compilations=run.compilations,
         )
-
-
-def measure_episodes(
-    model: Model,
-    images: Images | Resident,
-    shape: EpisodeShape,
-    *,
-    seed: int,
-    split: str,
-    episodes: int,
-    first: int = 0,
-    method: Method | None = None,
-    block: int = 100,
-) -> dict[str, np.ndarray]:
-    """Loss and accuracy of a model on numbered episodes.
-
-    The images are embedded once, with running statistics, and episodes are sampled from
-    the embeddings: the same episodes for every model and method.
-
-    Args:
-        model: the model that embeds.
-        images: the labelled images, or their embeddings, made by `embed_classes`.
-        shape: the shape of the episodes.
-        seed: the seed of the episodes.
-        split: the name of the split.
-        episodes: the number of episodes.
-        first: the number of the first episode.
-        method: the classifier; default: prototypes.
-        block: episodes per call.
-
-    Returns:
-        The "loss" in nats and the "accuracy" from 0 to 1 of each episode.
-
-    Example:
-        >>> from jaxfer.data import from_arrays
-        >>> from jaxfer.nets import Flatten
-        >>> pixels = np.repeat(np.arange(3) / 2, 16 * 4).reshape(12, 4, 4)
-        >>> images = from_arrays(pixels, np.repeat(np.arange(3), 4))
-        >>> shape = EpisodeShape(way=3, shot=1, n_query=2)
-        >>> model = Model(Flatten().build(), {}, {})
-        >>> measure_episodes(
-        ...     model, images, shape, seed=0, split="test", episodes=2
-        ... )["accuracy"].tolist()
-        [1.0, 1.0]
-
-    Raises:
-        ValueError: images that cannot give such episodes.
-    """
-    method = method or prototypes()
-    method.check_shot(shape.shot)
-    embedded = images if isinstance(images, Resident) else embed_classes(model, images)
-    if isinstance(images, Images):
-        names = images.class_names
-    else:
-        names = [str(number) for number in range(len(embedded.table.counts))]
-    check_episode(
-        jax.device_get(embedded.table),
-        names,
-        way=shape.way,
-        shot=shape.shot,
-        n_query=shape.n_query,
-    )
-    measure = _measure(method, shape._replace(cyclic=False), seed, split)
-    params = model.params.get("method", {})
-    return steps.evaluate_episodes(
-        lambda data, numbers: measure(params, data, numbers),
-        embedded,
-        episodes=episodes,
-        first=first,
-        block=block,
-    )
-
-
-def embed_classes(model: Model, images: Images) -> Resident:
-    """The embeddings of labelled images, to sample episodes from.
-
-    Args:
-        model: the model that embeds.
-        images: labelled images, in memory or as a view.
-    """
-    z = embed(model, images)
-    return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
-
-
-@memoised(64)
-def _measure(method: Method, shape: EpisodeShape, seed: int, split: str) -> Any:
-    def one(params: Params, data: Resident, number: Array) -> dict[str, Array]:
-        episode = take_episode(data, seed, split, number, **shape.sizes())
-        logits = method.logits(params, episode)
-        return {
-            "loss": losses.episode_nll(logits),
-            "accuracy": losses.episode_accuracy(logits),
-        }
-
-    return jit(jax.vmap(one, in_axes=(None, None, 0)))
 
 
 def _start(

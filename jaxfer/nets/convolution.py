@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 # Up to this number of output channels the product is faster than the convolution.
 _FEW = 16
+_PRODUCTS = contextvars.ContextVar("convolutions_as_products", default=False)
 _PLAIN = contextvars.ContextVar("plain_convolutions", default=False)
 
 
@@ -40,9 +41,10 @@ def convolve(
         >>> convolve(x, kernel, (1, 1), [(1, 1), (1, 1)], **options).shape
         (2, 5, 5, 4)
     """
-    few = kernel.shape[2] == 1 and kernel.shape[3] <= _FEW and tuple(strides) == (1, 1)
-    few = few and not _PLAIN.get()
-    if few and not isinstance(padding, str) and jax.default_backend() == "cpu":
+    few = kernel.shape[2] == 1 and kernel.shape[3] <= _FEW
+    faster = (few or _PRODUCTS.get()) and not _PLAIN.get()
+    fits = tuple(strides) == (1, 1) and not isinstance(padding, str)
+    if faster and fits and jax.default_backend() == "cpu":
         return _product(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -107,6 +109,30 @@ def depthwise(
     if _PLAIN.get():
         return grouped(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+
+
+@contextlib.contextmanager
+def convolutions_as_products() -> Iterator[None]:
+    """Trace all convolutions of stride 1 as products of patches on a CPU.
+
+    This is faster where kernels are vmapped, since such a convolution is a grouped one,
+    whose gradient is slow on XLA:CPU, and slower elsewhere.
+
+    Example:
+        >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        >>> x, kernel = jnp.ones((1, 4, 4, 8)), jnp.ones((3, 3, 8, 32))
+        >>> with convolutions_as_products():
+        ...     text = jax.make_jaxpr(
+        ...         lambda x: convolve(x, kernel, (1, 1), [(1, 1)] * 2, **options)
+        ...     )(x)
+        >>> "conv_general_dilated" in str(text)
+        False
+    """
+    token = _PRODUCTS.set(True)
+    try:
+        yield
+    finally:
+        _PRODUCTS.reset(token)
 
 
 @contextlib.contextmanager

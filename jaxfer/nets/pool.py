@@ -79,11 +79,11 @@ def batch_norm_pool(
 
 
 def _forward(x: Array, scale: Array, bias: Array):
-    wide = x.astype(jnp.float32)
+    wide = _wide(x)
     mean = wide.mean((0, 1, 2))
     var = jnp.maximum((wide * wide).mean((0, 1, 2)) - mean * mean, 0)
     pooled = _extreme(x, scale)
-    ties = sum((corner == pooled).astype(jnp.float32) for corner in _corners(x))
+    ties = sum((corner == pooled).astype(wide.dtype) for corner in _corners(x))
     y = _activate(pooled, mean, var, scale, bias)
     return (y, mean, var), (x, pooled, ties, y, mean, var, scale)
 
@@ -94,7 +94,7 @@ def _backward(saved, cotangents):
     dy = jnp.where(y > 0, cotangents[0], 0)
     inverse = jax.lax.rsqrt(var + EPSILON)
     d_bias = dy.sum((0, 1, 2))
-    centred = pooled.astype(jnp.float32) - _channels(mean)
+    centred = _wide(pooled) - _channels(mean)
     d_scale = (dy * centred).sum((0, 1, 2)) * inverse
     # dx = scale / sigma * (d - mean(d) - x_hat * mean(d * x_hat)), where d is dy at the
     # maxima and 0 elsewhere: its means are sums over the pooled map, divided by size.
@@ -103,7 +103,7 @@ def _backward(saved, cotangents):
     level = gain * d_bias / (n * height * width) - slope * mean
     is_maximum = x == _spread(pooled, height, width, fill=jnp.nan)
     shares = _spread(dy / ties * _channels(gain), height, width, fill=0.0)
-    means = _channels(level) + _channels(slope) * x.astype(jnp.float32)
+    means = _channels(level) + _channels(slope) * _wide(x)
     dx = jnp.where(is_maximum, shares, 0) - means
     return dx.astype(x.dtype), d_scale, d_bias
 
@@ -141,8 +141,12 @@ def _extreme(x: Array, scale: Array) -> Array:
 
 def _activate(x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
     gain = jax.lax.rsqrt(var + EPSILON) * scale
-    centred = x.astype(jnp.float32) - _channels(mean)
+    centred = _wide(x) - _channels(mean)
     return nn.relu(centred * _channels(gain) + _channels(bias))
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _channels(x: Array) -> Array:

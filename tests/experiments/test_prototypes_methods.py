@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import jaxfer
+from experiments.inputs import Network
 from experiments.prototypes import report, train
 from experiments.prototypes import run as prototypes
 from experiments.prototypes.classifiers import centred, method, others, trains
-from experiments.prototypes.config import Base, Config, Kind, Other, check
+from experiments.prototypes.config import Base, Config, Kind, Other, Task, check
 from experiments.prototypes.report import tables
 from jaxfer import models
 from jaxfer.data import Jitter
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("small_glyphs")
 
 
 def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
-    every = tuple(name for name in get_args(Other) if name != "matching")
+    slow = ("fine_tuning",)
+    every = tuple(x for x in get_args(Other) if x not in ("matching", *slow))
     test = dataclasses.replace(TINY.test, ways=(5,), shots=(1,), methods=every)
     config = dataclasses.replace(
         TINY,
@@ -35,7 +37,7 @@ def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
     result = prototypes.run(config, tmp_path)
     with np.load(tmp_path / "episodes.npz") as file:
         found = {name.split("/")[2]: file[name] for name in file.files}
-    assert {*found} == {"pixel_nearest_neighbour", *get_args(Other)}
+    assert {*found} == {"pixel_nearest_neighbour", *get_args(Other)} - {*slow}
     # At one shot these are the same classifiers.
     for one, other in (
         ("matching", "prototypes_cosine"),
@@ -55,6 +57,35 @@ def test_learned_scales_train_with_the_network(tmp_path):
     scales = jaxfer.load_model(tmp_path).params["method"]["log_scales"]
     assert scales.shape == (8,) and np.asarray(scales).any()
     assert "val/5way_1shot/diagonal/accuracy" in result["metrics"]
+
+
+@pytest.mark.slow
+def test_a_network_is_adapted_to_each_episode(tmp_path):
+    test = dataclasses.replace(
+        TINY.test, ways=(5,), shots=(1,), methods=("fine_tuning",)
+    )
+    net = Network("tests.experiments.tiny:Tiny")
+    config = dataclasses.replace(TINY, method="maml", test=test, net=net)
+    result = prototypes.run(config, tmp_path)
+    with np.load(tmp_path / "episodes.npz") as file:
+        found = file["val/5way_1shot/maml/accuracy"]
+        assert len(file["val/5way_1shot/fine_tuning/accuracy"]) == 6
+    assert len(found) == 6 and result["config"]["method"] == "maml"
+    model, images = jaxfer.load_model(tmp_path, net.build()), train.load_splits(config)
+    again = models.measure_episodes(
+        model,
+        images["val"],
+        models.EpisodeShape(5, 1, 3),
+        seed=0,
+        split="val",
+        episodes=6,
+        method=method(config),
+    )
+    np.testing.assert_allclose(100 * again["accuracy"], found, atol=1e-4)
+    # The episode of the figures is the first test episode.
+    with np.load(tmp_path / "example.npz") as file:
+        right = (file["predicted"] == np.arange(5)[:, None]).mean()
+    assert right == pytest.approx(again["accuracy"][0])
 
 
 def test_simpleshot_embeddings_are_centred_and_of_length_one(blobs):
@@ -88,6 +119,7 @@ def _tested(config, names):
         ({"method": "anil", "distance": "cosine"}, "no distance for method 'anil'"),
         ({"method": "gaussians", "learn_temperature": True}, "no learn_temperature"),
         ({"method": "diagonal", "unit": True}, "no unit for method 'diagonal'"),
+        ({"method": "maml", "task": Task(cyclic=True)}, "no task.cyclic for method"),
         (
             {"method": "diagonal", "episodes": 0, "base": Base(epochs=1)},
             "whose parameters are trained, got 0",

@@ -1,0 +1,160 @@
+"""Measure models on numbered episodes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxfer import losses, steps
+from jaxfer.compilation import jit
+from jaxfer.data import Crop, Images, Resident, centre_crop, resident
+from jaxfer.data.feed import take_episode
+from jaxfer.data.resident import table_of
+from jaxfer.episodes import check_episode, gather, numbered_episode
+from jaxfer.memo import memoised
+from jaxfer.methods import Method, prototypes
+from jaxfer.models.episode_step import EpisodeShape, prepared
+from jaxfer.models.inference import embed
+from jaxfer.models.model import Model, Pixels
+from jaxfer.models.passes import adapted_logits
+from jaxfer.types import Episode, Net, Params, State
+
+# Most episodes per call of a method that adapts the network.
+_ADAPTED = 8
+
+
+def measure_episodes(
+    model: Model,
+    images: Images | Resident,
+    shape: EpisodeShape,
+    *,
+    seed: int,
+    split: str,
+    episodes: int,
+    first: int = 0,
+    method: Method | None = None,
+    block: int = 100,
+) -> dict[str, np.ndarray]:
+    """Loss and accuracy of a model on numbered episodes.
+
+    The images are embedded once, with running statistics, and episodes are sampled from
+    the embeddings: the same episodes for every model and method. A method that adapts
+    the network, such as MAML, embeds the images of each episode.
+
+    Args:
+        model: the model that embeds.
+        images: the labelled images, or their embeddings, made by `embed_classes`.
+        shape: the shape of the episodes.
+        seed: the seed of the episodes.
+        split: the name of the split.
+        episodes: the number of episodes.
+        first: the number of the first episode.
+        method: the classifier; default: prototypes.
+        block: episodes per call.
+
+    Returns:
+        The "loss" in nats and the "accuracy" from 0 to 1 of each episode.
+
+    Example:
+        >>> from jaxfer.data import from_arrays
+        >>> from jaxfer.nets import Flatten
+        >>> pixels = np.repeat(np.arange(3) / 2, 16 * 4).reshape(12, 4, 4)
+        >>> images = from_arrays(pixels, np.repeat(np.arange(3), 4))
+        >>> shape = EpisodeShape(way=3, shot=1, n_query=2)
+        >>> model = Model(Flatten().build(), {}, {})
+        >>> measure_episodes(
+        ...     model, images, shape, seed=0, split="test", episodes=2
+        ... )["accuracy"].tolist()
+        [1.0, 1.0]
+
+    Raises:
+        ValueError: images that cannot give such episodes.
+    """
+    method = method or prototypes()
+    method.check_shot(shape.shot)
+    if method.adaptation is not None:
+        embedded = resident(images) if isinstance(images, Images) else images
+        if embedded.items.ndim != 4:
+            raise ValueError(
+                f"expected images for {method.name!r}, which adapts the network to "
+                f"them, got embeddings of shape {embedded.items.shape}"
+            )
+        block = min(block, _ADAPTED)
+    elif isinstance(images, Resident):
+        embedded = images
+    else:
+        embedded = embed_classes(model, images)
+    if isinstance(images, Images):
+        names = images.class_names
+    else:
+        names = [str(number) for number in range(len(embedded.table.counts))]
+    check_episode(
+        jax.device_get(embedded.table),
+        names,
+        way=shape.way,
+        shot=shape.shot,
+        n_query=shape.n_query,
+    )
+    shape = shape._replace(cyclic=False)
+    if method.adaptation is not None:
+        adapted = _measure_adapted(model.net, method, shape, seed, split)
+        known: Any = model.params, model.state, model.pixels
+        embedded = jax.tree.map(jnp.asarray, embedded)
+    else:
+        adapted = _measure(method, shape, seed, split)
+        known = (model.params.get("method", {}),)
+    return steps.evaluate_episodes(
+        lambda data, numbers: adapted(*known, data, numbers),
+        embedded,
+        episodes=episodes,
+        first=first,
+        block=block,
+    )
+
+
+def embed_classes(model: Model, images: Images) -> Resident:
+    """The embeddings of labelled images, to sample episodes from.
+
+    Args:
+        model: the model that embeds.
+        images: labelled images, in memory or as a view.
+    """
+    z = embed(model, images)
+    return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
+
+
+@memoised(64)
+def _measure_adapted(
+    net: Net, method: Method, shape: EpisodeShape, seed: int, split: str
+) -> Any:
+    def one(
+        params: Params, state: State, pixels: Pixels, data: Resident, number: Array
+    ) -> dict[str, Array]:
+        rows = numbered_episode(data.table, seed, split, number, **shape.sizes())
+        support, query, classes = prepared(pixels, gather(data.items, rows))
+        support, query = (
+            centre_crop(x, Crop(side=pixels.window)) for x in (support, query)
+        )
+        episode = Episode(support, query, classes)
+        logits, _ = adapted_logits(net, params, state, episode, method)
+        return _measured(logits)
+
+    return jit(jax.vmap(one, in_axes=(None, None, None, None, 0)))
+
+
+def _measured(logits: Array) -> dict[str, Array]:
+    return {
+        "loss": losses.episode_nll(logits),
+        "accuracy": losses.episode_accuracy(logits),
+    }
+
+
+@memoised(64)
+def _measure(method: Method, shape: EpisodeShape, seed: int, split: str) -> Any:
+    def one(params: Params, data: Resident, number: Array) -> dict[str, Array]:
+        episode = take_episode(data, seed, split, number, **shape.sizes())
+        return _measured(method.logits(params, episode))
+
+    return jit(jax.vmap(one, in_axes=(None, None, 0)))

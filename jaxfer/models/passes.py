@@ -1,0 +1,130 @@
+"""How an episode passes through a network: as it is, or adapted to the support set."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxfer.heads.vectors import HIGHEST
+from jaxfer.methods import Method
+from jaxfer.nets.convolution import convolutions_as_products
+from jaxfer.types import EVAL, AnyArray, Episode, Modes, Net, Params, State
+
+
+def embed_together(
+    net: Net,
+    params: Params,
+    state: State,
+    episode: Episode,
+    mode: Modes,
+    *,
+    rng: PRNGKeyArray | None = None,
+) -> tuple[Episode, State]:
+    """Embed support and query in one pass.
+
+    Args:
+        net: the backbone.
+        params: its parameters.
+        state: its running statistics.
+        episode: an episode of preprocessed images.
+        mode: how layers run: in training mode BatchNorm uses the statistics of support
+            and query together.
+        rng: the random key for layers that need one.
+
+    Returns:
+        The episode of embeddings, and the statistics after the pass.
+    """
+    support, query, classes = episode
+    both = [flat(x) for x in (support, query)]
+    z, state = net.apply(params, state, jnp.concatenate(both), mode=mode, rng=rng)
+    z = z.reshape(len(z), -1)
+    z_support, z_query = jnp.split(z, [len(both[0])])
+    embedded = Episode(
+        z_support.reshape(*support.shape[:2], z.shape[1]),
+        z_query.reshape(*query.shape[:2], z.shape[1]),
+        classes,
+    )
+    return embedded, state
+
+
+def flat(x: AnyArray) -> Array:
+    """The items of all classes, `[way * n, ...]`; n may be 0."""
+    return jnp.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def adapted_logits(
+    net: Net,
+    params: Params,
+    state: State,
+    episode: Episode,
+    method: Method,
+    mode: Modes = EVAL,
+    *,
+    rng: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, "way n_query way"], State]:
+    """The logits of a network that is adapted to the support set (Finn et al. 2017).
+
+    From the parameters theta of the network and a linear head of zeros, a few steps of
+    `theta <- theta - r grad L(theta)` follow, where L is the mean cross-entropy of the
+    support set. Derivatives go through all steps, or, with `first_order`, past them.
+
+    Args:
+        net: the backbone.
+        params: its parameters by layer; those of the method in "method".
+        state: its running statistics.
+        episode: an episode of preprocessed images.
+        method: `jaxfer.methods.maml` or `fine_tuning`.
+        mode: how layers run. With batch statistics, the support set has its own in each
+            step, and support and query share those of the last pass.
+        rng: the random key for layers that need one.
+
+    Returns:
+        The logits, and the statistics after the last pass.
+
+    Raises:
+        ValueError: a method that does not adapt the network.
+    """
+    if method.adaptation is None:
+        raise ValueError(
+            f"expected a method that adapts the network, got {method.name!r}"
+        )
+    steps, first_order, fixed = method.adaptation
+    way, shot = episode.support.shape[:2]
+    support = flat(episode.support)
+    owner = jnp.repeat(jnp.arange(way, dtype=jnp.int32), shot)
+    rate = fixed or jnp.exp(jnp.asarray(params["method"]["log_rate"]))
+    own = {name: params.get(name, {}) for name in net.layers}
+
+    def embedded(own: Params) -> Array:
+        z, _ = net.apply(own, state, support, mode=mode, rng=rng)
+        return z.reshape(len(support), -1)
+
+    # The kernels of the adapted network differ between episodes, and a convolution
+    # vmapped over kernels is slow on a CPU.
+    with convolutions_as_products():
+        dim = jax.eval_shape(embedded, own).shape[1]
+        head = jnp.zeros((dim, way)), jnp.zeros((way,))
+        fast = own, head
+
+        def loss(fast: tuple[Params, tuple[Array, Array]]) -> Array:
+            scores = _scores(embedded(fast[0]), fast[1])
+            return optax.softmax_cross_entropy_with_integer_labels(scores, owner).mean()
+
+        def step(fast: Any, _: None) -> tuple[Any, None]:
+            gradient = jax.grad(loss)(fast)
+            if first_order:
+                gradient = lax.stop_gradient(gradient)
+            return jax.tree.map(lambda x, g: x - rate * g, fast, gradient), None
+
+        (own, head), _ = lax.scan(step, fast, length=steps)
+        together, state = embed_together(net, own, state, episode, mode, rng=rng)
+    return _scores(jnp.asarray(together.query), head), state
+
+
+def _scores(z: Array, head: tuple[Array, Array]) -> Array:
+    kernel, bias = head
+    scores = jnp.matmul(z, kernel, precision=HIGHEST)
+    return scores + jnp.broadcast_to(bias, scores.shape)
