@@ -16,6 +16,7 @@ from jaxfer import config as configs
 from jaxfer.config import to_json
 from jaxfer.data import write_cache
 from jaxfer.data.images import Images
+from jaxfer.data.loading import cache_directory
 from jaxfer.models import Options
 from jaxfer.nets import as_net
 
@@ -25,6 +26,8 @@ QUICK = Options(steps_per_call=1, save_every=2, log_every=1, progress=False)
 # How far re-implementations of Snell et al. 2017 fall short of Table 1, by way and shot
 # (protocols, section 3.4); Table 4 borrows it.
 TOLERANCES = {(5, 1): 0.6, (5, 5): 0.35, (20, 1): 1.1, (20, 5): 0.4}
+# The same on miniImageNet, where they have 47.2 and 66.2%.
+MINI = {(5, 1): 2.2, (5, 5): 2.0}
 TABLE_1 = {(5, 1): 98.8, (5, 5): 99.7, (20, 1): 96.0, (20, 5): 98.9}
 # The other files are these with other numbers.
 PULSES = {
@@ -129,9 +132,11 @@ def test_published_values_are_of_the_protocols(path):
         else:
             assert row["source"] == "Snell et al. 2017, Table 4"
         # The modern recipe is meant to be above the paper.
-        expected = 0 if "modern" in path.stem else TOLERANCES[cell]
+        tolerances = MINI if "miniimagenet" in path.stem else TOLERANCES
+        expected = 0 if "modern" in path.stem else tolerances[cell]
         assert row["tolerance"] == expected
-    if command.config.data.name == "omniglot" or "modern" in path.stem:
+    compared = command.config.data.name in ("omniglot", "miniimagenet")
+    if compared or "modern" in path.stem:
         assert len(command.published) == len(cells)
     else:
         assert not command.published
@@ -150,7 +155,7 @@ def test_published_values_are_dropped_when_what_is_run_changes(path, capsys):
         (["--episodes", "10"], "episodes"),
         (["--net.width", "32"], "net.width"),
         (["--optim.learning-rate", "0.5"], "optim.learning_rate"),
-        (["--test.episodes", "600"], "test.episodes"),
+        (["--test.episodes", "601"], "test.episodes"),
     ):
         assert _load(path, *other).published == []
         shown = capsys.readouterr().out
@@ -261,7 +266,7 @@ def test_a_shrunk_imprinting_study_has_a_pulse(path, tmp_path):
 def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
     command = _load(path)
     config = command.config
-    if (name := config.data.name) in ("omniglot", "folder"):
+    if (name := config.data.name) != "glyphs":
         # 30 classes stand in for both parts; the real split needs the real set.
         def split(data: Images, name: str) -> Images:
             return data.take_classes(data.class_names, name=f"blobs {name}")
@@ -269,11 +274,15 @@ def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
         sources = sys.modules["jaxfer.data.sources"]
         row = dataclasses.replace(sources.SOURCES[name], by_class=split)
         monkeypatch.setitem(sources.SOURCES, name, row)
-        write_cache(blobs, tmp_path / f"{name}.cache")
+        # All of one superclass, for episodes within one.
+        names = tuple(f"blobs/{name}" for name in blobs.class_names)
+        own = dataclasses.replace(blobs, class_names=names)
+        write_cache(own, cache_directory(name, tmp_path))
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, dir=str(tmp_path), side=None),
         net=dataclasses.replace(config.net, width=4),
+        base=dataclasses.replace(config.base, epochs=min(config.base.epochs, 1)),
         task=dataclasses.replace(config.task, way=min(config.task.way, 10), query=2),
         val=dataclasses.replace(
             config.val, every=config.episodes_per_step, episodes=3, query=2, patience=2

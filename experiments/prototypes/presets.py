@@ -1,4 +1,4 @@
-"""The protocol of Snell et al. 2017 on Omniglot, and its published values."""
+"""The protocols of Snell et al. 2017 and later recipes, with published values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +39,30 @@ def published_accuracies(
         }
         for (way, shot), (value, tolerance) in cells.items()
     ]
+
+
+def miniimagenet_snell2017(*, way: int, shot: int) -> Config:
+    """Return the miniImageNet protocol of Snell et al. 2017, as far as it is stated.
+
+    Episodes have 15 queries per class, each update uses one of them, and the learning
+    rate of Adam starts at 1e-3 and is halved every 2000 episodes. The network is tested
+    on 600 5-way episodes with the shot of training. The paper does not say when
+    training stops: here it is after more than 200 validations in a row, one every 100
+    episodes, without a lower loss, as in its code for Omniglot. The state with the
+    lowest loss is tested.
+
+    Args:
+        way: classes per training episode.
+        shot: support examples per class.
+    """
+    return Config(
+        data=Data("miniimagenet", "train", val="val", test="test"),
+        task=Task(way=way, shot=shot, query=15),
+        val=Validation(every=100, episodes=100, way=5, query=15, patience=200),
+        test=Evaluation(ways=(5,), shots=(shot,), query=15, episodes=600),
+        optim=snell2017(1e-3, 2000),
+        episodes=1_000_000,
+    )
 
 
 def conv4_modern(data: str, *, shift: int, base_epochs: int, episodes: int) -> Config:
