@@ -84,6 +84,7 @@ def check_episode(
     way: int,
     shot: int,
     n_query: int,
+    least_shot: int | None = None,
     where: str = "the data set",
 ) -> None:
     """Refuse episodes that a data set cannot give.
@@ -94,6 +95,7 @@ def check_episode(
         way: classes per episode.
         shot: support examples per class; 0 for zero-shot episodes.
         n_query: queries per class.
+        least_shot: see `sample_episode`.
         where: what to call the data set in the message.
 
     Raises:
@@ -109,11 +111,19 @@ def check_episode(
     """
     if n_query < 1:
         raise ValueError(f"expected n_query of at least 1, got {n_query}")
+    _check_least(least_shot, shot)
     if way > len(class_names):
         raise ValueError(
             f"expected at least way = {way} classes, got {len(class_names)} in {where}"
         )
     _check_table(table, way, shot, n_query, class_names, where)
+
+
+def _check_least(least_shot: int | None, shot: int) -> None:
+    if least_shot is not None and not 1 <= least_shot <= shot:
+        raise ValueError(
+            f"expected least_shot from 1 to shot = {shot}, got {least_shot}"
+        )
 
 
 def _check_table(
@@ -188,7 +198,13 @@ def episode_key(
 
 
 def sample_episode(
-    key: PRNGKeyArray, table: ClassTable, *, way: int, shot: int, n_query: int
+    key: PRNGKeyArray,
+    table: ClassTable,
+    *,
+    way: int,
+    shot: int,
+    n_query: int,
+    least_shot: int | None = None,
 ) -> Episode:
     """Sample an episode of row numbers, uniformly and without replacement.
 
@@ -205,6 +221,8 @@ def sample_episode(
         way: classes per episode.
         shot: support examples per class; 0 for zero-shot episodes.
         n_query: queries per class; may be 0 if shot is not.
+        least_shot: for unbalanced support sets, the fewest support examples of a class:
+            each class has a random number of them up to `shot`. None: all have `shot`.
 
     Returns:
         The episode with support `[way, shot]` and query `[way, n_query]` as int32 row
@@ -212,7 +230,7 @@ def sample_episode(
 
     Raises:
         ValueError: a way or shot + n_query below 1, more ways than classes, or a class
-            with fewer than shot + n_query rows.
+            with fewer than shot + n_query rows, or a least_shot outside 1 to shot.
 
     Example:
         >>> table = class_table(np.repeat(np.arange(10), 20), num_classes=10)
@@ -221,6 +239,7 @@ def sample_episode(
         (5, 15)
     """
     _check_table(table, way, shot, n_query, None, "the table")
+    _check_least(least_shot, shot)
     # Partitionable threefry gives the same numbers on any sharding. Without it, as
     # users may configure JAX, splits and bits would differ.
     with jax.threefry_partitionable(True):
@@ -229,6 +248,10 @@ def sample_episode(
         row_order = _uniform(row_key, (way, table.rows.shape[1]))
         if table.groups is not None:
             class_order = _in_one_group(class_key, class_order, table.groups, way)
+        shots = None
+        if least_shot is not None:
+            shots_key, limits = jax.random.fold_in(class_key, 2), (least_shot, shot + 1)
+            shots = jax.random.randint(shots_key, (way,), *limits, jnp.int32)
     # top_k of random numbers is a uniform sample without replacement, in random order.
     _, classes = jax.lax.top_k(class_order, way)
     rows = jnp.asarray(table.rows, jnp.int32)[classes]
@@ -238,7 +261,7 @@ def sample_episode(
     rows = jnp.where(real, rows, rows[:, :1])
     _, chosen = jax.lax.top_k(jnp.where(real, row_order, 0), shot + n_query)
     rows = jnp.take_along_axis(rows, chosen, axis=1)
-    return Episode(rows[:, :shot], rows[:, shot:], classes.astype(jnp.int32))
+    return Episode(rows[:, :shot], rows[:, shot:], classes.astype(jnp.int32), shots)
 
 
 def _in_one_group(key: PRNGKeyArray, order: Array, groups: AnyArray, way: int) -> Array:
@@ -260,6 +283,7 @@ def numbered_episode(
     way: int,
     shot: int,
     n_query: int,
+    least_shot: int | None = None,
 ) -> Episode:
     """Episode `number` of a seed and a split, as row numbers.
 
@@ -273,6 +297,7 @@ def numbered_episode(
         way: classes per episode.
         shot: support examples per class.
         n_query: queries per class.
+        least_shot: see `sample_episode`.
 
     Raises:
         ValueError: see `episode_key` and `sample_episode`.
@@ -284,7 +309,8 @@ def numbered_episode(
         (5, 1)
     """
     key = episode_key(seed, split, number)
-    return sample_episode(key, table, way=way, shot=shot, n_query=n_query)
+    shape = {"way": way, "shot": shot, "n_query": n_query, "least_shot": least_shot}
+    return sample_episode(key, table, **shape)
 
 
 def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
@@ -302,7 +328,8 @@ def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
         >>> gather(jnp.array([10, 20, 30]), rows).query.tolist()
         [[10, 30]]
     """
-    return Episode(array[episode.support], array[episode.query], episode.classes)
+    support, query = array[episode.support], array[episode.query]
+    return episode._replace(support=support, query=query)
 
 
 def _uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -171,11 +171,19 @@ class Episode(NamedTuple):
     """One few-shot task: a rectangular support and query set, and their classes.
 
     The elements may be row numbers of a data set, images, or embeddings.
+
+    Attributes:
+        support: `[way, shot, ...]`.
+        query: `[way, n_query, ...]`.
+        classes: `[way]`, the data set's class ids.
+        shots: `[way]`, the number of support examples of each class, from 1 to shot:
+            those after them are padding. None: all classes have `shot` of them.
     """
 
     support: Num[AnyArray, "way shot *item"]
     query: Num[AnyArray, "way n_query *item"]
     classes: Int[AnyArray, " way"]
+    shots: Int[AnyArray, " way"] | None = None
 
 
 class TrainState(NamedTuple):

@@ -35,7 +35,7 @@ draw = jax.jit(lambda k: sample_episode(
     episode_key(7, "test", k), table, way=20, shot=5, n_query=15))
 digest = hashlib.sha256()
 for k in range(100):
-    for part in draw(np.uint32(k)):
+    for part in draw(np.uint32(k))[:3]:
         assert part.dtype == np.int32, part.dtype
         digest.update(np.asarray(part).tobytes())
 big = jax.random.key_data(episode_key(2**32 - 1, "test", 0))
@@ -72,7 +72,7 @@ def test_class_table_has_room_for_empty_classes_and_refuses_strange_labels():
 @pytest.mark.parametrize("number", range(20))
 def test_support_and_query_are_disjoint_and_of_the_declared_size(number):
     # A peer's test shot was not the declared one; another's sets overlapped.
-    support, query, classes = _draw(0, "train", number)
+    support, query, classes, _ = _draw(0, "train", number)
     assert support.shape == (5, 2) and query.shape == (5, 5)
     assert len(set(classes.tolist())) == 5
     for row, c in enumerate(classes.tolist()):
@@ -83,7 +83,7 @@ def test_support_and_query_are_disjoint_and_of_the_declared_size(number):
 
 def test_a_class_with_just_enough_rows_gives_them_all():
     episodes = [_draw(1, "train", k, way=10) for k in range(5)]
-    for support, query, classes in episodes:
+    for support, query, classes, _ in episodes:
         row = classes.tolist().index(0)
         drawn = {*support[row].tolist(), *query[row].tolist()}
         assert drawn == set(np.flatnonzero(LABELS == 0).tolist())
@@ -190,6 +190,28 @@ def test_gather_takes_rows_of_images_and_of_features(rng):
     np.testing.assert_array_equal(taken.classes, episode.classes)
 
 
+def test_unbalanced_support_sets_have_from_the_least_to_all_examples():
+    shape = {"way": 5, "shot": 4, "n_query": 2}
+    sample = jax.jit(
+        jax.vmap(lambda k: numbered_episode(TABLE, 0, "test", k, **shape, least_shot=2))
+    )
+    found = sample(jnp.arange(400))
+    counts = np.bincount(np.asarray(found.shots).ravel(), minlength=5)
+    assert counts[:2].sum() == 0
+    # 2000 draws of three values: 5 standard deviations are 105.
+    assert np.abs(counts[2:] - 2000 / 3).max() < 106
+    # The examples are those of balanced episodes.
+    balanced = numbered_episode(TABLE, 0, "test", 7, **shape)
+    assert balanced.shots is None
+    np.testing.assert_array_equal(found.support[7], balanced.support)
+    np.testing.assert_array_equal(found.query[7], balanced.query)
+    for least in (0, 5):
+        with pytest.raises(ValueError, match=f"from 1 to shot = 4, got {least}"):
+            numbered_episode(TABLE, 0, "test", 7, **shape, least_shot=least)
+        with pytest.raises(ValueError, match=f"from 1 to shot = 4, got {least}"):
+            check_episode(TABLE, NAMES, **shape, least_shot=least)
+
+
 NAMES = [f"c{i}" for i in range(10)]
 
 
@@ -244,7 +266,7 @@ def test_a_short_class_of_a_traced_table_lends_no_row_of_another_class():
     )
     labels = np.array([0] * 5 + [1] * 9 + [2] * 2)
     for k in range(5):
-        support, query, classes = draw(SHORT, k)
+        support, query, classes, _ = draw(SHORT, k)
         for rows in (support, query):
             assert (labels[rows] == np.asarray(classes)[:, None]).all()
 

@@ -60,7 +60,7 @@ def read_run(workdir: Path) -> Run:
         if name not in _PLACES and not name.startswith("run.")
     }
     test = config["data.test"]
-    same = ("test.query", "test.episodes", "test.grouped")
+    same = ("test.query", "test.episodes", "test.grouped", "test.least_shot")
     episodes_of = result["dataset_fingerprint"][test], result["seed"]
     paired_by = (*episodes_of, *(config.get(name) for name in same))
     return Run(options, result["seed"], paired_by, episodes)

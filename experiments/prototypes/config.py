@@ -47,6 +47,9 @@ class Task:
     grouped: bool = False
     """Take the classes of an episode from one superclass, such as an alphabet of
     Omniglot, in training and validation."""
+    least_shot: int | None = None
+    """Fewest support examples of a class, from 1 to shot: the classes of an episode
+    have different numbers of them, at random. Default: all have shot."""
     cyclic: bool = False
     """Rotate support and queries, so that every example of a class is support in turn.
     This gives shot + query episodes per embedding; the paper uses one."""
@@ -86,6 +89,10 @@ class Evaluation:
     grouped: bool = False
     """Take the classes of an episode from one superclass, such as an alphabet of
     Omniglot."""
+    least_shot: int | None = None
+    """Fewest support examples of a class, from 1 to the smallest of shots: the classes
+    of an episode have different numbers of them, at random. Default: all have the same
+    number."""
     methods: tuple[Other, ...] = ()
     """Other classifiers to test on the same embeddings and episodes: prototypes,
     prototypes_cosine, matching (cosine), nearest, nearest_cosine, simpleshot, ridge,
@@ -240,6 +247,31 @@ def _check_method(config: Config) -> None:
         )
 
 
+def _check_unbalanced(config: Config) -> None:
+    """Refuse unbalanced support sets where they are not defined.
+
+    Raises:
+        ValueError: a least shot out of range, or options that need balanced episodes.
+    """
+    task, test = config.task, config.test
+    for name, least, shot in (
+        ("task", task.least_shot, task.shot),
+        ("test", test.least_shot, min(test.shots)),
+    ):
+        if least is not None and not 1 <= least <= shot:
+            raise ValueError(
+                f"expected {name}.least_shot from 1 to {shot}, got {least}"
+            )
+    every = {config.method, *test.methods} & {"maml", "fine_tuning"}
+    if (task.least_shot and task.cyclic) or (
+        test.least_shot and (test.transductive or every)
+    ):
+        raise ValueError(
+            "expected no least_shot with task.cyclic, test.transductive, maml or "
+            "fine_tuning, which need a balanced support set"
+        )
+
+
 def check(config: Config) -> None:
     """Check the options of a run.
 
@@ -258,6 +290,7 @@ def check(config: Config) -> None:
     changes = ("augment.", "crop.", "jitter.")
     check_at_least(0, values, [name for name in values if name.startswith(changes)])
     prototypes(temperature=config.temperature)
+    _check_unbalanced(config)
     if config.data.side:
         config.crop.window(config.data.side, config.data.side)
     for name in ("ways", "shots", "methods"):

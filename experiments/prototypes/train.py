@@ -21,7 +21,7 @@ from experiments.prototypes.classifiers import (
     trains,
     transductive_name,
 )
-from experiments.prototypes.config import Config
+from experiments.prototypes.config import Config, Evaluation, Task
 from jaxfer import heads, methods, models, nets, steps
 from jaxfer.data import Crop, Images, Resident, centre_crop, read_images
 from jaxfer.data.augment import Change
@@ -62,13 +62,13 @@ def load_splits(config: Config) -> dict[str, Images]:
     """
     data, task, val, test = config.data, config.task, config.val, config.test
     # Each split with the shape of its episodes and the options that determine it.
-    training = EpisodeShape(task.way, task.shot, task.query), "--task.way"
+    training = training_shape(task), "--task.way"
     asked = [
         (data.train, *training),
         (data.val, EpisodeShape(val.way, task.shot, val.query), "--val.way"),
         (data.retrain, *training),
         *(
-            (data.test, EpisodeShape(way, shot, test.query), "--test.ways")
+            (data.test, test_shape(test, way, shot), "--test.ways")
             for way, shot in itertools.product(test.ways, test.shots)
         ),
     ]
@@ -123,7 +123,7 @@ def train(
     one = partial(
         models.train_episodes,
         net,
-        shape=EpisodeShape(task.way, task.shot, task.query, task.cyclic),
+        shape=training_shape(task),
         recipe=recipe,
         seed=config.seed,
         method=method(config),
@@ -227,6 +227,17 @@ def input_shape(config: Config, images: Images) -> tuple[int, int, int]:
     return *config.crop.window(height, width), channels
 
 
+def training_shape(task: Task) -> EpisodeShape:
+    """Return the shape of training episodes."""
+    least = task.least_shot
+    return EpisodeShape(task.way, task.shot, task.query, task.cyclic, least)
+
+
+def test_shape(test: Evaluation, way: int, shot: int) -> EpisodeShape:
+    """Return the shape of test episodes of a way and a shot."""
+    return EpisodeShape(way, shot, test.query, least_shot=test.least_shot)
+
+
 def make_validate(
     config: Config, images: Images
 ) -> Callable[[Model], dict[str, float]]:
@@ -292,7 +303,7 @@ def evaluate(
         known["simpleshot"] = centred(embedded, model, train)
     settings = [*itertools.product(test.ways, test.shots)]
     for way, shot in tqdm(settings, "testing", unit="setting"):
-        shape = EpisodeShape(way, shot, test.query)
+        shape = test_shape(test, way, shot)
         measure = partial(
             models.measure_episodes,
             model,
@@ -347,7 +358,7 @@ def example(
         "support_z" and "query_z"; and "predicted" `[way, n_query]`, from 0 to way - 1.
     """
     test, split = config.test, config.data.test
-    shape = EpisodeShape(min(test.ways), min(test.shots), test.query).sizes()
+    shape = test_shape(test, min(test.ways), min(test.shots)).sizes()
     seen, known = (
         one_episode(data, config.seed, split, 0, **shape) for data in (images, embedded)
     )
@@ -383,4 +394,4 @@ def pixel_logits(episode: Episode) -> Array:
         jnp.asarray(x).reshape(*x.shape[:2], -1)
         for x in (episode.support, episode.query)
     )
-    return methods.nearest().logits({}, Episode(support, query, episode.classes))
+    return methods.nearest().logits({}, episode._replace(support=support, query=query))

@@ -161,7 +161,7 @@ def take_episode(
     seed: int,
     split: str,
     number: Integer[Array, ""],
-    **shape: int,
+    **shape: Any,
 ) -> Episode:
     """One episode, inside jit: by number from resident data, or by index of a batch."""
     if isinstance(data, Resident):
@@ -170,14 +170,15 @@ def take_episode(
 
 
 def one_episode(
-    data: Resident | Images, seed: int, split: str, number: int, **shape: int
+    data: Resident | Images, seed: int, split: str, number: int, **shape: Any
 ) -> Episode:
     """One numbered episode, outside jit, of resident or streamed data."""
     if isinstance(data, Resident):
         return draw(data, seed, split, number, **shape)
     rows = numbered_episode(table_of(data), seed, split, number, **shape)
     rows = jax.tree.map(np.asarray, rows)
-    return floats(Episode(data.images[rows.support], data.images[rows.query], rows[2]))
+    support, query = data.images[rows.support], data.images[rows.query]
+    return floats(rows._replace(support=support, query=query))
 
 
 def in_blocks(

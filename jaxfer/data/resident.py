@@ -1,6 +1,6 @@
 """The resident pipeline: data on the device, episodes sampled inside the step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,7 @@ def draw(
     way: int,
     shot: int,
     n_query: int,
+    least_shot: int | None = None,
 ) -> Episode:
     """Episode `number` of a seed and a split, as images or as embeddings.
 
@@ -79,8 +80,9 @@ def draw(
         way: classes per episode.
         shot: support examples per class.
         n_query: queries per class.
+        least_shot: see `sample_episode`.
     """
-    shape = dict(way=way, shot=shot, n_query=n_query)
+    shape: Any = dict(way=way, shot=shot, n_query=n_query, least_shot=least_shot)
     return fetch(data, numbered_episode(data.table, seed, split, number, **shape))
 
 
@@ -99,4 +101,4 @@ def floats(episode: Episode) -> Episode:
     if episode.support.dtype != jnp.uint8:
         return episode
     support, query = jax.tree.map(to_float, (episode.support, episode.query))
-    return Episode(support, query, episode.classes)
+    return episode._replace(support=support, query=query)

@@ -36,6 +36,7 @@ def stream(
     way: int,
     shot: int,
     n_query: int,
+    least_shot: int | None = None,
     per_step: int = 1,
     workers: int = 2,
     share: tuple[int, int] = (0, 1),
@@ -54,6 +55,7 @@ def stream(
         way: classes per episode.
         shot: support examples per class.
         n_query: queries per class.
+        least_shot: see `sample_episode`.
         per_step: episodes per step.
         workers: number of threads that read.
         share: (index, count): this process reads share `index` of `count` equal shares
@@ -83,15 +85,9 @@ def stream(
             f"episodes, got share = ({index}, {count})"
         )
     _grain()
+    shape: Any = dict(way=way, shot=shot, n_query=n_query, least_shot=least_shot)
     table = table_of(data)
-    check_episode(
-        table,
-        data.class_names,
-        way=way,
-        shot=shot,
-        n_query=n_query,
-        where=data.name,
-    )
+    check_episode(table, data.class_names, where=data.name, **shape)
     mine = per_step // count
     images = View.of(data.images)
 
@@ -99,13 +95,13 @@ def stream(
         numbers = step * np.uint32(per_step) + np.arange(
             index * mine, (index + 1) * mine, dtype=np.uint32
         )
-        shape = dict(way=way, shot=shot, n_query=n_query)
         return jax.vmap(lambda k: numbered_episode(table, seed, split, k, **shape))(
             numbers
         )
 
     def read(rows: Episode) -> Episode:
-        return Episode(images[rows.support], images[rows.query], rows.classes)
+        support, query = images[rows.support], images[rows.query]
+        return rows._replace(support=support, query=query)
 
     num_steps = (2**32 - 1) // per_step
     drawn = Drawn(draw, table, num_steps, block=max(1, _DRAWN // mine))

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxfer import heads
 from jaxfer.heads.vectors import HIGHEST, wide
@@ -66,11 +66,11 @@ def matching_fce(
     def logits(params: Params, episode: Episode) -> Array:
         z, owner = flat_support(episode)
         query = wide(jnp.asarray(episode.query))
-        order = _order(jnp.asarray(episode.classes), len(z))
+        order = _order(jnp.asarray(episode.classes), episode.support.shape[1])
         z, owner = wide(z)[order], owner[order]
-        known = _in_context(params, z)
+        known = _in_context(params, z, owner >= 0)
         flat = query.reshape(-1, query.shape[-1])
-        asked = _attended(params["attention"], flat, known, steps)
+        asked = _attended(params["attention"], flat, known, owner >= 0, steps)
         head = heads.matching_head(
             known,
             owner,
@@ -84,28 +84,41 @@ def matching_fce(
     return Method("matching_fce", logits, init, about)
 
 
-def _in_context(params: Params, z: Float[Array, "n dim"]) -> Float[Array, "n dim"]:
-    """The support embeddings in the context of the whole support set."""
+def _in_context(
+    params: Params, z: Float[Array, "n dim"], real: Bool[Array, " n"]
+) -> Float[Array, "n dim"]:
+    """The support embeddings in the context of the whole support set.
+
+    Padding leaves the state of the LSTM as it is.
+    """
 
     def run(params: Any, z: Array, reverse: bool) -> Array:
-        def step(carry: tuple[Array, Array], x: Array) -> Any:
-            h, c = _lstm(params, x, carry[0], carry[1])
+        def step(carry: tuple[Array, Array], given: tuple[Array, Array]) -> Any:
+            x, counts = given
+            new = _lstm(params, x, carry[0], carry[1])
+            h, c = (jnp.where(counts, a, b) for a, b in zip(new, carry, strict=True))
             return (h, c), h
 
         start = jnp.zeros_like(z[0]), jnp.zeros_like(z[0])
-        return jax.lax.scan(step, start, z, reverse=reverse)[1]
+        return jax.lax.scan(step, start, (z, real), reverse=reverse)[1]
 
     return z + run(params["forward"], z, False) + run(params["backward"], z, True)
 
 
 def _attended(
-    params: Any, z: Float[Array, "m dim"], known: Float[Array, "n dim"], steps: int
+    params: Any,
+    z: Float[Array, "m dim"],
+    known: Float[Array, "n dim"],
+    real: Bool[Array, " n"],
+    steps: int,
 ) -> Float[Array, "m dim"]:
     """The query embeddings after some steps of attention over the support set."""
     h = c = jnp.zeros_like(z)
+    known = jnp.where(real[:, None], known, 0)
     for _ in range(steps):
         scores = jnp.matmul(h, known.T, precision=HIGHEST)
-        read = jnp.matmul(jax.nn.softmax(scores), known, precision=HIGHEST)
+        share = jax.nn.softmax(jnp.where(real[None], scores, -jnp.inf))
+        read = jnp.matmul(share, known, precision=HIGHEST)
         h, c = _lstm(params, z, jnp.concatenate([h, read], axis=-1), c)
         h = h + z
     return h
@@ -134,10 +147,21 @@ def _lstm_params(key: PRNGKeyArray, dim: int, hidden: int) -> Params:
     return {**drawn, "bias": jnp.zeros((4 * dim,), jnp.float32)}
 
 
-def _order(classes: Array, n: int) -> Array:
-    """A random order of n examples that depends on the classes alone."""
+def _order(classes: Array, shot: int) -> Array:
+    """A random order of the support set that depends on the classes alone.
+
+    Each example has a random number of its own, so that the order of the others does
+    not change where examples are added or left out.
+    """
     mixed = (classes.astype(jnp.uint32) + 1) * _MIX[0]
     mixed = (mixed ^ (mixed >> 15)) * _MIX[1]
+
+    def number(key: PRNGKeyArray, own: Array) -> Array:
+        return jax.random.bits(jax.random.fold_in(key, own), dtype=jnp.uint32)
+
     with stable_draws():
         key = jax.random.fold_in(key_of(0), jnp.sum(mixed, dtype=jnp.uint32))
-        return jnp.argsort(jax.random.bits(key, (n,), jnp.uint32))
+        keys = jax.vmap(lambda own: jax.random.fold_in(key, own))(mixed)
+        places = jnp.arange(shot, dtype=jnp.uint32)
+        each = jax.vmap(lambda key: jax.vmap(lambda i: number(key, i))(places))(keys)
+    return jnp.argsort(each.reshape(-1))

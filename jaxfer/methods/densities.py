@@ -9,7 +9,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxfer import heads
 from jaxfer.heads.vectors import wide
 from jaxfer.memo import memoised
-from jaxfer.methods.method import Divisor, Method, Temperature
+from jaxfer.methods.method import (
+    Divisor,
+    Method,
+    Temperature,
+    episode_sums,
+    real_support,
+)
 from jaxfer.types import Episode, Params
 
 
@@ -46,7 +52,8 @@ def diagonal(
             return wide(z) * jnp.broadcast_to(root, z.shape)
 
         support, query = (scaled(jnp.asarray(x)) for x in episode[:2])
-        scale, sums = divisor.of(params, len(root)), heads.support_sums(support)
+        sums = episode_sums(episode._replace(support=support))
+        scale = divisor.of(params, len(root))
         return heads.head_logits(heads.prototype_head(sums, temperature=scale), query)
 
     return Method("diagonal", logits, init, (("temperature", temperature),))
@@ -78,17 +85,21 @@ def gaussians(strength: float = 10.0) -> Method:
     def logits(params: Params, episode: Episode) -> Array:
         del params
         support, query = (wide(jnp.asarray(x)) for x in episode[:2])
-        shot = support.shape[1]
-        means = support.mean(axis=1)
-        own = support.var(axis=1)
+        real = real_support(episode)[..., None]
+        shots = real.sum(axis=1)
+        means = heads.sums_means(episode_sums(episode))
+        moved = jnp.where(real, support - means[:, None], 0)
+        squares = (moved * moved).sum(axis=1)
+        own = squares / jnp.broadcast_to(shots, squares.shape)
+        # Where every class has one example, the variance is that of all examples.
         flat = support.reshape(-1, support.shape[-1])
-        pooled = flat.var(axis=0)
-        if shot > 1:
-            pooled = own.mean(axis=0) * (shot / (shot - 1))
+        within = squares.sum(axis=0) / jnp.maximum(shots.sum() - len(shots), 1)
+        pooled = jnp.where(shots.sum() > len(shots), within, _variance(flat, real))
         # Keeps the variance of constant dimensions, such as dead units, above 0.
         pooled = pooled + 1e-3 * pooled.mean() + jnp.finfo(pooled.dtype).tiny
         every = jnp.broadcast_to(pooled, own.shape)
-        variance = (shot * own + strength * every) / (shot + strength)
+        count = jnp.broadcast_to(shots, own.shape).astype(own.dtype)
+        variance = (count * own + strength * every) / (count + strength)
 
         def scores(z: Array) -> Array:
             moved = jnp.broadcast_to(z, means.shape) - means
@@ -98,6 +109,15 @@ def gaussians(strength: float = 10.0) -> Method:
         return jax.vmap(jax.vmap(scores))(query)
 
     return Method("gaussians", logits, about=(("strength", strength),))
+
+
+def _variance(flat: Array, real: Array) -> Array:
+    """The variance of the support examples that are no padding."""
+    kept = real.reshape(-1, 1)
+    count = kept.sum()
+    mean = jnp.where(kept, flat, 0).sum(axis=0) / count
+    moved = jnp.where(kept, flat - mean[None], 0)
+    return (moved * moved).sum(axis=0) / count
 
 
 @memoised(64)
@@ -118,9 +138,10 @@ def bregman(generator: Callable[[Float[Array, " dim"]], Float[Array, ""]]) -> Me
 
     def logits(params: Params, episode: Episode) -> Array:
         del params
-        support, query = (wide(jnp.asarray(x)) for x in episode[:2])
+        query = wide(jnp.asarray(episode.query))
         flat = query.reshape(-1, query.shape[-1])
-        far = heads.bregman_divergence(generator, flat, support.mean(axis=1))
+        means = heads.sums_means(episode_sums(episode))
+        far = heads.bregman_divergence(generator, flat, means)
         return -far.reshape(*query.shape[:2], -1)
 
     return Method("bregman", logits)

@@ -41,13 +41,16 @@ def ridge(penalty: float = 1.0) -> Method:
         del params
         z, owner, query = _examples(episode)
         y = jax.nn.one_hot(owner, len(episode.support), dtype=z.dtype)
-        middle, share = z.mean(axis=0), y.mean(axis=0)
-        z = z - middle[None]
+        real, middle, z = _centred(z, owner)
+        count = real.sum()
+        # Padding has the target 0 and the embedding 0, and so the weight 0.
+        share = y.sum(axis=0) / count
+        y = jnp.where(real, y - share[None], 0)
         gram = jnp.matmul(z, z.T, precision=HIGHEST)
         trace = jnp.trace(gram)
-        spread = jnp.where(trace > 0, trace / len(z), 1)
+        spread = jnp.where(trace > 0, trace / count, 1)
         added = penalty * spread * jnp.eye(len(z), dtype=z.dtype)
-        dual = jax.scipy.linalg.solve(gram + added, y - share[None], assume_a="pos")
+        dual = jax.scipy.linalg.solve(gram + added, y, assume_a="pos")
         products = jnp.matmul(_minus(query, middle), z.T, precision=HIGHEST)
         scores = jnp.matmul(products, dual, precision=HIGHEST)
         return scores + jnp.broadcast_to(share, scores.shape)
@@ -83,8 +86,8 @@ def logistic(penalty: float = 1.0, steps: int = 50) -> Method:
         z, owner, query = _examples(episode)
         # The solution lies in the span of the examples, centred for accuracy: the
         # intercept takes up the difference.
-        middle = z.mean(axis=0)
-        z, query = z - middle[None], _minus(query, middle)
+        real, middle, z = _centred(z, owner)
+        query = _minus(query, middle)
         gram = jnp.matmul(z, z.T, precision=HIGHEST)
         values, vectors = jnp.linalg.eigh(gram)
         enough = values > 1e-6 * values[-1]
@@ -95,8 +98,10 @@ def logistic(penalty: float = 1.0, steps: int = 50) -> Method:
         def loss(weights: tuple[Array, Array]) -> Array:
             w, b = weights
             scores = jnp.matmul(x, w, precision=HIGHEST) + b[None]
-            nll = optax.softmax_cross_entropy_with_integer_labels(scores, owner)
-            return nll.sum() + penalty / 2 * jnp.sum(w * w)
+            target = jnp.maximum(owner, 0)
+            nll = optax.softmax_cross_entropy_with_integer_labels(scores, target)
+            kept = jnp.where(real[:, 0], nll, 0)
+            return kept.sum() + penalty / 2 * jnp.sum(w * w)
 
         way = len(episode.support)
         start = jnp.zeros((len(z), way), z.dtype), jnp.zeros((way,), z.dtype)
@@ -141,11 +146,12 @@ def anil(steps: int = 5, rate: float = 0.1) -> Method:
     def logits(params: Params, episode: Episode) -> Array:
         z, owner, query = _examples(episode)
         y = jax.nn.one_hot(owner, len(episode.support), dtype=z.dtype)
-        step = jnp.exp(jnp.asarray(params["log_rate"])) / len(z)
+        real = owner[:, None] >= 0
+        step = jnp.exp(jnp.asarray(params["log_rate"])) / real.sum()
         w, b = jnp.zeros((z.shape[1], y.shape[1]), z.dtype), jnp.zeros_like(y[0])
         for _ in range(steps):
             scores = jnp.matmul(z, w, precision=HIGHEST)
-            gap = jax.nn.softmax(scores + b[None]) - y
+            gap = jnp.where(real, jax.nn.softmax(scores + b[None]) - y, 0)
             w = w - step * jnp.matmul(z.T, gap, precision=HIGHEST)
             b = b - step * gap.sum(axis=0)
         scores = jnp.matmul(query, w, precision=HIGHEST)
@@ -232,6 +238,13 @@ def _examples(
 ) -> tuple[Float[Array, "n dim"], Array, Float[Array, "way n_query dim"]]:
     z, owner = flat_support(episode)
     return wide(z), owner, wide(jnp.asarray(episode.query))
+
+
+def _centred(z: Array, owner: Array) -> tuple[Array, Array, Array]:
+    """Which examples are no padding `[n, 1]`, their mean, and z minus it, 0 there."""
+    real = owner[:, None] >= 0
+    middle = jnp.where(real, z, 0).sum(axis=0) / real.sum()
+    return real, middle, jnp.where(real, z - middle[None], 0)
 
 
 def _minus(query: Array, middle: Array) -> Array:

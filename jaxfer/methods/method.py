@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxfer.types import Episode, Params
+from jaxfer import heads
+from jaxfer.types import ClassSums, Episode, Params
 
 
 class Adaptation(NamedTuple):
@@ -48,18 +49,6 @@ class Method:
     about: tuple[tuple[str, Any], ...] = ()
     least_shot: int = 1
     adaptation: Adaptation | None = None
-
-    def check_shot(self, shot: int) -> None:
-        """Refuse episodes with too few support examples.
-
-        Raises:
-            ValueError: fewer support examples per class than the method needs.
-        """
-        if shot < self.least_shot:
-            raise ValueError(
-                f"expected shot of at least {self.least_shot} for the method "
-                f"{self.name!r}, got {shot}"
-            )
 
 
 # The divisor of distances: a number, or the root of the embeddings' dimension.
@@ -126,8 +115,30 @@ class Divisor:
 
 
 def flat_support(episode: Episode) -> tuple[Array, Array]:
-    """The support embeddings `[way * shot, dim]` and their classes, from 0."""
+    """The support embeddings `[way * shot, dim]` and their classes, from 0.
+
+    Padding of an unbalanced support set has the class -1, as heads expect it.
+    """
     support = jnp.asarray(episode.support)
     way, shot = support.shape[:2]
-    owner = jnp.repeat(jnp.arange(way, dtype=jnp.int32), shot)
-    return support.reshape(way * shot, -1), owner
+    owner = jnp.broadcast_to(jnp.arange(way, dtype=jnp.int32)[:, None], (way, shot))
+    if episode.shots is not None:
+        owner = jnp.where(real_support(episode), owner, -1)
+    return support.reshape(way * shot, -1), owner.reshape(-1)
+
+
+def real_support(episode: Episode) -> Array:
+    """Which support examples are no padding, `[way, shot]`."""
+    way, shot = episode.support.shape[:2]
+    places = jnp.broadcast_to(jnp.arange(shot, dtype=jnp.int32)[None], (way, shot))
+    if episode.shots is None:
+        return jnp.ones_like(places, bool)
+    return places < jnp.asarray(episode.shots)[:, None]
+
+
+def episode_sums(episode: Episode) -> ClassSums:
+    """The class sums of an embedded episode, without padding."""
+    if episode.shots is None:
+        return heads.support_sums(jnp.asarray(episode.support))
+    z, owner = flat_support(episode)
+    return heads.class_sums(z, owner, num_classes=len(episode.support))

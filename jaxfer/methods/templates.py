@@ -8,7 +8,13 @@ from jaxtyping import Array
 from jaxfer import heads
 from jaxfer.heads import normalize
 from jaxfer.memo import memoised
-from jaxfer.methods.method import Divisor, Method, Temperature, flat_support
+from jaxfer.methods.method import (
+    Divisor,
+    Method,
+    Temperature,
+    episode_sums,
+    flat_support,
+)
 from jaxfer.types import Episode, Head, Params
 
 
@@ -45,7 +51,7 @@ def prototypes(
     """
 
     def head(episode: Episode, divisor: Any) -> Head:
-        sums = heads.support_sums(jnp.asarray(episode.support))
+        sums = episode_sums(episode)
         return heads.prototype_head(sums, distance=distance, temperature=divisor)
 
     return _of_head("prototypes", head, distance, temperature, learn_temperature, unit)

@@ -31,16 +31,37 @@ class EpisodeShape(NamedTuple):
         cyclic: whether to average the training loss over all `shot + n_query` cyclic
             shifts of the examples of each class. The images are embedded once, and
             each is a support example in `shot` of the shifts. The paper uses no shifts.
+        least_shot: for unbalanced support sets, the fewest support examples of a class;
+            see `sample_episode`. None: all classes have `shot` of them.
     """
 
     way: int
     shot: int
     n_query: int
     cyclic: bool = False
+    least_shot: int | None = None
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """The arguments of `sample_episode`."""
-        return {"way": self.way, "shot": self.shot, "n_query": self.n_query}
+        return {name: x for name, x in self._asdict().items() if name != "cyclic"}
+
+    def check(self, method: Method) -> None:
+        """Refuse episodes that a method cannot classify.
+
+        Raises:
+            ValueError: too few support examples per class, or an unbalanced support set
+                for cyclic shifts or for a method that needs a balanced one.
+        """
+        if self.shot < method.least_shot:
+            raise ValueError(
+                f"expected shot of at least {method.least_shot} for the method "
+                f"{method.name!r}, got {self.shot}"
+            )
+        if self.least_shot is None:
+            return
+        if self.cyclic or method.adaptation is not None:
+            other = "cyclic shifts" if self.cyclic else f"the method {method.name!r}"
+            raise ValueError(f"expected no least_shot for {other}, got {self}")
 
 
 @dataclass(frozen=True)
@@ -158,12 +179,11 @@ def prepared(pixels: Pixels, episode: Episode) -> Episode:
         pixels: the preprocessing.
         episode: an episode of images as stored.
     """
-    support, query, classes = episode
 
     def one(x: AnyArray) -> Array:
         return prepare(pixels, flat(x)).reshape(x.shape)
 
-    return Episode(one(support), one(query), classes)
+    return episode._replace(support=one(episode.support), query=one(episode.query))
 
 
 def varied(
@@ -193,7 +213,8 @@ def varied(
         every = vary(pixels, keys, every, changes)
         return every.reshape(*images.shape[:2], *every.shape[1:])
 
-    return Episode(one(0, episode.support), one(1, episode.query), episode.classes)
+    support, query = one(0, episode.support), one(1, episode.query)
+    return episode._replace(support=support, query=query)
 
 
 def shifted(episode: Episode) -> Episode:

@@ -121,7 +121,7 @@ def train_episodes(
     )
     image_shape = recipe.input_shape(tuple(images.images.shape[1:]))
     net, method = as_net(net, image_shape), method or prototypes()
-    method.check_shot(shape.shot)
+    shape.check(method)
     if select is not None and len(stages) > 1:
         raise ValueError(f"expected one stage with select, got {len(stages)}")
     devices = 1 if mesh is None else mesh.size

@@ -19,7 +19,7 @@ from jaxfer.models.episode_step import EpisodeShape, prepared
 from jaxfer.models.inference import embed
 from jaxfer.models.model import Model, Pixels
 from jaxfer.models.passes import adapted_logits
-from jaxfer.types import Episode, Net, Params, State
+from jaxfer.types import Net, Params, State
 
 # Most episodes per call of a method that adapts the network.
 _ADAPTED = 8
@@ -73,7 +73,7 @@ def measure_episodes(
         ValueError: images that cannot give such episodes.
     """
     method = method or prototypes()
-    method.check_shot(shape.shot)
+    shape.check(method)
     if method.adaptation is not None:
         embedded = resident(images) if isinstance(images, Images) else images
         if embedded.items.ndim != 4:
@@ -93,9 +93,7 @@ def measure_episodes(
     check_episode(
         jax.device_get(embedded.table),
         names,
-        way=shape.way,
-        shot=shape.shot,
-        n_query=shape.n_query,
+        **shape.sizes(),
     )
     shape = shape._replace(cyclic=False)
     if method.adaptation is not None:
@@ -133,11 +131,9 @@ def _measure_adapted(
         params: Params, state: State, pixels: Pixels, data: Resident, number: Array
     ) -> dict[str, Array]:
         rows = numbered_episode(data.table, seed, split, number, **shape.sizes())
-        support, query, classes = prepared(pixels, gather(data.items, rows))
-        support, query = (
-            centre_crop(x, Crop(side=pixels.window)) for x in (support, query)
-        )
-        episode = Episode(support, query, classes)
+        episode = prepared(pixels, gather(data.items, rows))
+        support, query = (centre_crop(x, Crop(side=pixels.window)) for x in episode[:2])
+        episode = episode._replace(support=support, query=query)
         logits, _ = adapted_logits(net, params, state, episode, method)
         return _measured(logits)
 

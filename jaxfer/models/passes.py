@@ -37,15 +37,14 @@ def embed_together(
     Returns:
         The episode of embeddings, and the statistics after the pass.
     """
-    support, query, classes = episode
+    support, query = episode[:2]
     both = [flat(x) for x in (support, query)]
     z, state = net.apply(params, state, jnp.concatenate(both), mode=mode, rng=rng)
     z = z.reshape(len(z), -1)
     z_support, z_query = jnp.split(z, [len(both[0])])
-    embedded = Episode(
-        z_support.reshape(*support.shape[:2], z.shape[1]),
-        z_query.reshape(*query.shape[:2], z.shape[1]),
-        classes,
+    embedded = episode._replace(
+        support=z_support.reshape(*support.shape[:2], z.shape[1]),
+        query=z_query.reshape(*query.shape[:2], z.shape[1]),
     )
     return embedded, state
 

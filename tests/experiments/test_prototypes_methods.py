@@ -12,7 +12,15 @@ from experiments.inputs import Network
 from experiments.prototypes import report, train
 from experiments.prototypes import run as prototypes
 from experiments.prototypes.classifiers import centred, method, others, trains
-from experiments.prototypes.config import Base, Config, Kind, Other, Task, check
+from experiments.prototypes.config import (
+    Base,
+    Config,
+    Evaluation,
+    Kind,
+    Other,
+    Task,
+    check,
+)
 from experiments.prototypes.report import tables
 from jaxfer import models
 from jaxfer.data import Jitter
@@ -48,6 +56,34 @@ def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
     assert "SimpleShot" in next(iter(tables(result).values()))
     model = jaxfer.load_model(tmp_path)
     assert model.about["method"]["distance"] == "cosine"
+
+
+def test_support_sets_may_be_unbalanced(tmp_path):
+    test = dataclasses.replace(
+        TINY.test,
+        ways=(5,),
+        shots=(4,),
+        query=2,
+        least_shot=1,
+        methods=("nearest",),
+    )
+    task = dataclasses.replace(TINY.task, shot=3, least_shot=2)
+    config = dataclasses.replace(TINY, task=task, test=test, figures=False)
+    prototypes.run(config, tmp_path)
+    with np.load(tmp_path / "episodes.npz") as file:
+        found = {name.split("/")[2]: file[name] for name in file.files}
+    assert {*found} == {"prototypes", "nearest", "pixel_nearest_neighbour"}
+    images = train.load_splits(config)["val"]
+    embedded = embed_classes(jaxfer.load_model(tmp_path), images)
+    z, shape = np.asarray(embedded.items, np.float64), train.test_shape(test, 5, 4)
+    for k in range(test.episodes):
+        rows = jaxfer.numbered_episode(embedded.table, 0, "val", k, **shape.sizes())
+        pairs = zip(rows.support, rows.shots, strict=True)
+        means = [z[own[:n]].mean(0) for own, n in pairs]
+        far = ((z[rows.query][:, :, None] - np.stack(means)) ** 2).sum(-1)
+        right = (far.argmin(-1) == np.arange(5)[:, None]).mean()
+        assert found["prototypes"][k] == pytest.approx(100 * right, abs=1e-4)
+    assert {*np.asarray(rows.shots).tolist()} <= {1, 2, 3, 4}
 
 
 def test_learned_scales_train_with_the_network(tmp_path):
@@ -120,6 +156,12 @@ def _tested(config, names):
         ({"method": "gaussians", "learn_temperature": True}, "no learn_temperature"),
         ({"method": "diagonal", "unit": True}, "no unit for method 'diagonal'"),
         ({"method": "maml", "task": Task(cyclic=True)}, "no task.cyclic for method"),
+        ({"task": Task(least_shot=2)}, "expected task.least_shot from 1 to 1, got 2"),
+        ({"task": Task(cyclic=True, least_shot=1)}, "need a balanced support set"),
+        (
+            {"method": "maml", "test": Evaluation(least_shot=1)},
+            "need a balanced support set",
+        ),
         (
             {"method": "diagonal", "episodes": 0, "base": Base(epochs=1)},
             "whose parameters are trained, got 0",

@@ -61,15 +61,74 @@ def test_vmap_jit_and_the_order_of_queries_change_nothing(name, rng):
     np.testing.assert_allclose(together, jnp.stack(alone), **near)
     turned = episodes[0]._replace(query=episodes[0].query[:, ::-1])
     np.testing.assert_allclose(method.logits(params, turned)[:, ::-1], alone[0], **near)
-    if name == "matching_fce":
-        return  # Its LSTM depends on the order of the classes.
     order = rng.permutation(WAY)
-    moved = Episode(*(x[order] for x in episodes[0]))
+    moved = jax.tree.map(lambda x: x[order], episodes[0])
     expected = np.asarray(alone[0])[order][:, :, order]
     found = np.asarray(method.logits(params, moved))
     np.testing.assert_allclose(
         scipy.special.softmax(found, -1), scipy.special.softmax(expected, -1), atol=2e-4
     )
+
+
+@EVERY
+def test_padding_equals_removed_examples(name, rng):
+    """Whatever the padding holds, in the logits and in their gradient."""
+    method, params = KINDS[name], params_of(name, rng)
+    episode = episode_of(rng, shot=3)
+    two = episode._replace(support=episode.support[:, :2])
+    shots = jnp.full((WAY,), 2, jnp.int32)
+    near = {"rtol": 2e-4, "atol": 1e-2 if name == "logistic" else 2e-4}
+    found = method.logits(params, episode._replace(shots=shots))
+    np.testing.assert_allclose(found, method.logits(params, two), **near)
+    shots = jnp.asarray([3, 1, 2, 1], jnp.int32)
+    far = episode.support.at[1, 1:].set(1e3).at[2, 2:].set(-1e3).at[3, 1:].set(7.0)
+
+    def loss(support, query):
+        one = Episode(support, query, episode.classes, shots)
+        return method.logits(params, one).var(), method.logits(params, one)
+
+    for run in (loss, jax.jit(loss)):
+        (_, one), (_, other) = (
+            run(support, episode.query) for support in (episode.support, far)
+        )
+        np.testing.assert_allclose(one, other, **near)
+    if name == "logistic":
+        return
+    slope = jax.grad(lambda *x: loss(*x)[0], argnums=(0, 1))
+    (own, query), (_, query_far) = (
+        slope(far, episode.query),
+        slope(episode.support, episode.query),
+    )
+    np.testing.assert_allclose(query, query_far, rtol=2e-3, atol=1e-4)
+    padding = np.arange(3)[None] >= np.asarray(shots)[:, None]
+    assert np.isfinite(own).all() and not np.asarray(own)[padding].any()
+
+
+@pytest.mark.parametrize("distance", ["cosine", "sqeuclidean"])
+def test_unbalanced_classes_against_a_loop(distance, rng):
+    """The mean, and the attention, over as many examples as a class has."""
+    episode = episode_of(rng)
+    shots = [3, 1, 2, 3]
+    support, query = (np.asarray(x, np.float64) for x in episode[:2])
+
+    def far(a, b):
+        if distance == "sqeuclidean":
+            return ((a - b) ** 2).sum()
+        return 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    own = [support[k, :n] for k, n in enumerate(shots)]
+    flat = query.reshape(-1, DIM)
+    means = [[-far(q, s.mean(axis=0)) for s in own] for q in flat]
+    every = [
+        [np.exp(-np.array([far(q, x) for x in s])).sum() for s in own] for q in flat
+    ]
+    unbalanced = episode._replace(shots=jnp.asarray(shots))
+    for method, expected in (
+        (methods.prototypes(distance), scipy.special.softmax(means, axis=-1)),
+        (methods.matching(distance), every / np.sum(every, axis=-1, keepdims=True)),
+    ):
+        found = jax.nn.softmax(method.logits({}, unbalanced)).reshape(-1, WAY)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "logistic"])
@@ -151,7 +210,7 @@ def test_full_context_embeddings_are_those_of_the_definition(rng):
 
     n = WAY * SHOT
     z = np.asarray(episode.support, np.float64).reshape(n, DIM)
-    order = np.asarray(context._order(episode.classes, n))
+    order = np.asarray(context._order(episode.classes, SHOT))
     assert sorted(order) == [*range(n)] and (order != np.arange(n)).any()
     z, owner = z[order], np.repeat(np.arange(WAY), SHOT)[order]
     known = z.copy()

@@ -91,7 +91,7 @@ def test_bad_attributes_and_episodes_are_refused(unchecked):
     with pytest.raises(ValueError, match="expected temperature"):
         zero_shot(KNOWN, temperature=0.0)
     with pytest.raises(ValueError, match="shot of at least 1 .* 'prototypes', got 0"):
-        prototypes().check_shot(0)
+        EpisodeShape(5, 0, 1).check(prototypes())
 
 
 def described(classes, per_class, seed):

@@ -228,7 +228,7 @@ def test_each_image_of_an_episode_is_moved_in_its_own_way(rng):
     image = rng.random((6, 6, 1)).astype(np.float32)
     same = np.broadcast_to(image, (4, 5, 6, 6, 1))
     episode = Episode(same[:, :2], same[:, 2:], np.arange(4))
-    support, query, classes = varied(Pixels(), (CROP,), 0, episode, jnp.asarray(0))
+    support, query, classes, _ = varied(Pixels(), (CROP,), 0, episode, jnp.asarray(0))
     assert (support.shape, query.shape) == (same[:, :2].shape, same[:, 2:].shape)
     np.testing.assert_array_equal(classes, np.arange(4))
     wide = np.pad(image, ((1, 1), (1, 1), (0, 0)))
