@@ -32,8 +32,11 @@ _STYLE = Path(__file__).with_name("paper.mplstyle")
 _DATA = {
     "caltech_birds2011": ("CUB-200-2011", 256),
     "cifar100": ("CIFAR-100", 32),
+    "cifar_fs": ("CIFAR-FS", 32),
+    "fc100": ("FC100", 32),
     "glyphs": ("Simulated glyphs", 28),
     "i_naturalist2017": ("iNaturalist 2017", 256),
+    "miniimagenet": ("miniImageNet", 84),
     "omniglot": ("Omniglot", 28),
 }
 
@@ -72,12 +75,17 @@ def subject(config: Result) -> str:
         'Omniglot, 28x28 pixels, Conv4'
     """
     name, side = _DATA.get(config["data.name"], (config["data.name"], None))
+    if config.get("simulated.noise"):
+        name = "Simulated features"
     if name == "folder" and config.get("data.dir"):
         name = Path(config["data.dir"]).resolve().name
     window = config.get("augment.side") or config.get("crop.side")
     side = window or config.get("data.side") or side
     pixels = [f"{side}x{side} pixels"] * bool(side)
-    return ", ".join([name, *pixels, config["net.name"].rpartition(":")[2]])
+    # Flatten is no network, and pretrained weights are not of the named one.
+    net = config["net.name"].rpartition(":")[2]
+    shown = [net] * (net != "Flatten" and not config.get("net.pretrained"))
+    return ", ".join([name, *pixels, *shown])
 
 
 def panels(

@@ -104,6 +104,11 @@ def _check_methods(names, shown):
     assert all(float(line.split()[1]) > 25 for line in lines[:4]) and "±" in lines[4]
 
 
+def _check_zero_shot(names, shown):
+    # Chance is 10 percent.
+    assert int(shown.split("%")[0].split()[-1]) > 50
+
+
 def _check_readme(names, shown):
     # Chance is 20 percent.
     assert float(shown.split()[0]) > 40
@@ -163,6 +168,7 @@ CHECKS = {
     "docs/howto/freeze_layers.md": _check_freeze,
     "docs/howto/own_backbone.md": _check_backbone,
     "docs/howto/own_images.md": _check_images,
+    "docs/howto/zero_shot.md": _check_zero_shot,
     "docs/runs.md": _check_runs,
     "docs/studies.md": _check_studies,
 }

@@ -54,7 +54,11 @@ def keep(workdir: Path, name: str) -> Path:
         if not key.endswith(_LEFT_OUT)
     }
     # Where the data lay says nothing about the result.
-    kept["config"] = {k: v for k, v in kept["config"].items() if k != "data.dir"}
+    kept["config"] = {
+        k: v
+        for k, v in kept["config"].items()
+        if k != "data.dir" and not (isinstance(v, str) and Path(v).is_absolute())
+    }
     DATA.mkdir(parents=True, exist_ok=True)
     write_json(DATA / f"{name}.json", _rounded(kept))
     return DATA / f"{name}.json"
