@@ -16,6 +16,11 @@ _MOST = 6000
 
 def method(config: Config) -> Method:
     """Return the classifier that is trained and tested."""
+    found = _shared(config)
+    return methods.with_support_encoder(found) if config.separate else found
+
+
+def _shared(config: Config) -> Method:
     how = {
         "temperature": config.temperature,
         "learn_temperature": config.learn_temperature,

@@ -173,6 +173,9 @@ class Config:
     networks: sqeuclidean or cosine."""
     unit: bool = False
     """Scale embeddings to length 1 first, in prototypes and matching networks."""
+    separate: bool = False
+    """Embed support examples by a network of their own, which starts from the same
+    weights. Not with maml."""
     temperature: Temperature = 1.0
     """Divisor of the distances, above 0; or sqrt_dim, the square root of the dimension
     of the embedding. The paper uses 1."""
@@ -229,7 +232,9 @@ def _check_method(config: Config) -> None:
         "anil": (),
         "maml": (),
     }
-    for name in ("task.cyclic", "test.transductive"):
+    if config.separate and (config.task.cyclic or not config.episodes):
+        raise ValueError("expected no separate with task.cyclic or episodes = 0")
+    for name in ("task.cyclic", "test.transductive", "separate"):
         if kind == "maml" and to_json(config)[name]:
             raise ValueError(f"expected no {name} for method 'maml', got True")
     for name in used["prototypes"]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 
 from experiments import plots
 from experiments.plots import Mark, Result
-from experiments.prototypes.train import EXAMPLE
+from experiments.prototypes.measure import EXAMPLE
 from jaxfer.runlog import read_metrics
 
 # Points of a smooth learning curve, at most.
@@ -76,7 +76,7 @@ def episode(
     """Show every image of an episode: support on the left, framed queries on the right.
 
     Args:
-        shown: see `train.example`.
+        shown: see `measure.example`.
         names: names of the classes, one per row.
         config: the config of the result.
     """
@@ -121,7 +121,7 @@ def embeddings(
     """Plot the embeddings and prototypes of an episode on two principal axes.
 
     Args:
-        shown: see `train.example`.
+        shown: see `measure.example`.
         names: names of the classes.
         config: the config of the result.
     """

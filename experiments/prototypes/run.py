@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.prototypes import train
+from experiments.prototypes import measure, train
 from experiments.prototypes.classifiers import transductive_name
 from experiments.prototypes.config import Config, check, why_not_longer
 from experiments.studies import draw_figures, opening, write_result
@@ -59,7 +59,7 @@ def _run(
     print(f"testing on {test.num_classes} classes of {test.name}")
     embedded = models.embed_classes(ended.model, test)
     images = place_episodes(test, mesh, limit=config.run.limit)
-    accuracies = train.evaluate(
+    accuracies = measure.evaluate(
         config, ended.model, embedded, images, loaded[config.data.train]
     )
     np.savez_compressed(workdir / "episodes.npz", **accuracies)  # type: ignore[arg-type]
@@ -93,8 +93,8 @@ def _run(
     if config.figures:
         # The features of a bank are no pictures.
         if test.images.dtype == np.uint8:
-            example = train.example(config, ended.model, embedded, images)
-            np.savez_compressed(workdir / train.EXAMPLE, **example)  # type: ignore[arg-type]
+            example = measure.example(config, ended.model, embedded, images)
+            np.savez_compressed(workdir / measure.EXAMPLE, **example)  # type: ignore[arg-type]
         draw_figures(workdir, result)
     write_result(config, workdir, result, step=ended.trained.steps)
     return result

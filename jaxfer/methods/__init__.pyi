@@ -1,7 +1,15 @@
 from .context import matching_fce
 from .densities import bregman, diagonal, gaussians
 from .linear import anil, fine_tuning, logistic, maml, ridge
-from .method import Adaptation, Divisor, Method, Temperature, divisor_of, flat_support
+from .method import (
+    Adaptation,
+    Divisor,
+    Method,
+    Temperature,
+    divisor_of,
+    flat_support,
+    with_support_encoder,
+)
 from .templates import matching, nearest, prototypes
 from .zero_shot import zero_shot
 
@@ -24,5 +32,6 @@ __all__ = [
     "nearest",
     "prototypes",
     "ridge",
+    "with_support_encoder",
     "zero_shot",
 ]

@@ -1,5 +1,6 @@
 """What an episodic classifier is, and the temperature that several of them have."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Method:
         about: (name, value) pairs that a trained model keeps in `about["method"]`.
         least_shot: the fewest support examples per class that it needs; 0 for zero-shot
             methods, which use none.
+        separate: whether support examples are embedded by a network of their own, whose
+            parameters are kept in `Model.params["support"]`.
         adaptation: how the network itself is adapted to each support set; None for
             methods that classify its embeddings.
     """
@@ -49,6 +52,34 @@ class Method:
     about: tuple[tuple[str, Any], ...] = ()
     least_shot: int = 1
     adaptation: Adaptation | None = None
+    separate: bool = False
+
+
+def with_support_encoder(method: Method) -> Method:
+    """The method with an encoder of its own for support examples.
+
+    It is g of Vinyals et al. 2016, beside f for queries; Snell et al. 2017, section
+    2.5, name this extension. Both start from the same parameters, and each has its own
+    BatchNorm statistics.
+
+    Args:
+        method: a method that classifies embeddings.
+
+    Raises:
+        ValueError: a method that adapts the network or uses no support examples.
+
+    Example:
+        >>> from jaxfer.methods import matching
+        >>> with_support_encoder(matching()).separate
+        True
+    """
+    if method.adaptation is not None or not method.least_shot:
+        raise ValueError(
+            "expected a method that classifies embeddings of support examples, got "
+            f"{method.name!r}"
+        )
+    about = (*method.about, ("separate", True))
+    return dataclasses.replace(method, separate=True, about=about)
 
 
 # The divisor of distances: a number, or the root of the embeddings' dimension.

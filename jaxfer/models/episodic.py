@@ -124,6 +124,11 @@ def train_episodes(
     shape.check(method)
     if select is not None and len(stages) > 1:
         raise ValueError(f"expected one stage with select, got {len(stages)}")
+    if method.separate and any(stage.frozen for stage in stages):
+        raise ValueError(
+            "expected no frozen layers with an encoder for support examples, got "
+            f"{stages[0].frozen}"
+        )
     devices = 1 if mesh is None else mesh.size
     program = EpisodeProgram(
         net,
@@ -222,13 +227,17 @@ def _start(
         params, state = draw(jax.random.fold_in(key, INIT))
         start = Model(net, params, state)
     params = {name: start.params.get(name, {}) for name in net.layers}
+    state = {k: v for k, v in start.state.items() if k != "support"}
+    if program.method.separate:
+        params["support"] = start.params.get("support", dict(params))
+        state["support"] = start.state.get("support", dict(state))
     dim = embedding_dim(net, image_shape)
     method = program.method.init(jax.random.fold_in(key, HEAD), dim)
     if method:
         own = start.params.get("method", {})
         params["method"] = own if own.keys() == method.keys() else method
     # Copy the arrays, since the first step donates its input.
-    params, state = jax.tree.map(jnp.array, (params, dict(start.state)))
+    params, state = jax.tree.map(jnp.array, (params, state))
     pixels = program.recipe.with_window(pixels or start.pixels)
     about = {"method": dict(program.method.about)} if program.method.about else {}
     return Model(net, params, state, pixels=pixels, about=about)
@@ -248,6 +257,9 @@ def _first_state(program: EpisodeProgram, model: Model) -> TrainState:
 def _model(train_state: TrainState, start: Model, images: Images) -> Model:
     params = merge(train_state.trainable, train_state.frozen)
     net = {name: params["net"].get(name, {}) for name in start.net.layers}
+    if "support" in params["net"]:
+        own = params["net"]["support"]
+        net["support"] = {name: own.get(name, {}) for name in start.net.layers}
     if "method" in params:
         net["method"] = params["method"]
     facts = training_facts(images.fingerprint, images.images.shape, train_state)

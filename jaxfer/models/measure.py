@@ -1,5 +1,6 @@
 """Measure models on numbered episodes."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jaxfer.models.episode_step import EpisodeShape, prepared
 from jaxfer.models.inference import embed
 from jaxfer.models.model import Model, Pixels
 from jaxfer.models.passes import adapted_logits
-from jaxfer.types import Net, Params, State
+from jaxfer.types import AnyArray, Net, Params, State
 
 # Most episodes per call of a method that adapts the network.
 _ADAPTED = 8
@@ -41,7 +42,8 @@ def measure_episodes(
 
     The images are embedded once, with running statistics, and episodes are sampled from
     the embeddings: the same episodes for every model and method. A method that adapts
-    the network, such as MAML, embeds the images of each episode.
+    the network, such as MAML, embeds the images of each episode. An encoder for support
+    examples embeds all images, too.
 
     Args:
         model: the model that embeds.
@@ -74,14 +76,16 @@ def measure_episodes(
     """
     method = method or prototypes()
     shape.check(method)
-    if method.adaptation is not None:
+    if method.adaptation is not None or method.separate:
         embedded = resident(images) if isinstance(images, Images) else images
         if embedded.items.ndim != 4:
             raise ValueError(
-                f"expected images for {method.name!r}, which adapts the network to "
-                f"them, got embeddings of shape {embedded.items.shape}"
+                f"expected images for {method.name!r}, which embeds them in another "
+                f"way than the model does, got shape {embedded.items.shape}"
             )
-        block = min(block, _ADAPTED)
+        block = min(block, _ADAPTED) if method.adaptation else block
+        if method.separate:
+            embedded = embedded._replace(items=_by_both(model, embedded.items))
     elif isinstance(images, Resident):
         embedded = images
     else:
@@ -123,6 +127,14 @@ def embed_classes(model: Model, images: Images) -> Resident:
     return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
 
 
+def _by_both(model: Model, images: AnyArray) -> Array:
+    """Embeddings as queries and as support examples, `[n, 2 dim]`."""
+    params, state = model.params["support"], model.state["support"]
+    other = dataclasses.replace(model, params=params, state=state)
+    both = [embed(one, images).reshape(len(images), -1) for one in (model, other)]
+    return jnp.concatenate(both, axis=1)
+
+
 @memoised(64)
 def _measure_adapted(
     net: Net, method: Method, shape: EpisodeShape, seed: int, split: str
@@ -151,6 +163,10 @@ def _measured(logits: Array) -> dict[str, Array]:
 def _measure(method: Method, shape: EpisodeShape, seed: int, split: str) -> Any:
     def one(params: Params, data: Resident, number: Array) -> dict[str, Array]:
         episode = take_episode(data, seed, split, number, **shape.sizes())
+        if method.separate:
+            dim = episode.query.shape[-1] // 2
+            support, query = episode.support[..., dim:], episode.query[..., :dim]
+            episode = episode._replace(support=support, query=query)
         return _measured(method.logits(params, episode))
 
     return jit(jax.vmap(one, in_axes=(None, None, 0)))

@@ -23,15 +23,16 @@ def embed_together(
     *,
     rng: PRNGKeyArray | None = None,
 ) -> tuple[Episode, State]:
-    """Embed support and query in one pass.
+    """Embed support and query in one pass, or by an encoder each.
 
     Args:
         net: the backbone.
-        params: its parameters.
-        state: its running statistics.
+        params: its parameters by layer; those of an encoder for support examples in
+            "support".
+        state: its running statistics, in the same way.
         episode: an episode of preprocessed images.
         mode: how layers run: in training mode BatchNorm uses the statistics of support
-            and query together.
+            and query together, or of each with an encoder for it.
         rng: the random key for layers that need one.
 
     Returns:
@@ -39,12 +40,18 @@ def embed_together(
     """
     support, query = episode[:2]
     both = [flat(x) for x in (support, query)]
-    z, state = net.apply(params, state, jnp.concatenate(both), mode=mode, rng=rng)
-    z = z.reshape(len(z), -1)
-    z_support, z_query = jnp.split(z, [len(both[0])])
+    how = {"mode": mode, "rng": rng}
+    if "support" in params:
+        z_support, own = net.apply(params["support"], state["support"], both[0], **how)
+        z_query, state = net.apply(params, state, both[1], **how)
+        state = {**state, "support": own}
+    else:
+        z, state = net.apply(params, state, jnp.concatenate(both), **how)
+        z_support, z_query = jnp.split(z, [len(both[0])])
+    dim = z_query.size // len(z_query)
     embedded = episode._replace(
-        support=z_support.reshape(*support.shape[:2], z.shape[1]),
-        query=z_query.reshape(*query.shape[:2], z.shape[1]),
+        support=z_support.reshape(*support.shape[:2], dim),
+        query=z_query.reshape(*query.shape[:2], dim),
     )
     return embedded, state
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxfer
-from experiments.prototypes import report, train
+from experiments.prototypes import measure, report
 from experiments.prototypes import run as prototypes
 from experiments.prototypes.config import Data, Evaluation, Task, Validation
 from experiments.prototypes.presets import omniglot_snell2017, published_accuracies
@@ -249,7 +249,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
     config = _with(data=Data("omniglot", dir=str(tmp_path)), figures=False)
     cache = tmp_path / "omniglot.cache"
     write_cache(blobs, cache)
-    monkeypatch.setattr(train, "evaluate", None)
+    monkeypatch.setattr(measure, "evaluate", None)
     with pytest.raises(TypeError):
         prototypes.run(config, tmp_path / "run")
     images = blobs.images.copy()
@@ -270,7 +270,7 @@ def test_the_transductive_method_is_labelled_and_a_row_of_its_own(
 ):
     """It changes no other row, and no parameter or statistic of the tested model."""
     test = dataclasses.replace(TINY.test, transductive=True)
-    kept, real = [], train.evaluate
+    kept, real = [], measure.evaluate
 
     def watched(config, model, *data):
         before = jax.device_get((model.params, model.state))
@@ -278,7 +278,7 @@ def test_the_transductive_method_is_labelled_and_a_row_of_its_own(
         kept.append((before, jax.device_get((model.params, model.state))))
         return values
 
-    monkeypatch.setattr(train, "evaluate", watched)
+    monkeypatch.setattr(measure, "evaluate", watched)
     result = prototypes.run(_with(test=test, figures=False), tmp_path)
     assert result["transductive"] == ["prototypes_transductive"]
     transductive = {
@@ -352,7 +352,7 @@ def _killed(config, workdir, monkeypatch, event, number):
         "retrain": (RunLog, "train"),
         "validate": (models, "measure_episodes"),
         "save": (Checkpoints, "save"),
-        "test": (train, "evaluate"),
+        "test": (measure, "evaluate"),
         "write": (models, "save_model"),
     }[event]
     real, left = getattr(owner, name), [number]

@@ -8,8 +8,8 @@ import pytest
 
 import jaxfer
 from experiments.inputs import Network
+from experiments.prototypes import measure, train
 from experiments.prototypes import run as prototypes
-from experiments.prototypes import train
 from experiments.prototypes.config import Config, Data, Evaluation, Task, Validation
 from jaxfer.config import to_json
 from jaxfer.models import Options
@@ -107,7 +107,7 @@ def test_a_longer_run_that_dies_keeps_the_result_until_it_has_trained(
     assert prototypes.run(SHORT, short) == kept
     assert read_json(short / "config.json") == to_json(SHORT)
     with monkeypatch.context() as patch, pytest.raises(TypeError):
-        patch.setattr(train, "evaluate", None)
+        patch.setattr(measure, "evaluate", None)
         prototypes.run(EXTEND, short)
     assert not (short / "result.json").exists()
     # From here on the folder is that of the longer run.

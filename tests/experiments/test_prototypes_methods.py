@@ -9,7 +9,7 @@ import pytest
 
 import jaxfer
 from experiments.inputs import Network
-from experiments.prototypes import report, train
+from experiments.prototypes import measure, report, train
 from experiments.prototypes import run as prototypes
 from experiments.prototypes.classifiers import centred, method, others, trains
 from experiments.prototypes.config import (
@@ -58,6 +58,29 @@ def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
     assert model.about["method"]["distance"] == "cosine"
 
 
+def test_support_examples_may_have_an_encoder_of_their_own(tmp_path):
+    test = dataclasses.replace(TINY.test, ways=(5,))
+    config = dataclasses.replace(TINY, method="matching", separate=True, test=test)
+    result = prototypes.run(config, tmp_path)
+    model = jaxfer.load_model(tmp_path)
+    assert {*model.params} == {*model.net.layers, "support"}
+    found = result["metrics"]["val/5way_1shot/matching/accuracy"]["mean"]
+    images = train.load_splits(config)["val"]
+    again = models.measure_episodes(
+        model,
+        images,
+        measure.test_shape(test, 5, 1),
+        seed=0,
+        split="val",
+        episodes=test.episodes,
+        method=method(config),
+    )["accuracy"]
+    assert found == pytest.approx(100 * again.mean(), abs=1e-3)
+    with np.load(tmp_path / "example.npz") as file:
+        right = (file["predicted"] == np.arange(5)[:, None]).mean()
+    assert right == pytest.approx(again[0])
+
+
 def test_support_sets_may_be_unbalanced(tmp_path):
     test = dataclasses.replace(
         TINY.test,
@@ -75,7 +98,7 @@ def test_support_sets_may_be_unbalanced(tmp_path):
     assert {*found} == {"prototypes", "nearest", "pixel_nearest_neighbour"}
     images = train.load_splits(config)["val"]
     embedded = embed_classes(jaxfer.load_model(tmp_path), images)
-    z, shape = np.asarray(embedded.items, np.float64), train.test_shape(test, 5, 4)
+    z, shape = np.asarray(embedded.items, np.float64), measure.test_shape(test, 5, 4)
     for k in range(test.episodes):
         rows = jaxfer.numbered_episode(embedded.table, 0, "val", k, **shape.sizes())
         pairs = zip(rows.support, rows.shots, strict=True)
@@ -156,6 +179,8 @@ def _tested(config, names):
         ({"method": "gaussians", "learn_temperature": True}, "no learn_temperature"),
         ({"method": "diagonal", "unit": True}, "no unit for method 'diagonal'"),
         ({"method": "maml", "task": Task(cyclic=True)}, "no task.cyclic for method"),
+        ({"separate": True, "task": Task(cyclic=True)}, "no separate with task.cyclic"),
+        ({"separate": True, "method": "maml"}, "no separate for method 'maml'"),
         ({"task": Task(least_shot=2)}, "expected task.least_shot from 1 to 1, got 2"),
         ({"task": Task(cyclic=True, least_shot=1)}, "need a balanced support set"),
         (
@@ -238,7 +263,7 @@ def test_episodes_within_one_alphabet_are_trained_and_tested(tmp_path):
     loaded = train.load_splits(config)
     assert all(images.grouped for images in loaded.values())
     harder = prototypes.run(config, tmp_path)
-    with np.load(tmp_path / train.EXAMPLE) as file:
+    with np.load(tmp_path / measure.EXAMPLE) as file:
         names = [loaded["val"].class_names[i] for i in file["classes"]]
     assert len({name.split("/")[0] for name in names}) == 1
     assert harder["config"]["test.grouped"]
