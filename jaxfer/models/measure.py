@@ -94,11 +94,7 @@ def measure_episodes(
         names = images.class_names
     else:
         names = [str(number) for number in range(len(embedded.table.counts))]
-    check_episode(
-        jax.device_get(embedded.table),
-        names,
-        **shape.sizes(),
-    )
+    check_episode(jax.device_get(embedded.table), names, **shape.sizes())
     shape = shape._replace(cyclic=False)
     if method.adaptation is not None:
         adapted = _measure_adapted(model.net, method, shape, seed, split)

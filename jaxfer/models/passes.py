@@ -92,6 +92,17 @@ def adapted_logits(
 
     Raises:
         ValueError: a method that does not adapt the network.
+
+    Example:
+        >>> from jaxfer.methods import fine_tuning
+        >>> from jaxfer.nets import Flatten
+        >>> images = jnp.eye(4).reshape(2, 2, 2, 2, 1)
+        >>> episode = Episode(images, images, jnp.arange(2))
+        >>> logits, _ = adapted_logits(
+        ...     Flatten().build(), {}, {}, episode, fine_tuning()
+        ... )
+        >>> logits.argmax(-1).tolist()
+        [[0, 0], [1, 1]]
     """
     if method.adaptation is None:
         raise ValueError(
@@ -111,8 +122,8 @@ def adapted_logits(
     # The kernels of the adapted network differ between episodes, and a convolution
     # vmapped over kernels is slow on a CPU.
     with convolutions_as_products():
-        dim = jax.eval_shape(embedded, own).shape[1]
-        head = jnp.zeros((dim, way)), jnp.zeros((way,))
+        z = jax.eval_shape(embedded, own)
+        head = jnp.zeros((z.shape[1], way), z.dtype), jnp.zeros((way,), z.dtype)
         fast = own, head
 
         def loss(fast: tuple[Params, tuple[Array, Array]]) -> Array:

@@ -83,15 +83,15 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
         (["--data.retrain", "val"], "expected data.val with data.retrain = 'val', got"),
         (["--task.way", "1"], "expected task.way of at least 2, got 1"),
         (["--task.way", "5000"], "least way = 5000 classes, got .* in glyphs trainval"),
-        (["--task.shot", "0"], "expected shot of at least 1, got 0"),
+        (["--task.shot", "0"], "expected task.shot of at least 1, got 0"),
         (
             ["--data.train", "test", "--task.query", "90"],
             r"expected shot \+ n_query = 91 images, got 20 in class .* of glyphs test",
         ),
-        (["--test.query", "0"], "expected n_query of at least 1, got 0"),
+        (["--test.query", "0"], "expected test.query of at least 1, got 0"),
         (["--test.episodes", "0"], "expected test.episodes of at least 1, got 0"),
         (["--test.ways"], r"one or more different values for test.ways, got \[\]"),
-        (["--test.ways", "1"], r"expected test.ways of at least 2, got \(1,\)"),
+        (["--test.ways", "1"], r"expected test.ways of at least 2, got \[1\]"),
         (["--test.ways", "5", "5"], r"different values for test.ways, got \[5, 5\]"),
         (
             ["--test.shots", "1", "6"],

@@ -205,7 +205,14 @@ def test_shifts_of_an_episode():
     assert found.query[4, 0, :, 0].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("changes", [(TURN,), (CROP,), (TURN, CROP)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param((TURN,), marks=pytest.mark.slow),
+        pytest.param((CROP,), marks=pytest.mark.slow),
+        (TURN, CROP),
+    ],
+)
 def test_images_are_moved_by_the_number_of_their_episode(pieces, changes):
     """The loss is that of the episode moved by hand; each number moves otherwise."""
     augment = changes[0] if len(changes) == 1 else changes

@@ -168,8 +168,8 @@ def test_figures_of_a_run_of_prototypes_are_drawn_again(tmp_path, capsys):
 
 
 def test_figures_of_other_experiments_are_refused(tmp_path):
-    write_json(tmp_path / "result.json", {"experiment": "zero_shot"})
-    with pytest.raises(ValueError, match="imprinting, prototypes in .*, got zero_shot"):
+    write_json(tmp_path / "result.json", {"experiment": "other"})
+    with pytest.raises(ValueError, match="prototypes, zero_shot in .*, got other"):
         paper_figures.draw(tmp_path)
 
 
