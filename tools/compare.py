@@ -1,6 +1,7 @@
 """Aggregate runs of several seeds, and compare settings on the same test episodes.
 
     python tools/compare.py runs/figure2/* [--json FILE] [--baseline way20_shot5]
+        [--by distance --by task.way] [--figure FILE]
 
 Runs whose configs differ in the seed alone are one setting, named after the options in
 which settings differ. Each test task has the mean over all episodes and seeds, with two
@@ -8,9 +9,14 @@ which settings differ. Each test task has the mean over all episodes and seeds, 
 Differences from the baseline (default: the first setting) are paired episode by
 episode, between runs with the same seed, data and test options; others have none.
 Within the baseline, methods are compared with its first one.
+
+With --by, settings that differ in one option alone are compared with each other, by the
+method that each was trained for, and all these pairs together. With --figure, the
+accuracies of trained methods are drawn, one panel per task; this needs matplotlib.
 """
 
 import argparse
+import itertools
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -157,6 +163,129 @@ def _difference(
     }
 
 
+def compare_by(
+    settings: Mapping[str, Sequence[Run]], option: str
+) -> list[dict[str, Any]]:
+    """Return paired differences between settings that differ in one option alone.
+
+    Args:
+        settings: the runs of each setting.
+        option: the option, such as "distance".
+
+    Returns:
+        One row per pair of settings and task, and one per pair of values and task for
+        all such pairs together, whose setting is "all".
+
+    Raises:
+        ValueError: no two settings differ in that option alone.
+    """
+    rows, together = [], {}
+    for one, other in itertools.combinations(settings.values(), 2):
+        mine, theirs = one[0].options, other[0].options
+        differ = {k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k)}
+        if differ != {option}:
+            continue
+        # The later value minus the earlier one.
+        pair = f"{theirs[option]} - {mine[option]}"
+        rest = _others(settings, one, option)
+        for task, found in _paired(other, one).items():
+            rows.append({"pair": pair, "setting": rest, "task": task, **_gap(found)})
+            together.setdefault((pair, task), []).extend(found)
+    if not rows:
+        raise ValueError(
+            f"expected settings that differ in {option} alone, got {[*settings]}"
+        )
+    return rows + [
+        {"pair": pair, "setting": "all", "task": task, **_gap(found)}
+        for (pair, task), found in together.items()
+    ]
+
+
+def _others(
+    settings: Mapping[str, Sequence[Run]], own: Sequence[Run], option: str
+) -> str:
+    """Return the name of a setting without one option."""
+    (name,) = [name for name, runs in settings.items() if runs is own]
+    last = f"{option.rpartition('.')[2]} "
+    return ", ".join(word for word in name.split(", ") if not word.startswith(last))
+
+
+def _trained(run: Run) -> dict[str, np.ndarray]:
+    """Return the accuracies of the method that a run trained, by task."""
+    own, found = run.options.get("method", "prototypes"), {}
+    for name, values in run.episodes.items():
+        _, task, method, _ = name.split("/")
+        if method == own:
+            found[task] = values
+    return found
+
+
+def _paired(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, list[np.ndarray]]:
+    """Return differences between runs of the same episodes, by task, one per seed."""
+    by_episodes = {run.paired_by: _trained(run) for run in others}
+    found: dict[str, list[np.ndarray]] = {}
+    for run in runs:
+        other = by_episodes.get(run.paired_by, {})
+        for task, values in _trained(run).items():
+            if task in other:
+                found.setdefault(task, []).append(values - other[task])
+    return found
+
+
+def _gap(differences: Sequence[np.ndarray]) -> dict[str, Any]:
+    every = stats.summarize(np.concatenate(differences))
+    over = stats.summarize([x.mean() for x in differences])
+    return {
+        "difference": every.mean,
+        "ci95_episodes": every.ci95,
+        "n": every.n,
+        "runs": len(differences),
+        "ci95_runs": over.ci95,
+    }
+
+
+def table_by(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of `compare_by` as a Markdown table."""
+    lines = []
+    for row in rows:
+        gap = stats.Summary(row["difference"], row["ci95_episodes"], row["n"])
+        runs = "" if row["ci95_runs"] is None else f"{row['ci95_runs']:.2f}"
+        cells = [row["pair"], row["setting"], row["task"], str(gap), runs]
+        lines.append([*cells, str(row["runs"])])
+    header = ["pair", "setting", "task", "difference", "± over runs", "pairs of runs"]
+    return markdown(header, lines)
+
+
+def draw(settings: Mapping[str, Sequence[Run]]) -> Any:
+    """Return a figure of the accuracies of trained methods, one panel per task."""
+    from matplotlib.figure import Figure
+
+    tasks = [
+        *dict.fromkeys(task for runs in settings.values() for task in _trained(runs[0]))
+    ]
+    names = [*settings]
+    size = (6.5, 1.1 + 0.2 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        for place, runs in enumerate(settings.values()):
+            found = [x[task] for run in runs if task in (x := _trained(run))]
+            if not found:
+                continue
+            mean, half, _ = stats.summarize(np.concatenate(found))
+            axes.errorbar(mean, place, xerr=half, fmt="o", color="#0072B2")
+            means = [x.mean() for x in found]
+            axes.plot(means, [place] * len(means), "|", color="#888888", zorder=1)
+        way, _, shot = task.partition("_")
+        axes.set(
+            title=f"{way.removesuffix('way')}-way {shot.removesuffix('shot')}-shot",
+            xlabel="accuracy (%)",
+        )
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    return figure
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     header = ["setting", "task", "method", "accuracy", "± over seeds", "difference"]
@@ -183,13 +312,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--baseline", help="setting to compare with; default: the first"
     )
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="compare settings that differ in this option alone; may be repeated",
+    )
+    parser.add_argument("--figure", type=Path, help="draw accuracies to this file")
     args = parser.parse_args(argv)
     with clean_errors():
-        rows = compare(settings_of([*map(read_run, args.runs)]), args.baseline)
+        settings = settings_of([*map(read_run, args.runs)])
+        rows = compare(settings, args.baseline)
         print(table(rows))
+        pairs = {option: compare_by(settings, option) for option in args.by}
+        for option, found in pairs.items():
+            print(f"\n{option}:\n\n{table_by(found)}")
         if args.json:
-            write_json(args.json, {"rows": rows})
+            write_json(args.json, {"rows": rows, "by": pairs})
             print(f"written to {args.json}")
+        if args.figure:
+            from experiments import plots
+
+            with plots.style():
+                draw(settings).savefig(args.figure)
+            print(f"drawn to {args.figure}")
     return 0
 
 

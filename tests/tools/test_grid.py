@@ -1,5 +1,6 @@
 """Grids of runs, and their comparison over seeds and paired episodes."""
 
+import itertools
 import json
 import os
 import signal
@@ -137,6 +138,45 @@ def test_runs_are_compared_over_seeds_and_episodes(tmp_path, rng, capsys):
         "way 20",
     )
     assert "difference" not in other[2]
+
+
+def test_settings_that_differ_in_one_option_are_compared(tmp_path, rng, capsys):
+    """Every pair of runs on the same episodes, and all of them together."""
+    place = "test/5way_1shot/{}/accuracy"
+    made, runs = {}, []
+    kinds = ("matching", "prototypes")
+    for way, kind, seed in itertools.product((5, 20), kinds, (0, 1)):
+        values = {place.format(x): rng.normal(50 + way, 5, 6) for x in kinds}
+        made[way, kind, seed] = values[place.format(kind)]
+        folder = tmp_path / f"{way}{kind}{seed}"
+        runs.append(write_run(folder, seed, way, values, method=kind))
+    to, figure = tmp_path / "rows.json", tmp_path / "bars.png"
+    asked = ["--by", "task.way", "--by", "method", "--json", str(to)]
+    assert compare.main([*runs, *asked, "--figure", str(figure)]) == 0
+    found = json.loads(to.read_text())["by"]
+    rows = {(row["setting"], row["task"]): row for row in found["task.way"]}
+    assert [*rows] == [
+        ("method matching", "5way_1shot"),
+        ("method prototypes", "5way_1shot"),
+        ("all", "5way_1shot"),
+    ]
+    gaps = [
+        made[20, kind, seed] - made[5, kind, seed] for kind in kinds for seed in (0, 1)
+    ]
+    row = rows["all", "5way_1shot"]
+    assert row["pair"] == "20 - 5" and row["runs"] == 4 and row["n"] == 24
+    assert row["difference"] == pytest.approx(np.mean(gaps))
+    spread = scipy_stats.t.ppf(0.975, 3) * np.std(np.mean(gaps, 1), ddof=1) / 2
+    assert row["ci95_runs"] == pytest.approx(spread)
+    # Each run is compared by the method that it trained.
+    (row,) = [x for x in found["method"] if x["setting"] == "way 5"]
+    gaps = [made[5, "prototypes", seed] - made[5, "matching", seed] for seed in (0, 1)]
+    assert row["difference"] == pytest.approx(np.mean(gaps))
+    assert "prototypes - matching" in capsys.readouterr().out
+    assert figure.stat().st_size > 1000
+    with pytest.raises(SystemExit, match="2"):
+        compare.main([*runs, "--by", "distance"])
+    assert "that differ in distance alone" in capsys.readouterr().err
 
 
 def test_runs_on_other_episodes_have_no_difference(tmp_path, rng):
