@@ -8,7 +8,8 @@ Run: python -m experiments.zero_shot --config configs/cub_zero_shot_simulated.py
     CUB
     where LISTS has trainval_classes.txt and test_classes.txt, and CUB is the folder
     CUB_200_2011.
-Expect: not yet measured.
+Expect: 89.4, 72.5 and 34.8% over the 50 test classes at noise 1, 2 and 4, where chance
+    is 2% (docs/results/prototypes.md), after five minutes on 2 CPU cores.
 """
 
 from experiments.zero_shot.config import (

@@ -94,7 +94,12 @@ class ClassData(DataSet):
                 "expected data.class_lists without data.class_shares, got "
                 f"{self.class_shares}"
             )
-        return class_lists(self.class_lists, seed=self.class_seed)
+        try:
+            return class_lists(self.class_lists, seed=self.class_seed)
+        except ValueError as e:
+            if self.class_seed is None:
+                raise
+            raise ValueError(f"{e} (--data.class-seed None sets no seed)") from e
 
 
 @dataclass(frozen=True)
@@ -166,15 +171,20 @@ class Network:
         shape = None if image_shape is None else tuple(image_shape)
         return _pretrained(self.pretrained, shape, dim)
 
-    def rates(self, layers: Sequence[str]) -> Rules:
+    def rates(self, layers: Sequence[str], places: Sequence[str] = ("net",)) -> Rules:
         """Return rules for the learning rates, given the layers with trained weights.
 
         Without pretrained weights all rates are equal, and there are no rules.
+
+        Args:
+            layers: the layers.
+            places: the paths of the networks among the parameters.
         """
         if self.pretrained is None:
             return ()
         rate = _NEW_RATE if self.new_rate is None else self.new_rate
-        return *((f"net/{name}/**", 1.0) for name in layers), ("**", rate)
+        known = [f"{place}/{name}/**" for place in places for name in layers]
+        return *((pattern, 1.0) for pattern in known), ("**", rate)
 
     def build(
         self, image_shape: Sequence[int] | None = None, *, dim: int | None = None

@@ -174,10 +174,12 @@ def compare_by(
 
     Returns:
         One row per pair of settings and task, and one per pair of values and task for
-        all such pairs together, whose setting is "all".
+        all such pairs together, whose setting is "all": their differences on the same
+        episode are averaged first.
 
     Raises:
-        ValueError: no two settings differ in that option alone.
+        ValueError: no two settings differ in that option alone and were tested on the
+            same episodes.
     """
     rows, together = [], {}
     for one, other in itertools.combinations(settings.values(), 2):
@@ -186,28 +188,35 @@ def compare_by(
         if differ != {option}:
             continue
         # The later value minus the earlier one.
-        pair = f"{theirs[option]} - {mine[option]}"
-        rest = _others(settings, one, option)
+        pair = f"{theirs.get(option)} - {mine.get(option)}"
+        rest = _others(settings, mine, option)
         for task, found in _paired(other, one).items():
-            rows.append({"pair": pair, "setting": rest, "task": task, **_gap(found)})
-            together.setdefault((pair, task), []).extend(found)
+            gap = _gap([*found.values()], runs=len(found))
+            rows.append({"pair": pair, "setting": rest, "task": task, **gap})
+            for episodes, values in found.items():
+                at = together.setdefault((pair, task), {})
+                at.setdefault(episodes, []).append(values)
     if not rows:
         raise ValueError(
-            f"expected settings that differ in {option} alone, got {[*settings]}"
+            f"expected settings that differ in {option} alone and were tested on the "
+            f"same episodes, got {[*settings]}"
         )
-    return rows + [
-        {"pair": pair, "setting": "all", "task": task, **_gap(found)}
-        for (pair, task), found in together.items()
-    ]
+    for (pair, task), at in together.items():
+        means = [np.mean(values, axis=0) for values in at.values()]
+        gap = _gap(means, runs=sum(map(len, at.values())))
+        rows.append({"pair": pair, "setting": "all", "task": task, **gap})
+    return rows
 
 
 def _others(
-    settings: Mapping[str, Sequence[Run]], own: Sequence[Run], option: str
+    settings: Mapping[str, Sequence[Run]], own: Mapping[str, Any], option: str
 ) -> str:
-    """Return the name of a setting without one option."""
-    (name,) = [name for name, runs in settings.items() if runs is own]
-    last = f"{option.rpartition('.')[2]} "
-    return ", ".join(word for word in name.split(", ") if not word.startswith(last))
+    """Return the values of the options, apart from one, in which settings differ."""
+    every = [runs[0].options for runs in settings.values()]
+    names = dict.fromkeys(name for options in every for name in options)
+    differ = [n for n in names if len({repr(x.get(n)) for x in every}) > 1]
+    words = [f"{n.rpartition('.')[2]} {own.get(n)}" for n in differ if n != option]
+    return ", ".join(words)
 
 
 def _trained(run: Run) -> dict[str, np.ndarray]:
@@ -220,27 +229,29 @@ def _trained(run: Run) -> dict[str, np.ndarray]:
     return found
 
 
-def _paired(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, list[np.ndarray]]:
-    """Return differences between runs of the same episodes, by task, one per seed."""
+def _paired(
+    runs: Sequence[Run], others: Sequence[Run]
+) -> dict[str, dict[Any, np.ndarray]]:
+    """Return differences between runs, by task and by the episodes they share."""
     by_episodes = {run.paired_by: _trained(run) for run in others}
-    found: dict[str, list[np.ndarray]] = {}
+    found: dict[str, dict[Any, np.ndarray]] = {}
     for run in runs:
         other = by_episodes.get(run.paired_by, {})
         for task, values in _trained(run).items():
             if task in other:
-                found.setdefault(task, []).append(values - other[task])
+                found.setdefault(task, {})[run.paired_by] = values - other[task]
     return found
 
 
-def _gap(differences: Sequence[np.ndarray]) -> dict[str, Any]:
+def _gap(differences: Sequence[np.ndarray], *, runs: int) -> dict[str, Any]:
     every = stats.summarize(np.concatenate(differences))
     over = stats.summarize([x.mean() for x in differences])
     return {
         "difference": every.mean,
         "ci95_episodes": every.ci95,
         "n": every.n,
-        "runs": len(differences),
-        "ci95_runs": over.ci95,
+        "runs": runs,
+        "ci95_seeds": over.ci95,
     }
 
 
@@ -249,10 +260,10 @@ def table_by(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         gap = stats.Summary(row["difference"], row["ci95_episodes"], row["n"])
-        runs = "" if row["ci95_runs"] is None else f"{row['ci95_runs']:.2f}"
-        cells = [row["pair"], row["setting"], row["task"], str(gap), runs]
+        seeds = "" if row["ci95_seeds"] is None else f"{row['ci95_seeds']:.2f}"
+        cells = [row["pair"], row["setting"], row["task"], str(gap), seeds]
         lines.append([*cells, str(row["runs"])])
-    header = ["pair", "setting", "task", "difference", "± over runs", "pairs of runs"]
+    header = ["pair", "setting", "task", "difference", "± over seeds", "pairs of runs"]
     return markdown(header, lines)
 
 
@@ -332,8 +343,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(args.json, {"rows": rows, "by": pairs})
             print(f"written to {args.json}")
         if args.figure:
-            from experiments import plots
-
+            try:
+                from experiments import plots
+            except ImportError as e:
+                raise ValueError(
+                    "--figure needs matplotlib: install the extra 'plot'"
+                ) from e
             with plots.style():
                 draw(settings).savefig(args.figure)
             print(f"drawn to {args.figure}")

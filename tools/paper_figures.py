@@ -6,8 +6,8 @@ This writes DIR/tables.md and, as SVG and PNG, DIR/figures: for a layer-transfer
 Figures 2 and 3 and the first-layer filters of Yosinski et al. 2014; for an imprinting
 study Figures 3 to 8 of Qi et al. 2018; for a run of prototypical networks the learning
 curve and a test episode; for a zero-shot study its accuracy beside few-shot curves. It
-prints which findings of the paper are seen. The exit code
-is 2 if a result is missing or damaged.
+prints which findings of the paper are seen. The exit code is 2 if a result is missing
+or damaged.
 """
 
 import argparse

@@ -55,12 +55,13 @@ def keep(workdir: Path, name: str) -> Path:
     }
     # Where the data lay says nothing about the result.
     kept["config"] = {
-        k: v
+        k: Path(v).name if isinstance(v, str) and Path(v).is_absolute() else v
         for k, v in kept["config"].items()
-        if k != "data.dir" and not (isinstance(v, str) and Path(v).is_absolute())
+        if k != "data.dir"
     }
+    kept = {k: x if k == "config" else _rounded(x) for k, x in kept.items()}
     DATA.mkdir(parents=True, exist_ok=True)
-    write_json(DATA / f"{name}.json", _rounded(kept))
+    write_json(DATA / f"{name}.json", kept)
     return DATA / f"{name}.json"
 
 

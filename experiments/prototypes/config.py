@@ -49,7 +49,8 @@ class Task:
     Omniglot, in training and validation."""
     least_shot: int | None = None
     """Fewest support examples of a class, from 1 to shot: the classes of an episode
-    have different numbers of them, at random. Default: all have shot."""
+    have different numbers of them, at random. Images that are left out still count in
+    the BatchNorm statistics of training. Default: all have shot."""
     cyclic: bool = False
     """Rotate support and queries, so that every example of a class is support in turn.
     This gives shot + query episodes per embedding; the paper uses one."""
@@ -233,7 +234,8 @@ def _check_method(config: Config) -> None:
         "maml": (),
     }
     if config.separate and (config.task.cyclic or not config.episodes):
-        raise ValueError("expected no separate with task.cyclic or episodes = 0")
+        why = "task.cyclic" if config.task.cyclic else "episodes = 0"
+        raise ValueError(f"expected no separate with {why}, got True")
     for name in ("task.cyclic", "test.transductive", "separate"):
         if kind == "maml" and to_json(config)[name]:
             raise ValueError(f"expected no {name} for method 'maml', got True")
@@ -268,7 +270,7 @@ def _check_unbalanced(config: Config) -> None:
                 f"expected {name}.least_shot from 1 to {shot}, got {least}"
             )
     every = {config.method, *test.methods} & {"maml", "fine_tuning"}
-    if (task.least_shot and task.cyclic) or (
+    if (task.least_shot and (task.cyclic or config.method == "maml")) or (
         test.least_shot and (test.transductive or every)
     ):
         raise ValueError(
@@ -295,7 +297,6 @@ def check(config: Config) -> None:
     changes = ("augment.", "crop.", "jitter.")
     check_at_least(0, values, [name for name in values if name.startswith(changes)])
     prototypes(temperature=config.temperature)
-    _check_unbalanced(config)
     if config.data.side:
         config.crop.window(config.data.side, config.data.side)
     for name in ("ways", "shots", "methods"):
@@ -306,6 +307,7 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"expected test.{name} of at least {least}, got {list(chosen)}"
             )
+    _check_unbalanced(config)
     for name in ("seed", "data.class_seed"):
         if values[name] is not None and not 0 <= values[name] < 2**32:
             raise ValueError(f"expected {name} in [0, 2^32), got {values[name]}")

@@ -47,7 +47,7 @@ def evaluate(
     classify = method(config)
 
     def transductive(episode: Episode) -> Array:
-        seen, mode = centred_window(model, episode), Mode("batch", dropout=False)
+        seen, mode = seen_by(model, episode, images), Mode("batch", dropout=False)
         together, _ = models.embed_together(
             model.net, model.params, model.state, seen, mode
         )
@@ -58,7 +58,8 @@ def evaluate(
         baselines[transductive_name(config)] = transductive
     rivals = others(config)
     known: dict[str, Resident | Images] = {
-        name: images if other.adaptation else embedded for name, other in rivals.items()
+        name: images if other.needs_images else embedded
+        for name, other in rivals.items()
     }
     if "simpleshot" in known:
         known["simpleshot"] = centred(embedded, model, train)
@@ -73,9 +74,8 @@ def evaluate(
             split=split,
             episodes=test.episodes,
         )
-        own = classify.adaptation or classify.separate
-        known_as = images if own else embedded
-        measured = {config.method: measure(known_as, method=classify)}
+        items = images if classify.needs_images else embedded
+        measured = {config.method: measure(items, method=classify)}
         for name, other in rivals.items():
             measured[name] = measure(known[name], method=other)
         for name, logits in baselines.items():
@@ -130,7 +130,7 @@ def example(
         one_episode(data, config.seed, split, 0, **shape) for data in (images, embedded)
     )
     classify, params = method(config), model.params.get("method", {})
-    state, given = model.state, centred_window(model, seen)
+    state, given = model.state, seen_by(model, seen, images)
     if classify.adaptation is not None:
         logits, _ = models.adapted_logits(
             model.net, model.params, state, given, classify
@@ -151,13 +151,24 @@ def example(
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
-def centred_window(model: Model, episode: Episode) -> Episode:
-    """Return an episode with the part of each image that a model sees in tests."""
+def seen_by(model: Model, episode: Episode, images: Resident | Images) -> Episode:
+    """Return an episode of stored images as the input of a model in tests.
+
+    Args:
+        model: the model, with its preprocessing and its window.
+        episode: the episode; pixels are floats from 0 to 1.
+        images: the data it was sampled from.
+    """
+    stored = images.items if isinstance(images, Resident) else images.images
+    scale = 255 if stored.dtype == np.uint8 else 1
     window = Crop(side=model.pixels.window)
-    return episode._replace(
-        support=centre_crop(episode.support, window),
-        query=centre_crop(episode.query, window),
-    )
+
+    def one(x: Any) -> Array:
+        flat = scale * jnp.asarray(x).reshape(-1, *x.shape[2:])
+        ready = models.prepare(model.pixels, flat)
+        return jnp.asarray(centre_crop(ready.reshape(x.shape), window))
+
+    return episode._replace(support=one(episode.support), query=one(episode.query))
 
 
 def pixel_logits(episode: Episode) -> Array:

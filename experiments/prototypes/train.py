@@ -51,12 +51,12 @@ def load_splits(config: Config) -> dict[str, Images]:
         ValueError: missing data, too few classes or images for the episodes, or
             images that are smaller than the window cut from them.
     """
-    data, task, val, test = config.data, config.task, config.val, config.test
+    data, task, test = config.data, config.task, config.test
     # Each split with the shape of its episodes and the options that determine it.
     training = training_shape(task), "--task.way"
     asked = [
         (data.train, *training),
-        (data.val, EpisodeShape(val.way, task.shot, val.query), "--val.way"),
+        (data.val, validation_shape(config), "--val.way"),
         (data.retrain, *training),
         *(
             (data.test, test_shape(test, way, shot), "--test.ways")
@@ -103,12 +103,13 @@ def train(
         phases = {"base": {"steps": based.steps}}
         # Its rate is one of images.
         return Run(model, phases, based._replace(rate=None), based.compilations)
+    places = ("net", "net/support") if config.separate else ("net",)
     recipe = Recipe(
         config.optim,
         episodes=config.episodes,
         batch=per_step,
         augment=changes(config),
-        rates=config.net.rates(net.layers) if trains(config) else (),
+        rates=config.net.rates(net.layers, places) if trains(config) else (),
         batch_norm=config.net.batch_norm or "batch",
     )
     one = partial(
@@ -224,6 +225,12 @@ def training_shape(task: Task) -> EpisodeShape:
     return EpisodeShape(task.way, task.shot, task.query, task.cyclic, least)
 
 
+def validation_shape(config: Config) -> EpisodeShape:
+    """Return the shape of validation episodes: shots as in training."""
+    task, val = config.task, config.val
+    return EpisodeShape(val.way, task.shot, val.query, least_shot=task.least_shot)
+
+
 def make_validate(
     config: Config, images: Images
 ) -> Callable[[Model], dict[str, float]]:
@@ -233,7 +240,7 @@ def make_validate(
     of the embeddings.
     """
     val = config.val
-    shape = EpisodeShape(val.way, config.task.shot, val.query)
+    shape = validation_shape(config)
 
     def validate(model: Model) -> dict[str, float]:
         number = model.about["steps"] * config.episodes_per_step // val.every - 1

@@ -18,6 +18,10 @@ class Data(ClassData):
     """Data set: bank for features in a file, or images, which net.pretrained embeds:
     cifar_fs, cub_fewshot, fc100, folder, miniimagenet or tieredimagenet; or
     caltech_birds2011 and cifar100, with class_lists, class_shares or class_seed."""
+    class_lists: str | None = how(None)
+    """Path of a folder with the lists train.txt, val.txt and test.txt (or .json) of
+    class names, or with trainval.txt in place of the first two; default: the parts of
+    the data set, or a random split."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Config(StudyOptions):
     query: int = 10
     """Queries per class, at least 1."""
     dim: int = 1024
-    """Dimensions that both maps end in, at least 1."""
+    """Dimension of the embeddings, at least 1."""
     unit: bool = True
     """Scale prototypes to length 1; the image embedding is not scaled."""
     bias: bool = True
@@ -96,15 +100,40 @@ class Config(StudyOptions):
     """Optimizer; its schedule counts episodes. Adam adds weight decay to the gradient,
     as in the paper."""
     episodes: int = length(10_000)
-    """Maximum of training episodes, at least val.every."""
+    """Maximum number of training episodes, at least val.every."""
     val: Stopping = field(default_factory=Stopping)
     retrain: bool = True
-    """Train again from scratch on train and val, as long as the best state took."""
+    """Train again from scratch on train and val, for as many episodes as the best state
+    took."""
     shots: tuple[int, ...] = (1, 2, 5, 10)
     """Shots of few-shot prototypes of the same features, to compare with; each at least
     1. Leave empty to skip them."""
     test_episodes: int = 100
     """Episodes per shot of few-shot prototypes, at least 1."""
+
+
+def _check_used(config: Config) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        ValueError: such an option.
+    """
+    values, simulated = to_json(config), bool(config.simulated.noise)
+    default = to_json(Config())
+    set_ = [name for name, value in values.items() if value != default[name]]
+    unused = ["net.new_rate", "net.batch_norm"]
+    if simulated:
+        unused += [n for n in values if n.startswith(("net.", "data.max", "data.excl"))]
+    else:
+        unused += [f"simulated.{n}" for n in ("class_noise", "per_class", "dim")]
+    if config.net.pretrained is None and config.net.name != "Flatten":
+        unused.append("net.name")
+    if found := [name for name in set_ if name in unused]:
+        some = "with simulated.noise" if simulated else "without simulated.noise"
+        raise ValueError(
+            f"expected no {found[0]} {some}, where it has no effect, got "
+            f"{values[found[0]]!r}"
+        )
 
 
 def check(config: Config) -> None:
@@ -119,11 +148,14 @@ def check(config: Config) -> None:
     simulated = ("simulated.per_class", "simulated.dim")
     check_at_least(1, values, (*own, *sizes, *simulated))
     check_at_least(2, values, ("way",))
-    check_at_least(0, values, ("simulated.class_noise",))
+    check_at_least(0, values, ("simulated.class_noise", "data.class_seed"))
     check_at_least(config.val.every, values, ("episodes",))
     check_different("seeds", config.seeds, needed=True)
     check_different("shots", config.shots)
     check_different("simulated.noise", config.simulated.noise)
+    if max(config.seeds) >= 2**32 or (config.data.class_seed or 0) >= 2**32:
+        raise ValueError("expected seeds and data.class_seed below 2^32")
+    _check_used(config)
     for name, least in (("seeds", 0), ("shots", 1)):
         if min(chosen := getattr(config, name), default=least) < least:
             raise ValueError(f"expected {name} of at least {least}, got {list(chosen)}")

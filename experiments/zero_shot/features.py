@@ -17,7 +17,7 @@ from jaxfer.data import (
 )
 from jaxfer.models import Options
 
-# Train and val are trained on together at last.
+# The last training uses train and val together.
 PARTS = ("train", "val", "trainval", "test")
 
 

@@ -10,8 +10,8 @@ def with_images(data: str, attributes: Any) -> Config:
     """Return the protocol of Snell et al. 2017 for images that a network embeds.
 
     Episodes have 50 classes and 10 queries per class. The maps end in 256 dimensions
-    and not in 1,024, and the learning rate is ten times that of the paper, which needs
-    thousands of episodes.
+    and not in 1,024, and the learning rate is ten times that of the paper, at which
+    training takes thousands of episodes.
 
     Args:
         data: name of the data set.

@@ -17,7 +17,13 @@ def run(
     """Train the missing maps and write the result; see `run_study`."""
 
     def result(whole: Config, queue: Any, records: Any, trainer: Trainer) -> dict:
-        parts = {name: trainer.loaded[name] for name in ("trainval", "test")}
+        levels = whole.simulated.noise or (None,)
+        parts = {
+            name if level is None else f"{name}_noise{level:g}": part
+            for level in levels
+            for name, part in trainer.features(level).items()
+            if name in ("trainval", "test")
+        }
         names = trainer.attributes["test"].names
         return report.make_result(whole, queue, records, parts, names, published)
 

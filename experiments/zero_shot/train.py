@@ -127,7 +127,6 @@ class Trainer:
             "headline": f"accuracy {scores['accuracy']:.2f}%",
             **record,
             "best_step": first.best_step,
-            "val_loss": best.loss,
         }
 
     def _validate(
@@ -153,7 +152,7 @@ class Trainer:
         return validate
 
     def _scores(self, model: Model, test: Images) -> dict[str, float]:
-        """Return how well all test images are told apart by attributes alone."""
+        """Return accuracies over all test images, classified by attributes alone."""
         z = models.embed(model, test).reshape(1, len(test.labels), -1)
         episode = Episode(z[:, :0], z, np.arange(test.num_classes))
         logits = self.method("test").logits(model.params["method"], episode)

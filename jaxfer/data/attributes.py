@@ -56,7 +56,10 @@ class ClassAttributes:
                 f"{self.names[column]!r} of class {self.class_names[row]!r}"
             )
         if len({*self.class_names}) < len(self.class_names):
-            raise ValueError("expected one row of attributes per class, got two of one")
+            twice = next(n for n in self.class_names if self.class_names.count(n) > 1)
+            raise ValueError(
+                f"expected one row of attributes per class, got two of {twice!r}"
+            )
 
     def __repr__(self) -> str:
         """Sizes: the values themselves would fill pages."""
@@ -66,7 +69,8 @@ class ClassAttributes:
     def of(self, class_names: Sequence[str]) -> "ClassAttributes":
         """The attributes of some classes, in their order.
 
-        Numbers before the names, as in "001.Black_footed_Albatross", do not matter.
+        Numbers before the names, as in "001.Black_footed_Albatross", do not matter if
+        the names without them differ.
 
         Raises:
             ValueError: a class without attributes.
@@ -76,8 +80,11 @@ class ClassAttributes:
             >>> every.of(["wren"]).values.tolist()
             [[0.0, 1.0]]
         """
-        known = {_plain(name): row for row, name in enumerate(self.class_names)}
-        found = [known.get(_plain(name), -1) for name in class_names]
+        exact = {name: row for row, name in enumerate(self.class_names)}
+        plain = {_plain(name): row for row, name in enumerate(self.class_names)}
+        if len(plain) < len(exact):
+            plain = {}
+        found = [exact.get(n, plain.get(_plain(n), -1)) for n in class_names]
         lost = [n for n, row in zip(class_names, found, strict=True) if row < 0]
         if lost:
             raise ValueError(
@@ -115,8 +122,7 @@ def scaled_attributes(
         values = values / np.where(length > 0, length, 1)
     elif scale == "standard":
         known = np.asarray(attributes.of(train).values, np.float64)
-        spread = known.std(axis=0)
-        varies = spread > 0
+        spread, varies = known.std(axis=0), np.ptp(known, axis=0) > 0
         values = np.where(
             varies, (values - known.mean(axis=0)) / np.where(varies, spread, 1), 0
         )
@@ -135,7 +141,7 @@ def load_attributes(
 
     Args:
         source: 'table' is a .csv or .tsv file whose first line names the attributes and
-            whose other lines have a class each; 'cub' the folder of CUB-200-2011 with
+            each other line describes one class; 'cub' the folder of CUB-200-2011 with
             its 312 attributes; 'wordnet' a JSON file with a graph of WordNet, as
             Meta-Dataset releases it, where attributes are ancestors in the graph; and
             'superclasses' takes the superclass before the slash of a class's name.
@@ -155,9 +161,9 @@ def load_attributes(
             f"expected a source of {get_args(AttributeSource)}, got {source!r}"
         )
     if (path is None) != (source == "superclasses"):
+        some = "a" if path is None else "no"
         raise ValueError(
-            f"expected {'no' if path else 'a'} path for attributes of the source "
-            f"{source!r}, got {path}"
+            f"expected {some} path for attributes of the source {source!r}, got {path}"
         )
     if path is not None and source in ("table", "cub"):
         every = (_table if source == "table" else _cub)(Path(path))
@@ -183,17 +189,21 @@ def _superclasses(class_names: Sequence[str]) -> ClassAttributes:
 
 
 def _table(path: Path) -> ClassAttributes:
-    """A table of text, with one line per class."""
-    lines = read_lines(path)
-    cells = [*csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")]
-    if len(cells) < 2 or len(cells[0]) < 2:
+    """A table of text, with one line per class; empty lines are skipped."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} cannot be read as a table ({e})") from e
+    read = csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+    cells = [(number, row) for number, row in enumerate(read, 1) if any(row)]
+    if len(cells) < 2 or len(cells[0][1]) < 2:
         raise ValueError(
             f"expected a line of attribute names and one line per class in {path}, got "
             f"{counted(len(cells), 'line')}"
         )
-    _, *names = cells[0]
+    _, *names = cells[0][1]
     rows = []
-    for number, row in enumerate(cells[1:], 2):
+    for number, row in cells[1:]:
         if len(row) != len(names) + 1:
             raise ValueError(
                 f"expected a class and {counted(len(names), 'number')} in line "
@@ -201,7 +211,8 @@ def _table(path: Path) -> ClassAttributes:
             )
         rows.append(_numbers(row[1:], path, number))
     values = np.array(rows, np.float32)
-    return ClassAttributes(values, tuple(row[0] for row in cells[1:]), tuple(names))
+    classes = tuple(row[0].strip() for _, row in cells[1:])
+    return ClassAttributes(values, classes, tuple(names))
 
 
 def _cub(directory: Path) -> ClassAttributes:
@@ -223,7 +234,7 @@ def _cub(directory: Path) -> ClassAttributes:
 
 
 def _wordnet(path: str | Path, class_names: Sequence[str]) -> ClassAttributes:
-    """Whether each synset is an ancestor of a class, for those that tell two apart."""
+    """1 where a synset is an ancestor of a class; those of all classes are left out."""
     try:
         found = json.loads("\n".join(read_lines(path)))
         # A synset may be in the graphs of several parts, with other parents in each.

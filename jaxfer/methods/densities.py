@@ -14,7 +14,7 @@ from jaxfer.methods.method import (
     Method,
     Temperature,
     episode_sums,
-    real_support,
+    support_mask,
 )
 from jaxfer.types import Episode, Params
 
@@ -85,7 +85,7 @@ def gaussians(strength: float = 10.0) -> Method:
     def logits(params: Params, episode: Episode) -> Array:
         del params
         support, query = (wide(jnp.asarray(x)) for x in episode[:2])
-        real = real_support(episode)[..., None]
+        real = support_mask(episode)[..., None]
         shots = real.sum(axis=1)
         means = heads.sums_means(episode_sums(episode))
         moved = jnp.where(real, support - means[:, None], 0)

@@ -165,8 +165,10 @@ def maml(steps: int = 5, rate: float = 0.1, *, first_order: bool = False) -> Met
     """MAML: the whole network is adapted to each support set (Finn et al. 2017).
 
     See `jaxfer.models.adapted_logits` for the adaptation. It needs images, and takes
-    several times as long as methods that classify embeddings. Its `logits` of an
-    embedded episode are those of `anil`, which adapts the head alone.
+    several times as long as methods that classify embeddings. Training uses the
+    BatchNorm statistics of the episode, tests use running ones, so that the prediction
+    of a query depends on no other query. Its `logits` of an embedded episode are those
+    of `anil`, which adapts the head alone.
 
     Args:
         steps: steps of gradient descent, at least 1; the first changes the head alone.
@@ -241,7 +243,7 @@ def _examples(
 
 
 def _centred(z: Array, owner: Array) -> tuple[Array, Array, Array]:
-    """Which examples are no padding `[n, 1]`, their mean, and z minus it, 0 there."""
+    """A mask of the examples that are no padding, their mean, and z minus the mean."""
     real = owner[:, None] >= 0
     middle = jnp.where(real, z, 0).sum(axis=0) / real.sum()
     return real, middle, jnp.where(real, z - middle[None], 0)

@@ -34,7 +34,7 @@ class Method:
     Attributes:
         name: the name of the method in results.
         logits: `logits(params, episode)` returns the `[way, n_query, way]` logits of an
-            embedded episode.
+            embedded episode; those of the head alone where the network is adapted.
         init: `init(key, dim)` initialises its parameters; {} for methods without any.
             They train with the network's and are kept in `Model.params["method"]`.
         about: (name, value) pairs that a trained model keeps in `about["method"]`.
@@ -42,6 +42,7 @@ class Method:
             methods, which use none.
         separate: whether support examples are embedded by a network of their own, whose
             parameters are kept in `Model.params["support"]`.
+        num_classes: the number of classes of the data that it is for; None for any.
         adaptation: how the network itself is adapted to each support set; None for
             methods that classify its embeddings.
     """
@@ -53,6 +54,12 @@ class Method:
     least_shot: int = 1
     adaptation: Adaptation | None = None
     separate: bool = False
+    num_classes: int | None = None
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it embeds images in a way of its own, and accepts no embeddings."""
+        return self.separate or self.adaptation is not None
 
 
 def with_support_encoder(method: Method) -> Method:
@@ -154,11 +161,11 @@ def flat_support(episode: Episode) -> tuple[Array, Array]:
     way, shot = support.shape[:2]
     owner = jnp.broadcast_to(jnp.arange(way, dtype=jnp.int32)[:, None], (way, shot))
     if episode.shots is not None:
-        owner = jnp.where(real_support(episode), owner, -1)
+        owner = jnp.where(support_mask(episode), owner, -1)
     return support.reshape(way * shot, -1), owner.reshape(-1)
 
 
-def real_support(episode: Episode) -> Array:
+def support_mask(episode: Episode) -> Array:
     """Which support examples are no padding, `[way, shot]`."""
     way, shot = episode.support.shape[:2]
     places = jnp.broadcast_to(jnp.arange(shot, dtype=jnp.int32)[None], (way, shot))

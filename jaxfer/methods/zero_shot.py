@@ -29,7 +29,8 @@ def zero_shot(
 
     Args:
         attributes: `[classes, dim_a]`, one row per class of the data set, in the order
-            of its classes. Methods with other attributes share the parameters.
+            of its classes. The parameters do not depend on the classes: trained ones
+            also serve the attributes of other classes.
         unit: whether prototypes are scaled to length 1, as in the paper. The image
             embedding f is not.
         bias: whether g has a bias b; the paper does not say.
@@ -77,4 +78,5 @@ def zero_shot(
         return heads.head_logits(heads.prototype_head(sums, temperature=scale), query)
 
     about = (("temperature", temperature), ("unit", unit), ("bias", bias))
-    return Method("zero_shot", logits, init, about, least_shot=0)
+    classes = len(known)
+    return Method("zero_shot", logits, init, about, 0, num_classes=classes)

@@ -16,7 +16,7 @@ from jaxfer.heads import (
 )
 from jaxfer.methods import Temperature, divisor_of
 from jaxfer.models.inference import embed
-from jaxfer.models.model import AnyImages, Model
+from jaxfer.models.model import AnyImages, Model, support_encoder
 
 
 def with_prototypes(
@@ -53,7 +53,7 @@ def with_prototypes(
         >>> predict(with_prototypes(model, support), support).names
         ['0', '1']
     """
-    z = embed(model, support)
+    z = embed(support_encoder(model), support)
     labels = jnp.asarray(support.labels)
     sums = class_sums(z.reshape(len(z), -1), labels, num_classes=support.num_classes)
     if empty := [

@@ -45,23 +45,38 @@ class EpisodeShape(NamedTuple):
         """The arguments of `sample_episode`."""
         return {name: x for name, x in self._asdict().items() if name != "cyclic"}
 
-    def check(self, method: Method) -> None:
+    def check(self, method: Method, num_classes: int | None = None) -> None:
         """Refuse episodes that a method cannot classify.
 
+        Args:
+            method: the method.
+            num_classes: the number of classes of the data, if it is known.
+
         Raises:
-            ValueError: too few support examples per class, or an unbalanced support set
-                for cyclic shifts or for a method that needs a balanced one.
+            ValueError: too few support examples per class, cyclic shifts or an
+                unbalanced support set where they are not defined, or a method for
+                another number of classes.
         """
+        if num_classes is not None and method.num_classes not in (None, num_classes):
+            raise ValueError(
+                f"expected data of {method.num_classes} classes, as the attributes of "
+                f"the method {method.name!r} describe, got {num_classes}"
+            )
         if self.shot < method.least_shot:
             raise ValueError(
                 f"expected shot of at least {method.least_shot} for the method "
                 f"{method.name!r}, got {self.shot}"
             )
-        if self.least_shot is None:
-            return
-        if self.cyclic or method.adaptation is not None:
+        if self.cyclic and (method.needs_images or not self.shot):
+            raise ValueError(
+                f"expected no cyclic shifts for the method {method.name!r} with shot = "
+                f"{self.shot}, got cyclic = True"
+            )
+        if self.least_shot is not None and (self.cyclic or method.adaptation):
             other = "cyclic shifts" if self.cyclic else f"the method {method.name!r}"
-            raise ValueError(f"expected no least_shot for {other}, got {self}")
+            raise ValueError(
+                f"expected no least_shot for {other}, got {self.least_shot}"
+            )
 
 
 @dataclass(frozen=True)
@@ -208,6 +223,8 @@ def varied(
 
     def one(part: int, images: AnyArray) -> Array:
         every = flat(images)
+        if not len(every):
+            return every.reshape(images.shape)
         with stable_draws():
             keys = jax.random.split(jax.random.fold_in(key, part), len(every))
         every = vary(pixels, keys, every, changes)

@@ -121,13 +121,14 @@ def train_episodes(
     )
     image_shape = recipe.input_shape(tuple(images.images.shape[1:]))
     net, method = as_net(net, image_shape), method or prototypes()
-    shape.check(method)
+    shape.check(method, images.num_classes)
     if select is not None and len(stages) > 1:
         raise ValueError(f"expected one stage with select, got {len(stages)}")
-    if method.separate and any(stage.frozen for stage in stages):
+    frozen = [name for stage in stages for name in stage.frozen]
+    if method.needs_images and frozen:
         raise ValueError(
-            "expected no frozen layers with an encoder for support examples, got "
-            f"{stages[0].frozen}"
+            f"expected no frozen layers for the method {method.name!r} with an encoder "
+            f"for support examples or an adapted network, got {frozen}"
         )
     devices = 1 if mesh is None else mesh.size
     program = EpisodeProgram(

@@ -1,6 +1,5 @@
 """Measure models on numbered episodes."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from jaxfer.memo import memoised
 from jaxfer.methods import Method, prototypes
 from jaxfer.models.episode_step import EpisodeShape, prepared
 from jaxfer.models.inference import embed
-from jaxfer.models.model import Model, Pixels
+from jaxfer.models.model import Model, Pixels, check_images, support_encoder
 from jaxfer.models.passes import adapted_logits
 from jaxfer.types import AnyArray, Net, Params, State
 
@@ -42,8 +41,8 @@ def measure_episodes(
 
     The images are embedded once, with running statistics, and episodes are sampled from
     the embeddings: the same episodes for every model and method. A method that adapts
-    the network, such as MAML, embeds the images of each episode. An encoder for support
-    examples embeds all images, too.
+    the network, such as MAML, embeds the images of each episode. With an encoder for
+    support examples, all images are embedded by both encoders.
 
     Args:
         model: the model that embeds.
@@ -75,14 +74,15 @@ def measure_episodes(
         ValueError: images that cannot give such episodes.
     """
     method = method or prototypes()
-    shape.check(method)
-    if method.adaptation is not None or method.separate:
+    if method.needs_images:
+        _check_own(model, method)
         embedded = resident(images) if isinstance(images, Images) else images
         if embedded.items.ndim != 4:
             raise ValueError(
-                f"expected images for {method.name!r}, which embeds them in another "
-                f"way than the model does, got shape {embedded.items.shape}"
+                f"expected images [n, height, width, channels] for the method "
+                f"{method.name!r}, got embeddings of shape {embedded.items.shape}"
             )
+        check_images(model, embedded.items)
         block = min(block, _ADAPTED) if method.adaptation else block
         if method.separate:
             embedded = embedded._replace(items=_by_both(model, embedded.items))
@@ -94,17 +94,18 @@ def measure_episodes(
         names = images.class_names
     else:
         names = [str(number) for number in range(len(embedded.table.counts))]
+    shape.check(method, len(names))
     check_episode(jax.device_get(embedded.table), names, **shape.sizes())
     shape = shape._replace(cyclic=False)
     if method.adaptation is not None:
-        adapted = _measure_adapted(model.net, method, shape, seed, split)
-        known: Any = model.params, model.state, model.pixels
+        measure_block = _measure_adapted(model.net, method, shape, seed, split)
+        arguments: Any = model.params, model.state, model.pixels
         embedded = jax.tree.map(jnp.asarray, embedded)
     else:
-        adapted = _measure(method, shape, seed, split)
-        known = (model.params.get("method", {}),)
+        measure_block = _measure(method, shape, seed, split)
+        arguments = (model.params.get("method", {}),)
     return steps.evaluate_episodes(
-        lambda data, numbers: adapted(*known, data, numbers),
+        lambda data, numbers: measure_block(*arguments, data, numbers),
         embedded,
         episodes=episodes,
         first=first,
@@ -123,11 +124,28 @@ def embed_classes(model: Model, images: Images) -> Resident:
     return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
 
 
+def _check_own(model: Model, method: Method) -> None:
+    """Refuse a model without the parameters that a method needs beside the network's.
+
+    Raises:
+        ValueError: a model that was trained with another method.
+    """
+    learned = method.adaptation is not None and method.adaptation.rate is None
+    for needed, name, what in (
+        (method.separate, "support", "an encoder for support examples"),
+        (learned, "method", "a learned rate of adaptation"),
+    ):
+        if needed and name not in model.params:
+            raise ValueError(
+                f"expected a model that was trained with {what} for the method "
+                f"{method.name!r}, got one without"
+            )
+
+
 def _by_both(model: Model, images: AnyArray) -> Array:
     """Embeddings as queries and as support examples, `[n, 2 dim]`."""
-    params, state = model.params["support"], model.state["support"]
-    other = dataclasses.replace(model, params=params, state=state)
-    both = [embed(one, images).reshape(len(images), -1) for one in (model, other)]
+    encoders = model, support_encoder(model)
+    both = [embed(one, images).reshape(len(images), -1) for one in encoders]
     return jnp.concatenate(both, axis=1)
 
 

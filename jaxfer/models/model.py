@@ -200,6 +200,23 @@ def init_params(net: Net, image_shape: tuple[int, ...]) -> Jitted:
     return jit(draw, rarely_called=True)
 
 
+def support_encoder(model: Model) -> Model:
+    """The model that embeds support examples: the model itself, unless it has another.
+
+    See `jaxfer.methods.with_support_encoder`.
+
+    Example:
+        >>> from jaxfer.nets import Flatten
+        >>> model = Model(Flatten().build(), {}, {})
+        >>> support_encoder(model) is model
+        True
+    """
+    if "support" not in model.params:
+        return model
+    params, state = model.params["support"], model.state["support"]
+    return dataclasses.replace(model, params=params, state=state)
+
+
 def with_about(model: Model, about: Mapping[str, Any]) -> Model:
     """The model with its `about` replaced.
 

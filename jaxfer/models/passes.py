@@ -1,4 +1,4 @@
-"""How an episode passes through a network: as it is, or adapted to the support set."""
+"""Embed episodes, and adapt a network to a support set."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxfer.heads.vectors import HIGHEST
+from jaxfer.heads.vectors import HIGHEST, wide
 from jaxfer.methods import Method
 from jaxfer.nets.convolution import convolutions_as_products
 from jaxfer.types import EVAL, AnyArray, Episode, Modes, Net, Params, State
@@ -23,7 +23,7 @@ def embed_together(
     *,
     rng: PRNGKeyArray | None = None,
 ) -> tuple[Episode, State]:
-    """Embed support and query in one pass, or by an encoder each.
+    """Embed support and query in one pass, or with one encoder each.
 
     Args:
         net: the backbone.
@@ -41,7 +41,11 @@ def embed_together(
     support, query = episode[:2]
     both = [flat(x) for x in (support, query)]
     how = {"mode": mode, "rng": rng}
-    if "support" in params:
+    if not len(both[0]):
+        # Episodes without support examples, for zero-shot classification.
+        z_query, state = net.apply(params, state, both[1], **how)
+        z_support = z_query[:0]
+    elif "support" in params:
         z_support, own = net.apply(params["support"], state["support"], both[0], **how)
         z_query, state = net.apply(params, state, both[1], **how)
         state = {**state, "support": own}
@@ -75,7 +79,8 @@ def adapted_logits(
 
     From the parameters theta of the network and a linear head of zeros, a few steps of
     `theta <- theta - r grad L(theta)` follow, where L is the mean cross-entropy of the
-    support set. Derivatives go through all steps, or, with `first_order`, past them.
+    support set. Training differentiates through all steps; with `first_order`, their
+    gradients are constants.
 
     Args:
         net: the backbone.
@@ -117,7 +122,7 @@ def adapted_logits(
 
     def embedded(own: Params) -> Array:
         z, _ = net.apply(own, state, support, mode=mode, rng=rng)
-        return z.reshape(len(support), -1)
+        return wide(z.reshape(len(support), -1))
 
     # The kernels of the adapted network differ between episodes, and a convolution
     # vmapped over kernels is slow on a CPU.
@@ -138,7 +143,7 @@ def adapted_logits(
 
         (own, head), _ = lax.scan(step, fast, length=steps)
         together, state = embed_together(net, own, state, episode, mode, rng=rng)
-    return _scores(jnp.asarray(together.query), head), state
+    return _scores(wide(jnp.asarray(together.query)), head), state
 
 
 def _scores(z: Array, head: tuple[Array, Array]) -> Array:

@@ -39,7 +39,7 @@ def test_a_table_of_attributes_is_read_in_the_order_of_the_classes(table, tmp_pa
         ("class,small\nkite,1,2\n", "a class and 1 number in line 2 .* got 3 cells"),
         ("class,small\nkite,big\n", "expected numbers in line 2 of .*birds.csv"),
         ("class,small\nkite,nan\n", "finite attributes, got nan for 'small' of .*kite"),
-        ("class,small\nkite,1\nkite,2\n", "one row of attributes per class"),
+        ("class,small\nkite,1\nkite,2\n", "got two of 'kite'"),
         ("class,small\nowl,1\n", "got none for 1 class of 1, such as .'kite'"),
     ],
 )
@@ -53,7 +53,7 @@ def test_damaged_tables_are_refused(table, text, message):
     ("how", "message"),
     [
         (("table", None), "expected a path for attributes of the source 'table'"),
-        (("table", "nowhere.csv"), "nowhere.csv cannot be read"),
+        (("table", "nowhere.csv"), "nowhere.csv cannot be read as a table"),
         (
             ("superclasses", "birds.csv"),
             "expected no path for attributes of .* birds.csv",
@@ -117,6 +117,23 @@ def test_scales_by_training_classes(unchecked):
         scaled_attributes(every, "log", ["kite"])
     blank = scaled_attributes(attributes(np.zeros((3, 2))), "unit", ["kite"])
     assert not blank.values.any()
+
+
+def test_numbers_are_part_of_names_that_they_tell_apart(tmp_path):
+    every = attributes(np.eye(3), ("3 wheeler", "4 wheeler", "boat"))
+    np.testing.assert_array_equal(every.of(["3 wheeler"]).values, [[1, 0, 0]])
+    with pytest.raises(ValueError, match="got none for 1 class of 1, such as .'wheel"):
+        every.of(["wheeler"])
+    # An empty cell in the corner, and an empty line, as other programs write them.
+    path = tmp_path / "birds.tsv"
+    path.write_text("\tsmall\n\nkite\t0\nwren\t1\n")
+    found = load_attributes("table", path, ["kite", "wren"])
+    np.testing.assert_array_equal(found.values, [[0], [1]])
+    path.write_text("\tsmall\n\nkite\tbig\n")
+    with pytest.raises(ValueError, match="expected numbers in line 3 of"):
+        load_attributes("table", path)
+    constant = ClassAttributes(np.full((3, 1), 0.1), BIRDS, ("a",))
+    assert not scaled_attributes(constant, "standard", BIRDS).values.any()
 
 
 def test_sizes_are_checked():

@@ -138,6 +138,7 @@ def test_class_lists_and_shares_are_alternatives(refused, photographs, tmp_path)
     (tmp_path / "train.txt").write_text("wren\n")
     error = refused("prototypes", *line, "--data.class-lists", str(tmp_path))
     assert f"expected no seed for the lists of {tmp_path}" in error
+    assert "--data.class-seed None" in error
     shares = ("--data.class-shares", "0.5", "0.2", "0.3")
     error = refused("prototypes", *shares, "--data.class-lists", str(tmp_path))
     assert "expected data.class_lists without data.class_shares, got" in error

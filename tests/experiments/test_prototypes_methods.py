@@ -184,6 +184,10 @@ def _tested(config, names):
         ({"task": Task(least_shot=2)}, "expected task.least_shot from 1 to 1, got 2"),
         ({"task": Task(cyclic=True, least_shot=1)}, "need a balanced support set"),
         (
+            {"method": "maml", "task": Task(shot=2, least_shot=1)},
+            "need a balanced support set",
+        ),
+        (
             {"method": "maml", "test": Evaluation(least_shot=1)},
             "need a balanced support set",
         ),

@@ -103,8 +103,10 @@ def test_the_result_keeps_the_contract(finished):
     workdir, result = finished
     assert read_json(workdir / "result.json") == result
     assert result["data"] == "simulated" and result["lacking"] == []
-    assert result["parts"]["trainval"]["classes"] == 18
-    assert not {*result["classes"]["trainval"]} & {*result["classes"]["test"]}
+    assert result["parts"]["trainval_noise0.3"]["classes"] == 18
+    assert not {*result["classes"]["trainval_noise0.3"]} & {
+        *result["classes"]["test_noise0.3"]
+    }
     names = {name.split("/", 1)[1] for name in result["metrics"]}
     assert names == {
         "6way_0shot/zero_shot/accuracy",
@@ -203,6 +205,12 @@ def test_images_need_a_network_with_weights(facts, small_glyphs, tmp_path):
         ({"optim": Optim(schedule="cosine")}, "constant or staircase"),
         ({"attributes": Attributes("wordnet")}, "attributes.source table or cub with"),
         ({"temperature": 0.0}, "expected temperature"),
+        ({"net": Network("Conv4")}, "expected no net.name with simulated.noise"),
+        (
+            {"simulated": Simulated(dim=3)},
+            "expected no simulated.dim without simulated.noise",
+        ),
+        ({"seeds": (2**32,)}, "seeds and data.class_seed below"),
     ],
 )
 def test_bad_options_are_refused(facts, changes, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxfer.data import Images
+from jaxfer.data import Crop, Images
 from jaxfer.methods import prototypes, zero_shot
 from jaxfer.models import (
     EpisodeShape,
@@ -129,3 +129,22 @@ def test_classes_without_images_are_recognised_after_training():
     assert wrong["accuracy"].mean() < 0.5
     with pytest.raises(ValueError, match="shot of at least 1 for the method"):
         measure_episodes(model, test, shape, **how)
+    with pytest.raises(ValueError, match="expected data of 20 classes, .* got 5"):
+        measure_episodes(model, test, shape, method=zero_shot(known), **how)
+
+
+def test_a_network_of_images_learns_from_attributes(blobs):
+    """Also with augmentation, where there are no support examples to augment."""
+    attributes = np.eye(30, dtype=np.float32)
+    trained = train_episodes(
+        Flatten(dim=4),
+        blobs,
+        EpisodeShape(way=5, shot=0, n_query=2),
+        Recipe(episodes=2, augment=Crop(shift=1, side=12)),
+        seed=0,
+        method=zero_shot(attributes),
+        options=QUIET,
+    )
+    assert trained.steps == 2
+    with pytest.raises(ValueError, match="no cyclic shifts for the method 'zero_shot'"):
+        EpisodeShape(5, 0, 2, cyclic=True).check(zero_shot(attributes))

@@ -14,6 +14,7 @@ from jaxfer.data import Images, resident
 from jaxfer.losses import episode_nll
 from jaxfer.models import (
     EpisodeShape,
+    Model,
     Options,
     Recipe,
     adapted_logits,
@@ -23,6 +24,7 @@ from jaxfer.models import (
 )
 from jaxfer.nets import Conv4, Flatten
 from jaxfer.optim import Optim
+from jaxfer.transfer import Stage
 from jaxfer.types import EVAL, TRAIN, Episode, Mode
 
 WAY, SHOT, QUERY = 3, 2, 4
@@ -198,8 +200,37 @@ def test_training_makes_adaptation_better():
     assert after > before + 0.1
     again = measure(trained, images=jax.tree.map(jnp.asarray, resident(test)))
     np.testing.assert_array_equal(again["loss"], measure(trained)["loss"])
-    with pytest.raises(ValueError, match="expected images for 'maml', which embeds"):
+    with pytest.raises(ValueError, match="for the method 'maml', got embeddings"):
         measure(trained, images=embed_classes(trained, test))
+
+
+def test_bfloat16_activations_are_adapted_in_float32():
+    net = Conv4(width=2, precision="bfloat16").build()
+    params, state = start(net, (16, 16, 1))
+    one = episode((16, 16, 1))
+    logits, _ = adapted_logits(net, params, state, one, methods.maml(2, 0.1))
+    assert logits.dtype == jnp.float32 and np.isfinite(logits).all()
+
+
+def test_what_does_not_fit_an_adapted_network_is_refused(blobs):
+    with pytest.raises(ValueError, match="expected no cyclic shifts for the method"):
+        EpisodeShape(3, 1, 2, cyclic=True).check(MAML)
+    with pytest.raises(ValueError, match="expected no least_shot for the method"):
+        EpisodeShape(3, 2, 2, least_shot=1).check(MAML)
+    shape, how = EpisodeShape(3, 1, 2), {"seed": 0, "method": MAML}
+    with pytest.raises(ValueError, match="expected no frozen layers for the method"):
+        train_episodes(
+            Conv4(width=2),
+            blobs,
+            shape,
+            Recipe(episodes=1),
+            stages=[Stage(frozen=("conv1",))],
+            **how,
+        )
+    params, state = Conv4(width=2).build().init(jax.random.key(0), (16, 16, 1))
+    model = Model(Conv4(width=2).build(), params, state)
+    with pytest.raises(ValueError, match="trained with a learned rate of adaptation"):
+        measure_episodes(model, blobs, shape, split="test", episodes=1, **how)
 
 
 def test_other_methods_do_not_adapt():

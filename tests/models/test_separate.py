@@ -18,6 +18,7 @@ from jaxfer.models import (
     measure_episodes,
     train_episodes,
 )
+from jaxfer.models.model import support_encoder
 from jaxfer.nets import Conv4
 from jaxfer.transfer import Stage
 from jaxfer.types import EVAL, Episode
@@ -89,13 +90,27 @@ def test_it_is_measured_with_both(blobs, model, tmp_path):
     jaxfer.save_model(tmp_path, model)
     again = measure_episodes(jaxfer.load_model(tmp_path), blobs, SHAPE, **asked)
     np.testing.assert_array_equal(again["accuracy"], found)
-    with pytest.raises(ValueError, match="expected images for 'matching', which emb"):
+    with pytest.raises(ValueError, match="for the method 'matching', got embeddings"):
         measure_episodes(model, embed_classes(model, blobs), SHAPE, **asked)
+
+
+def test_prototypes_are_embedded_by_the_support_encoder(blobs, model):
+    few = blobs.take_classes(blobs.class_names[:3], name="few")
+    made = jaxfer.with_prototypes(model, few)
+    g = np.asarray(embed(support_encoder(model), few))
+    means = np.stack([g[few.labels == k].mean(axis=0) for k in range(3)])
+    np.testing.assert_allclose(made.head.weight, means, rtol=1e-5, atol=1e-6)
+    one = {name: model.params[name] for name in model.net.layers}
+    plain = jaxfer.Model(model.net, one, model.state)
+    with pytest.raises(ValueError, match="with an encoder for support examples"):
+        measure_episodes(
+            plain, few, SHAPE, seed=0, split="test", episodes=1, method=BOTH
+        )
 
 
 def test_what_has_no_support_encoder(blobs):
     for method in (methods.maml(), methods.zero_shot(np.eye(3, dtype=np.float32))):
         with pytest.raises(ValueError, match="that classifies embeddings of support"):
             methods.with_support_encoder(method)
-    with pytest.raises(ValueError, match="expected no frozen layers with an encoder"):
+    with pytest.raises(ValueError, match="no frozen layers .* with an encoder"):
         train(blobs, BOTH, stages=[Stage(frozen=("conv1",))])

@@ -164,10 +164,14 @@ def test_settings_that_differ_in_one_option_are_compared(tmp_path, rng, capsys):
         made[20, kind, seed] - made[5, kind, seed] for kind in kinds for seed in (0, 1)
     ]
     row = rows["all", "5way_1shot"]
-    assert row["pair"] == "20 - 5" and row["runs"] == 4 and row["n"] == 24
+    # The pairs of a seed share its episodes, so they are averaged first.
+    assert row["pair"] == "20 - 5" and row["runs"] == 4 and row["n"] == 12
     assert row["difference"] == pytest.approx(np.mean(gaps))
-    spread = scipy_stats.t.ppf(0.975, 3) * np.std(np.mean(gaps, 1), ddof=1) / 2
-    assert row["ci95_runs"] == pytest.approx(spread)
+    by_seed = np.reshape(gaps, (2, 2, 6)).mean(axis=0)
+    spread = scipy_stats.t.ppf(0.975, 1) * np.std(by_seed.mean(1), ddof=1) / 2**0.5
+    assert row["ci95_seeds"] == pytest.approx(spread)
+    half = scipy_stats.t.ppf(0.975, 11) * np.std(by_seed, ddof=1) / 12**0.5
+    assert row["ci95_episodes"] == pytest.approx(half)
     # Each run is compared by the method that it trained.
     (row,) = [x for x in found["method"] if x["setting"] == "way 5"]
     gaps = [made[5, "prototypes", seed] - made[5, "matching", seed] for seed in (0, 1)]
