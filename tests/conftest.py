@@ -1,5 +1,6 @@
 """A strict bench: eight CPU devices, no silent rank promotion, checked shapes."""
 
+import gc
 import os
 import re
 import sys
@@ -31,6 +32,20 @@ from jaxfer import Net
 from jaxfer.data import Images, glyphs, write_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs() -> Iterator[None]:
+    """Forget compiled programs before there are too many for one process.
+
+    Each of them has memory maps, and Linux allows a process 65,530: the next program
+    would crash it.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
