@@ -58,6 +58,7 @@ def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
     assert model.about["method"]["distance"] == "cosine"
 
 
+@pytest.mark.slow
 def test_support_examples_may_have_an_encoder_of_their_own(tmp_path):
     test = dataclasses.replace(TINY.test, ways=(5,))
     config = dataclasses.replace(TINY, method="matching", separate=True, test=test)
