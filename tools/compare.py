@@ -154,12 +154,11 @@ def _difference(
             differences.append(run.episodes[metric] - other.episodes[against])
     if not differences:
         return {}
-    every = stats.summarize(np.concatenate(differences))
-    over = stats.summarize([x.mean() for x in differences])
+    gap = _gap(differences, runs=len(differences))
     return {
-        "difference": every.mean,
-        "difference_ci95_episodes": every.ci95,
-        "difference_ci95_seeds": over.ci95,
+        "difference": gap["difference"],
+        "difference_ci95_episodes": gap["ci95_episodes"],
+        "difference_ci95_seeds": gap["ci95_seeds"],
     }
 
 
