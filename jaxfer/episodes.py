@@ -111,19 +111,11 @@ def check_episode(
     """
     if n_query < 1:
         raise ValueError(f"expected n_query of at least 1, got {n_query}")
-    _check_least(least_shot, shot)
     if way > len(class_names):
         raise ValueError(
             f"expected at least way = {way} classes, got {len(class_names)} in {where}"
         )
-    _check_table(table, way, shot, n_query, class_names, where)
-
-
-def _check_least(least_shot: int | None, shot: int) -> None:
-    if least_shot is not None and not 1 <= least_shot <= shot:
-        raise ValueError(
-            f"expected least_shot from 1 to shot = {shot}, got {least_shot}"
-        )
+    _check_table(table, way, shot, n_query, least_shot, class_names, where)
 
 
 def _check_table(
@@ -131,6 +123,7 @@ def _check_table(
     way: int,
     shot: int,
     n_query: int,
+    least_shot: int | None,
     class_names: Sequence[str] | None,
     where: str,
 ) -> None:
@@ -142,6 +135,10 @@ def _check_table(
     ):
         if value < least:
             raise ValueError(f"expected {name} of at least {least}, got {value}")
+    if least_shot is not None and not 1 <= least_shot <= shot:
+        raise ValueError(
+            f"expected least_shot from 1 to shot = {shot}, got {least_shot}"
+        )
     if table.rows.ndim != 2 or table.counts.shape != table.rows.shape[:1]:
         raise ValueError(
             "expected a table of rows [classes, max_count] and counts [classes], got "
@@ -238,8 +235,7 @@ def sample_episode(
         >>> sample_episode(key, table, way=5, shot=1, n_query=15).query.shape
         (5, 15)
     """
-    _check_table(table, way, shot, n_query, None, "the table")
-    _check_least(least_shot, shot)
+    _check_table(table, way, shot, n_query, least_shot, None, "the table")
     # Partitionable threefry gives the same numbers on any sharding. Without it, as
     # users may configure JAX, splits and bits would differ.
     with jax.threefry_partitionable(True):

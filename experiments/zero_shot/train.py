@@ -181,7 +181,8 @@ class Trainer:
         return EpisodeShape(self.loaded["test"].num_classes, shot, self.config.query)
 
     def _features(self, noise: float | None) -> dict[str, Images]:
-        if noise is None:
+        # What was loaded has the first level.
+        if noise in (None, *self.config.simulated.noise[:1]):
             return self.loaded
         return simulated_parts(self.config, noise)
 

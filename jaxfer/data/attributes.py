@@ -263,10 +263,9 @@ def _wordnet(path: str | Path, class_names: Sequence[str]) -> ClassAttributes:
         return reached
 
     own = [ancestors(name) for name in class_names]
-    every = set().union(*own)
-    telling = sorted(one for one in every if not all(one in each for each in own))
-    values = np.array([[one in each for one in telling] for each in own], np.float32)
-    names = tuple(words[one].partition(",")[0] for one in telling)
+    differing = sorted(set().union(*own) - set.intersection(*own))
+    values = np.array([[one in each for one in differing] for each in own], np.float32)
+    names = tuple(words[one].partition(",")[0] for one in differing)
     return ClassAttributes(values.reshape(len(own), len(names)), (*class_names,), names)
 
 

@@ -13,7 +13,9 @@ from jaxfer.methods.method import (
     Divisor,
     Method,
     Temperature,
+    centred_support,
     episode_sums,
+    flat_support,
     support_mask,
 )
 from jaxfer.types import Episode, Params
@@ -92,9 +94,11 @@ def gaussians(strength: float = 10.0) -> Method:
         squares = (moved * moved).sum(axis=1)
         own = squares / jnp.broadcast_to(shots, squares.shape)
         # Where every class has one example, the variance is that of all examples.
-        flat = support.reshape(-1, support.shape[-1])
+        z, owner = flat_support(episode)
+        _, _, apart = centred_support(wide(z), owner)
+        total = (apart * apart).sum(axis=0) / shots.sum()
         within = squares.sum(axis=0) / jnp.maximum(shots.sum() - len(shots), 1)
-        pooled = jnp.where(shots.sum() > len(shots), within, _variance(flat, real))
+        pooled = jnp.where(shots.sum() > len(shots), within, total)
         # Keeps the variance of constant dimensions, such as dead units, above 0.
         pooled = pooled + 1e-3 * pooled.mean() + jnp.finfo(pooled.dtype).tiny
         every = jnp.broadcast_to(pooled, own.shape)
@@ -109,15 +113,6 @@ def gaussians(strength: float = 10.0) -> Method:
         return jax.vmap(jax.vmap(scores))(query)
 
     return Method("gaussians", logits, about=(("strength", strength),))
-
-
-def _variance(flat: Array, real: Array) -> Array:
-    """The variance of the support examples that are no padding."""
-    kept = real.reshape(-1, 1)
-    count = kept.sum()
-    mean = jnp.where(kept, flat, 0).sum(axis=0) / count
-    moved = jnp.where(kept, flat - mean[None], 0)
-    return (moved * moved).sum(axis=0) / count
 
 
 @memoised(64)

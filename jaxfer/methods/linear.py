@@ -13,7 +13,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer.heads.vectors import HIGHEST, wide
 from jaxfer.memo import memoised
-from jaxfer.methods.method import Adaptation, Method, flat_support
+from jaxfer.methods.method import (
+    Adaptation,
+    Method,
+    centred_support,
+    flat_support,
+)
 from jaxfer.types import Episode, Params
 
 
@@ -41,7 +46,7 @@ def ridge(penalty: float = 1.0) -> Method:
         del params
         z, owner, query = _examples(episode)
         y = jax.nn.one_hot(owner, len(episode.support), dtype=z.dtype)
-        real, middle, z = _centred(z, owner)
+        real, middle, z = centred_support(z, owner)
         count = real.sum()
         # Padding has the target 0 and the embedding 0, and so the weight 0.
         share = y.sum(axis=0) / count
@@ -86,7 +91,7 @@ def logistic(penalty: float = 1.0, steps: int = 50) -> Method:
         z, owner, query = _examples(episode)
         # The solution lies in the span of the examples, centred for accuracy: the
         # intercept takes up the difference.
-        real, middle, z = _centred(z, owner)
+        real, middle, z = centred_support(z, owner)
         query = _minus(query, middle)
         gram = jnp.matmul(z, z.T, precision=HIGHEST)
         values, vectors = jnp.linalg.eigh(gram)
@@ -240,13 +245,6 @@ def _examples(
 ) -> tuple[Float[Array, "n dim"], Array, Float[Array, "way n_query dim"]]:
     z, owner = flat_support(episode)
     return wide(z), owner, wide(jnp.asarray(episode.query))
-
-
-def _centred(z: Array, owner: Array) -> tuple[Array, Array, Array]:
-    """A mask of the examples that are no padding, their mean, and z minus the mean."""
-    real = owner[:, None] >= 0
-    middle = jnp.where(real, z, 0).sum(axis=0) / real.sum()
-    return real, middle, jnp.where(real, z - middle[None], 0)
 
 
 def _minus(query: Array, middle: Array) -> Array:

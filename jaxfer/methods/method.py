@@ -165,6 +165,21 @@ def flat_support(episode: Episode) -> tuple[Array, Array]:
     return support.reshape(way * shot, -1), owner.reshape(-1)
 
 
+def centred_support(z: Array, owner: Array) -> tuple[Array, Array, Array]:
+    """A mask of the examples that are no padding, their mean, and z minus the mean.
+
+    Args:
+        z: `[n, dim]`, see `flat_support`.
+        owner: `[n]`, -1 for padding.
+
+    Returns:
+        The mask `[n, 1]`, the mean `[dim]`, and the centred z, which is 0 for padding.
+    """
+    real = owner[:, None] >= 0
+    middle = jnp.where(real, z, 0).sum(axis=0) / real.sum()
+    return real, middle, jnp.where(real, z - middle[None], 0)
+
+
 def support_mask(episode: Episode) -> Array:
     """Which support examples are no padding, `[way, shot]`."""
     way, shot = episode.support.shape[:2]
