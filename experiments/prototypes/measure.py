@@ -18,7 +18,7 @@ from experiments.prototypes.classifiers import (
 )
 from experiments.prototypes.config import Config, Evaluation
 from jaxfer import methods, models, steps
-from jaxfer.data import Crop, Images, Resident, centre_crop
+from jaxfer.data import Images, Resident
 from jaxfer.data.feed import episode_feed, one_episode, take_episode
 from jaxfer.models import EpisodeShape, Model
 from jaxfer.types import EVAL, Episode, Mode
@@ -161,14 +161,9 @@ def seen_by(model: Model, episode: Episode, images: Resident | Images) -> Episod
     """
     stored = images.items if isinstance(images, Resident) else images.images
     scale = 255 if stored.dtype == np.uint8 else 1
-    window = Crop(side=model.pixels.window)
-
-    def one(x: Any) -> Array:
-        flat = scale * jnp.asarray(x).reshape(-1, *x.shape[2:])
-        ready = models.prepare(model.pixels, flat)
-        return jnp.asarray(centre_crop(ready.reshape(x.shape), window))
-
-    return episode._replace(support=one(episode.support), query=one(episode.query))
+    support, query = (scale * jnp.asarray(x) for x in episode[:2])
+    episode = episode._replace(support=support, query=query)
+    return models.centred_window(model.pixels, episode)
 
 
 def pixel_logits(episode: Episode) -> Array:

@@ -1,7 +1,7 @@
 from .banks import embed_folder, model_side, read_folder
 from .batches import train_batches, train_population
 from .classes import with_classes, with_prototypes
-from .episode_step import EpisodeShape
+from .episode_step import EpisodeShape, centred_window
 from .episodic import train_episodes
 from .files import FILE, load_model, model_hash, save_model
 from .inference import (
@@ -36,6 +36,7 @@ __all__ = [
     "Recipe",
     "Trained",
     "adapted_logits",
+    "centred_window",
     "embed",
     "embed_blocks",
     "embed_classes",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxfer import losses, optim, sharding, steps
-from jaxfer.data import Resident
+from jaxfer.data import Crop, Resident, centre_crop
 from jaxfer.data.augment import Change
 from jaxfer.episodes import episode_key, gather, numbered_episode
 from jaxfer.keys import stable_draws
@@ -199,6 +199,18 @@ def prepared(pixels: Pixels, episode: Episode) -> Episode:
         return prepare(pixels, flat(x)).reshape(x.shape)
 
     return episode._replace(support=one(episode.support), query=one(episode.query))
+
+
+def centred_window(pixels: Pixels, episode: Episode) -> Episode:
+    """An episode as a model sees it in tests: preprocessed, the centre window.
+
+    Args:
+        pixels: the preprocessing, with the window.
+        episode: an episode of images as stored.
+    """
+    ready, window = prepared(pixels, episode), Crop(side=pixels.window)
+    support, query = (centre_crop(x, window) for x in ready[:2])
+    return ready._replace(support=support, query=query)
 
 
 def varied(

@@ -9,13 +9,13 @@ from jaxtyping import Array
 
 from jaxfer import losses, steps
 from jaxfer.compilation import jit
-from jaxfer.data import Crop, Images, Resident, centre_crop, resident
+from jaxfer.data import Images, Resident, resident
 from jaxfer.data.feed import take_episode
 from jaxfer.data.resident import table_of
 from jaxfer.episodes import check_episode, gather, numbered_episode
 from jaxfer.memo import memoised
 from jaxfer.methods import Method, prototypes
-from jaxfer.models.episode_step import EpisodeShape, prepared
+from jaxfer.models.episode_step import EpisodeShape, centred_window
 from jaxfer.models.inference import embed
 from jaxfer.models.model import Model, Pixels, check_images, support_encoder
 from jaxfer.models.passes import adapted_logits
@@ -157,9 +157,7 @@ def _measure_adapted(
         params: Params, state: State, pixels: Pixels, data: Resident, number: Array
     ) -> dict[str, Array]:
         rows = numbered_episode(data.table, seed, split, number, **shape.sizes())
-        episode = prepared(pixels, gather(data.items, rows))
-        support, query = (centre_crop(x, Crop(side=pixels.window)) for x in episode[:2])
-        episode = episode._replace(support=support, query=query)
+        episode = centred_window(pixels, gather(data.items, rows))
         logits, _ = adapted_logits(net, params, state, episode, method)
         return _measured(logits)
 
