@@ -30,7 +30,7 @@ TOLERANCES = {(5, 1): 0.6, (5, 5): 0.35, (20, 1): 1.1, (20, 5): 0.4}
 MINI = {(5, 1): 2.2, (5, 5): 2.0}
 TABLE_1 = {(5, 1): 98.8, (5, 5): 99.7, (20, 1): 96.0, (20, 5): 98.9}
 # The other files are these with other numbers, or studies that have tests of their own.
-PULSES = {"omniglot_1shot", "quickstart"}
+PULSES = {"quickstart"}
 
 
 @pytest.fixture(autouse=True)

@@ -298,7 +298,9 @@ def test_a_population_is_its_members_one_by_one(unrolled, drawn):
 
 
 @pytest.mark.parametrize(
-    ("unrolled", "devices"), [(True, 2), (False, 8)], ids=["in turn", "vmap"]
+    ("unrolled", "devices"),
+    [(True, 2), pytest.param(False, 8, marks=pytest.mark.slow)],
+    ids=["in turn", "vmap"],
 )
 def test_a_population_over_devices_has_nothing_to_say(
     unrolled, devices, collectives, drawn

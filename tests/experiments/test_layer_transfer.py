@@ -22,7 +22,7 @@ from jaxfer.optim import Optim
 from jaxfer.runlog import read_json, read_metrics
 from jaxfer.study import member_folder
 from jaxfer.trees import flatten
-from tests.experiments.tiny import Tiny
+from tests.tiny import Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("small_glyphs")
@@ -31,7 +31,7 @@ NONE = Grid("whole", splits=(), treatments=("base",))
 QUIET = Options(save_every=0, log_every=1, progress=False)
 TINY = Config(
     data=Data("glyphs", classes=16, side=14),
-    net=Network("tests.experiments.tiny:Tiny"),
+    net=Network("tests.tiny:Tiny"),
     optim=Optim("sgd", 0.05, schedule="cosine", warmup=1 / 12, weight_decay=5e-4),
     similar=Grid(splits=(0,), treatments=("base", "BnB", "AnB")),
     dissimilar=NONE,
@@ -128,7 +128,7 @@ def test_every_treatment_trains_and_is_measured(finished):
         )
         assert 0 <= record["accuracy"] <= 100 and record["trained_with"] == [name]
     assert result["data"] == "simulated" and result["seed"] == [0]
-    assert result["config"]["net.name"] == "tests.experiments.tiny:Tiny"
+    assert result["config"]["net.name"] == "tests.tiny:Tiny"
     assert set(result["parts"]) == {"trainval", "test"}
     assert result["compilations"] > 0 and result["processes"] == 1
 

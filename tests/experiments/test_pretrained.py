@@ -70,6 +70,7 @@ def test_prototypes_start_from_them(weights, source, tmp_path):
     assert not np.array_equal(moved, source.state["conv1"]["BatchNorm_0"]["mean"])
 
 
+@pytest.mark.slow
 def test_base_networks_of_imprinting_start_from_them(weights, source, tmp_path):
     config = imprinting_config.Config(
         data=imprinting_config.Data("glyphs", classes=12, base=8, pixels="range"),
@@ -89,6 +90,7 @@ def test_base_networks_of_imprinting_start_from_them(weights, source, tmp_path):
     assert float(found.pixels.std) == 255, "the preprocessing is that of the weights"
 
 
+@pytest.mark.slow
 def test_layers_are_copied_from_them(weights, source, tmp_path):
     grid = layers_config.Grid("whole", (0,), treatments=("base", "AnB", "AnB+"))
     none = dataclasses.replace(grid, splits=())

@@ -1,6 +1,7 @@
 """Other classifiers in a run: what is trained, and what is tested beside it."""
 
 import dataclasses
+import shutil
 from typing import get_args
 
 import jax
@@ -25,15 +26,34 @@ from experiments.prototypes.report import tables
 from jaxfer import models
 from jaxfer.data import Jitter
 from jaxfer.models import embed, embed_classes
-from tests.experiments.tiny import EPISODIC as TINY
+from tests.experiments.tiny import EPISODIC
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
+
+TINY = dataclasses.replace(
+    EPISODIC,
+    test=dataclasses.replace(EPISODIC.test, ways=(5,)),
+    run=dataclasses.replace(EPISODIC.run, save_every=0),
+    figures=False,
+)
+BASED = dataclasses.replace(
+    TINY,
+    base=Base(epochs=1, batch=100, head="cosine"),
+    test=dataclasses.replace(TINY.test, methods=("simpleshot",)),
+)
+
+
+@pytest.fixture(scope="module")
+def based(tmp_path_factory, small_glyphs):
+    """The folder and the result of a run with a base classifier."""
+    workdir = tmp_path_factory.mktemp("based")
+    return workdir, prototypes.run(BASED, workdir)
 
 
 def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
     slow = ("fine_tuning",)
     every = tuple(x for x in get_args(Other) if x not in ("matching", *slow))
-    test = dataclasses.replace(TINY.test, ways=(5,), shots=(1,), methods=every)
+    test = dataclasses.replace(TINY.test, methods=every)
     config = dataclasses.replace(
         TINY,
         test=test,
@@ -60,8 +80,7 @@ def test_the_classifiers_of_a_run_see_the_same_episodes(tmp_path):
 
 @pytest.mark.slow
 def test_support_examples_may_have_an_encoder_of_their_own(tmp_path):
-    test = dataclasses.replace(TINY.test, ways=(5,))
-    config = dataclasses.replace(TINY, method="matching", separate=True, test=test)
+    config = dataclasses.replace(TINY, method="matching", separate=True)
     result = prototypes.run(config, tmp_path)
     model = jaxfer.load_model(tmp_path)
     assert {*model.params} == {*model.net.layers, "support"}
@@ -85,14 +104,13 @@ def test_support_examples_may_have_an_encoder_of_their_own(tmp_path):
 def test_support_sets_may_be_unbalanced(tmp_path):
     test = dataclasses.replace(
         TINY.test,
-        ways=(5,),
         shots=(4,),
         query=2,
         least_shot=1,
         methods=("nearest",),
     )
     task = dataclasses.replace(TINY.task, shot=3, least_shot=2)
-    config = dataclasses.replace(TINY, task=task, test=test, figures=False)
+    config = dataclasses.replace(TINY, task=task, test=test)
     prototypes.run(config, tmp_path)
     with np.load(tmp_path / "episodes.npz") as file:
         found = {name.split("/")[2]: file[name] for name in file.files}
@@ -121,10 +139,8 @@ def test_learned_scales_train_with_the_network(tmp_path):
 
 @pytest.mark.slow
 def test_a_network_is_adapted_to_each_episode(tmp_path):
-    test = dataclasses.replace(
-        TINY.test, ways=(5,), shots=(1,), methods=("fine_tuning",)
-    )
-    net = Network("tests.experiments.tiny:Tiny")
+    test = dataclasses.replace(TINY.test, methods=("fine_tuning",))
+    net = Network("tests.tiny:Tiny")
     config = dataclasses.replace(TINY, method="maml", test=test, net=net)
     result = prototypes.run(config, tmp_path)
     with np.load(tmp_path / "episodes.npz") as file:
@@ -205,42 +221,32 @@ def test_options_that_a_method_lacks_are_refused(changes, message):
         check(_tested(dataclasses.replace(Config(), method="matching"), ("matching",)))
 
 
-def test_a_base_of_other_data_is_refused(tmp_path):
-    loaded = train.load_splits(BASED)
-    images = loaded["train"]
+def test_a_base_of_other_data_is_refused(based):
+    images = train.load_splits(BASED)["train"]
     net = jaxfer.nets.as_net(BASED.net.build(), (28, 28, 1))
-    train.train_base(BASED, tmp_path, net, images)
     other = images.take(np.arange(len(images.labels) - 1), name="other")
     with pytest.raises(ValueError, match="base was trained on other data"):
-        train.train_base(BASED, tmp_path, net, other)
+        train.train_base(BASED, based[0], net, other)
 
 
-BASED = dataclasses.replace(
-    TINY,
-    base=Base(epochs=1, batch=100, head="cosine"),
-    test=dataclasses.replace(TINY.test, methods=("simpleshot",)),
-    figures=False,
-)
-
-
-def test_episodes_start_from_a_classifier_of_the_training_classes(tmp_path):
-    result = prototypes.run(BASED, tmp_path / "whole")
+def test_episodes_start_from_a_classifier_of_the_training_classes(based, tmp_path):
+    workdir, result = based
     steps = result["phases"]["base"]["steps"]
     loaded = train.load_splits(BASED)
     assert steps == len(loaded["train"].labels) // 100
     assert result["phases"]["train"]["steps"] == 6
-    base = jaxfer.load_model(tmp_path / "whole" / "base")
+    base = jaxfer.load_model(workdir / "base")
     assert base.head is None and base.about["steps"] == steps
-    alone = prototypes.run(
-        dataclasses.replace(BASED, episodes=0), tmp_path / "base_alone"
-    )
+    shutil.copytree(workdir / "base", tmp_path / "base")
+    alone = prototypes.run(dataclasses.replace(BASED, episodes=0), tmp_path)
     assert alone["phases"] == {"base": {"steps": steps}}
-    model = jaxfer.load_model(tmp_path / "base_alone")
+    model = jaxfer.load_model(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.params, base.params)
 
 
-def test_a_run_stopped_in_its_first_episodes_keeps_its_base(tmp_path, monkeypatch):
-    expected = prototypes.run(BASED, tmp_path / "whole")["metrics"]
+def test_a_run_stopped_in_its_first_episodes_keeps_its_base(
+    based, tmp_path, monkeypatch
+):
     real, stopped = models.train_episodes, []
 
     def stop(*args, **how):
@@ -253,7 +259,7 @@ def test_a_run_stopped_in_its_first_episodes_keeps_its_base(tmp_path, monkeypatc
     monkeypatch.setattr(models, "train_episodes", real)
     monkeypatch.setattr(models, "train_batches", None)
     found = prototypes.run(BASED, tmp_path / "run")
-    assert found["metrics"] == expected
+    assert found["metrics"] == based[1]["metrics"]
     base = jaxfer.load_model(tmp_path / "run" / "base")
     (started,) = stopped
     jax.tree.map(np.testing.assert_array_equal, dict(started.params), base.params)
@@ -264,6 +270,7 @@ def test_episodes_within_one_alphabet_are_trained_and_tested(tmp_path):
         TINY,
         task=dataclasses.replace(TINY.task, grouped=True),
         test=dataclasses.replace(TINY.test, grouped=True),
+        figures=True,
     )
     loaded = train.load_splits(config)
     assert all(images.grouped for images in loaded.values())

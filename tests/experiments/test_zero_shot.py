@@ -257,6 +257,7 @@ def test_the_figure_has_a_panel_per_noise_level(
     assert figures.draw(tmp_path, {**result, "rows": []})["shots"] is None
 
 
+@pytest.mark.slow
 def test_attributes_of_superclasses_and_a_trained_network(small_glyphs, tmp_path, key):
     """Images are embedded by saved weights, and each superclass is an attribute."""
     from jaxfer import save_model

@@ -1,4 +1,4 @@
-"""A tiny labelled task and a network that compiles fast."""
+"""A tiny labelled task, and a network and a head for it."""
 
 import jax
 import numpy as np
@@ -6,9 +6,9 @@ import pytest
 
 from jaxfer import Optim, Recipe, linear_head
 from jaxfer.data import Images
-from jaxfer.nets import AlexNetSmall
+from tests.tiny import Tiny
 
-NET = AlexNetSmall(width=2, dense=6, dropout=0.0, normalize=True)
+NET = Tiny(width=2, dropout=0.0)
 SHAPE = (8, 8, 1)
 
 
@@ -28,4 +28,4 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def head():
-    return linear_head(jax.random.key(1), 6, 4)
+    return linear_head(jax.random.key(1), 8, 4)

@@ -25,18 +25,19 @@ from jaxfer.models import (
     train_episodes,
     with_prototypes,
 )
-from jaxfer.nets import AlexNetSmall, Conv4, Flatten, num_params
+from jaxfer.nets import Conv4, Flatten, num_params
 from jaxfer.optim import Optim
 from jaxfer.runlog import read_metrics
 from jaxfer.stopping import Best
 from jaxfer.transfer import Stage
 from jaxfer.types import Episode
+from tests.tiny import Tiny
 
 SHAPE = EpisodeShape(way=4, shot=2, n_query=3)
 QUIET = Options(progress=False, log_every=1)
 SGD = Optim("sgd", 0.05, momentum=0.9)
 RECIPE = Recipe(SGD, episodes=6)
-NET = Conv4(width=4)
+NET = Tiny()
 
 
 def _train(net, images, recipe=RECIPE, **options):
@@ -60,7 +61,7 @@ def trained(blobs):
     return _train(NET, blobs)
 
 
-class Tiny(nn.Module):
+class Linen(nn.Module):
     """A plain Linen module with BatchNorm and dropout, told by `train`."""
 
     @nn.compact
@@ -72,7 +73,7 @@ class Tiny(nn.Module):
 
 
 def test_a_linen_module_trains_on_episodes(blobs):
-    module = Tiny()
+    module = Linen()
     ended = _train(module, blobs, Recipe(Optim("adam", 0.02), episodes=40))
     assert (ended.steps, ended.compilations, ended.best_step) == (40, 1, 0)
     model = ended.model
@@ -97,7 +98,7 @@ def test_a_linen_module_trains_on_episodes(blobs):
 
 def test_dropout_depends_on_the_episode_alone(blobs):
     """A resumed or repeated training drops the same units; test passes drop none."""
-    net = AlexNetSmall(width=2, dense=8, dropout=0.5)
+    net = Tiny(dropout=0.5)
     one, other = (_train(net, blobs, num_steps=2).model for _ in range(2))
     _equal(one.params, other.params)
     without = dataclasses.replace(net, dropout=0.0)
@@ -109,10 +110,10 @@ def test_training_goes_on_from_a_model(blobs, trained):
     frozen = _train(
         NET, blobs, start=trained.model, stages=(Stage(frozen=NET.build().layers[:2]),)
     )
-    for name in ("conv1", "conv2"):
+    for name in ("conv1", "fc2"):
         _equal(frozen.model.params[name], trained.model.params[name])
         _equal(frozen.model.state[name], trained.model.state[name])
-    for name in ("conv3", "conv4"):
+    for name in ("fc3",):
         assert _differ(frozen.model.params[name], trained.model.params[name])
         assert _differ(frozen.model.state[name], trained.model.state[name])
     # The model that training starts from is left as it is.
@@ -137,7 +138,7 @@ def test_preprocessing_and_head_of_the_start(blobs, trained):
 
 
 def test_layers_are_unfrozen_stage_by_stage(blobs, trained, tmp_path):
-    stages = (Stage(("conv1", "conv2"), until=2), Stage(("conv1",), until=4), Stage())
+    stages = (Stage(("conv1", "fc2"), until=2), Stage(("conv1",), until=4), Stage())
     options = {"start": trained.model, "stages": stages}
     ends = [
         _train(NET, blobs, start=trained.model, stages=stages[:i], **how).model
@@ -146,7 +147,7 @@ def test_layers_are_unfrozen_stage_by_stage(blobs, trained, tmp_path):
     counts = [model.about["steps"] for model in ends]
     assert counts == [2, 4, 6]
     start = trained.model
-    for name, since in (("conv1", 2), ("conv2", 1), ("conv3", 0)):
+    for name, since in (("conv1", 2), ("fc2", 1), ("fc3", 0)):
         for i, model in enumerate(ends):
             assert _differ(model.params[name], start.params[name]) == (i >= since)
     # A run that ended goes on from its last stage and gives the same model.
@@ -159,7 +160,7 @@ def test_layers_are_unfrozen_stage_by_stage(blobs, trained, tmp_path):
 def test_a_training_in_stages_that_died_ends_bit_identical(
     blobs, trained, tmp_path, monkeypatch, killed_at
 ):
-    stages = (Stage(("conv1", "conv2"), until=2), Stage(("conv1",), until=4), Stage())
+    stages = (Stage(("conv1", "fc2"), until=2), Stage(("conv1",), until=4), Stage())
     options = {
         "start": trained.model,
         "stages": stages,
@@ -243,13 +244,13 @@ def test_a_method_trains_its_own_parameters(blobs, trained, tmp_path):
     drawn = _train(
         NET, blobs, method=method, recipe=Recipe(Optim("sgd", 1e-12), episodes=1)
     ).model.params
-    assert found["project"].shape == (4, 3)
+    assert found["project"].shape == (8, 3)
     assert float(drawn["method"]["temperature"]) == pytest.approx(0.5)
     assert _differ(found["project"], drawn["method"]["project"])
     assert float(found["temperature"]) != 0.5
     # They go to the disk with the model, and are used in measurements.
     path = jaxfer.save_model(tmp_path, ended.model)
-    loaded = jaxfer.load_model(path)
+    loaded = jaxfer.load_model(path, NET)
     _equal(loaded.params["method"], found)
     measured = {"seed": 1, "split": "test", "episodes": 5, "method": method}
     one, other = (
@@ -322,8 +323,8 @@ def test_a_learned_temperature_stays_with_the_model(blobs, tmp_path):
     method = prototypes(temperature="sqrt_dim", learn_temperature=True)
     model = _train(NET, blobs, method=method).model
     learned = float(np.exp(model.params["method"]["log_temperature"]))
-    assert learned != pytest.approx(2.0, rel=1e-4) and 1 < learned < 4
-    loaded = jaxfer.load_model(jaxfer.save_model(tmp_path, model))
+    assert learned != pytest.approx(8**0.5, rel=1e-4) and 1 < learned < 4
+    loaded = jaxfer.load_model(jaxfer.save_model(tmp_path, model), NET)
     few = blobs.take(np.arange(36), name="few").take_classes(
         blobs.class_names[:3], name="few"
     )
@@ -332,7 +333,9 @@ def test_a_learned_temperature_stays_with_the_model(blobs, tmp_path):
         for temperature in (None, learned, "sqrt_dim", 1.0)
     ]
     scales = [float(head.scale) for head in heads_]
-    assert scales == pytest.approx([1 / learned, 1 / learned, 1 / 2, 1.0], rel=1e-5)
+    assert scales == pytest.approx(
+        [1 / learned, 1 / learned, 1 / 8**0.5, 1.0], rel=1e-5
+    )
     # A model without a learned one is divided by 1.
     plain = _train(NET, blobs, num_steps=1).model
     assert float(with_prototypes(plain, few).head.scale) == 1.0
@@ -352,7 +355,7 @@ def test_cropped_images_train_and_test_alike_resident_or_streamed(blobs):
     pytest.importorskip("grain")
     recipe = Recipe(SGD, episodes=3, augment=Crop(shift=1, mirror=True, side=12))
     resident, streamed = (
-        _train(Tiny(), blobs, recipe, options=dataclasses.replace(QUIET, limit=limit))
+        _train(Linen(), blobs, recipe, options=dataclasses.replace(QUIET, limit=limit))
         for limit in (4.0, 0.0)
     )
     _equal(resident.model.params, streamed.model.params)

@@ -22,7 +22,10 @@ from jaxfer import (
     with_prototypes,
 )
 from jaxfer.nets import AlexNetSmall, Conv4, chain
-from tests.models.conftest import NET, SHAPE
+from tests.models.conftest import SHAPE
+
+# A file names its network, which is one of jaxfer.nets.
+NET = AlexNetSmall(width=2, dense=6, dropout=0.0, normalize=True)
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from jaxfer.models import (
     train_episodes,
 )
 from jaxfer.models.model import support_encoder
-from jaxfer.nets import Conv4
 from jaxfer.transfer import Stage
 from jaxfer.types import EVAL, Episode
+from tests.tiny import Tiny
 
 QUIET = Options(progress=False)
 SHAPE = EpisodeShape(3, 2, 2)
@@ -30,7 +30,7 @@ BOTH = methods.with_support_encoder(methods.matching())
 
 def train(images, method, episodes=3, **how):
     return train_episodes(
-        Conv4(width=4),
+        Tiny(),
         images,
         SHAPE,
         Recipe(episodes=episodes),
