@@ -75,6 +75,7 @@ def workplace(tmp_path_factory):
     return folder
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_python_blocks_run(page, workplace, monkeypatch, capsys):
     if "efficientnet_lite0" not in weights_at_hand() and page in NEED_WEIGHTS:

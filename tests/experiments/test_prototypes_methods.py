@@ -28,7 +28,7 @@ from jaxfer.data import Jitter
 from jaxfer.models import embed, embed_classes
 from tests.experiments.tiny import EPISODIC
 
-pytestmark = pytest.mark.usefixtures("small_glyphs")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("small_glyphs")]
 
 TINY = dataclasses.replace(
     EPISODIC,
