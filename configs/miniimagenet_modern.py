@@ -9,7 +9,7 @@ Expect: not yet measured.
 
 from experiments.prototypes.presets import conv4_modern, published_accuracies
 
-config = conv4_modern("miniimagenet", shift=8, base_epochs=20, episodes=3000)
+config = conv4_modern("miniimagenet", shift=8, base_epochs=20, episodes=8000, unit=True)
 published = published_accuracies(
     "Snell et al. 2017, Table 2", {(5, 1): (49.42, 0), (5, 5): (68.2, 0)}
 )

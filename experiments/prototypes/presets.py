@@ -65,18 +65,21 @@ def miniimagenet_snell2017(*, way: int, shot: int) -> Config:
     )
 
 
-def conv4_modern(data: str, *, shift: int, base_epochs: int, episodes: int) -> Config:
+def conv4_modern(
+    data: str, *, shift: int, base_epochs: int, episodes: int, unit: bool = False
+) -> Config:
     """Return a later recipe for the network of Snell et al. 2017 on photographs.
 
     A classifier of the training classes is trained first, then the same network on
-    5-way 5-shot episodes with cyclic support. Distances are divided by the root of the
-    dimension at first, and the temperature is trained.
+    5-way 5-shot episodes with cyclic support. The temperature is trained. At first, it
+    is the root of the dimension, or 0.2 for embeddings of length 1.
 
     Args:
         data: name of the data set.
         shift: largest shift of training images in pixels; they are also mirrored.
         base_epochs: passes over the training images before the episodes.
         episodes: training episodes.
+        unit: whether episodes scale embeddings to length 1.
     """
     others = ("nearest_cosine", "simpleshot", "ridge")
     return Config(
@@ -86,7 +89,8 @@ def conv4_modern(data: str, *, shift: int, base_epochs: int, episodes: int) -> C
         test=Evaluation((5,), (1, 5), query=15, episodes=2000, methods=others),
         optim=Optim("sgd", 0.01, schedule="cosine", weight_decay=5e-4),
         crop=Crop(shift=shift, mirror=True),
-        temperature="sqrt_dim",
+        unit=unit,
+        temperature=0.2 if unit else "sqrt_dim",
         learn_temperature=True,
         episodes=episodes,
         run=Options(save_every=100, log_every=50),
