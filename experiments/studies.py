@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from experiments.inputs import load_parts
-from jaxfer import config as configs
 from jaxfer import models, nets, runlog, sharding, study
 from jaxfer import workdir as workdirs
 from jaxfer.claims import findings_table
@@ -76,7 +75,6 @@ def run_study(
         KeyboardInterrupt: stopped on request, after saving.
         ValueError: data or a folder that do not fit the config.
     """
-    configs.check_one_process("spreads over the devices of one host")
     if (earlier := workdirs.earlier_result(workdir, config, grows=True)) is not None:
         return earlier
     check(config)

@@ -12,6 +12,7 @@ import difflib
 import importlib
 import io
 import json
+import os
 import re
 import runpy
 import shlex
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import jax
+from jaxfer import distributed
 
 C = TypeVar("C")
 
@@ -56,12 +57,14 @@ class Command(NamedTuple):
         workdir: the folder of the run.
         published: the published values listed in the config file.
         line: the command itself, to show it again.
+        start_timeout: seconds in which all processes of the run must start.
     """
 
     config: Any
     workdir: Path
     published: Sequence[dict[str, Any]]
     line: str
+    start_timeout: int
 
 
 def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
@@ -86,6 +89,7 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     )
     outer.add_argument("--config", required="--help" not in argv and "-h" not in argv)
     outer.add_argument("--workdir")
+    outer.add_argument("--start-timeout", type=int, default=distributed.WAIT_S)
     known, rest = outer.parse_known_args(argv)
     default, published = config_class(), []
     if known.config:
@@ -94,7 +98,7 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     published = _comparable(published, default, config)
     workdir = known.workdir or f"runs/{Path(known.config).stem}"
     line = f"{prog} {shlex.join(argv)}"
-    return Command(config, Path(workdir), published, line)
+    return Command(config, Path(workdir), published, line, known.start_timeout)
 
 
 def _override(default: Any, args: Sequence[str], prog: str) -> Any:
@@ -139,6 +143,8 @@ def main(
     experiment: str,
     config_class: type,
     argv: Sequence[str] | None = None,
+    *,
+    together: bool = False,
 ) -> int:
     """The command line of an experiment: parse, run, print the result.
 
@@ -149,6 +155,8 @@ def main(
             by title. They are imported after the options are read, so that --help is
             fast.
         config_class: the config class of the experiment.
+        together: whether the processes that a cluster started train one model together.
+            The processes of a study work on their own.
         argv: the arguments; default: those of the process.
 
     Returns:
@@ -158,8 +166,15 @@ def main(
         SystemExit: bad input, with code 2.
     """
     argv = sys.argv[1:] if argv is None else argv
-    with clean_errors():
+    with clean_errors(), contextlib.ExitStack() as stack:
         command = parse(experiment, config_class, argv)
+        start = distributed.find_start() if together else None
+        if started := distributed.initialize(start, timeout=command.start_timeout):
+            print(started)
+        if distributed.index():
+            # Process 0 speaks for all; errors of others are shown.
+            silent = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silent))
         try:
             run = importlib.import_module(f"{experiment}.run").run
             result = run(command.config, command.workdir, command.published)
@@ -167,7 +182,7 @@ def main(
             print(f"{str(e) or 'stopped'}; to go on:\n  {command.line}")
             return 130
         tables = importlib.import_module(f"{experiment}.report").tables(result)
-    print(_summary(command.workdir, result, tables))
+        print(_summary(command.workdir, result, tables))
     return 0
 
 
@@ -204,16 +219,6 @@ def what_of(config: Any) -> dict[str, Any]:
     every = to_json(config)
     kinds = ("what", "length")
     return {name: every[name] for name, _, kind in fields_of(config) if kind in kinds}
-
-
-def check_one_process(does: str) -> None:
-    """Refuse to run in several processes.
-
-    Args:
-        does: why the experiment needs a single process, for the message.
-    """
-    if (count := jax.process_count()) > 1:
-        raise ValueError(f"expected one process, got {count}: this experiment {does}")
 
 
 def check_at_least(least: int, values: dict[str, Any], names: Sequence[str]) -> None:
@@ -255,7 +260,8 @@ def clean_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, argparse.ArgumentError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        if not isinstance(e, distributed.Elsewhere):
+            print(f"error: {e}", file=sys.stderr)
         raise SystemExit(2) from e
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from jaxfer import distributed
 from jaxfer.checkpoint import Checkpoints, Kind
 from jaxfer.runlog import RunLog
 from jaxfer.signals import stop_requests
@@ -255,8 +256,9 @@ def fit(
     """Train from the step of the state until a given step.
 
     A state is saved only after the metrics up to it are known to be finite, and after
-    the evaluation that is due at its step. SIGINT (Ctrl-C) and SIGTERM finish the
-    running calls, save, and raise `KeyboardInterrupt`; a second one stops at once.
+    the evaluation that is due at its step. SIGINT (Ctrl-C) and SIGTERM, to any process
+    of the run, finish the running calls, save, and raise `KeyboardInterrupt` in all
+    processes; a second one stops at once.
 
     Args:
         step: the step, made by `steps.compile_step`.
@@ -350,7 +352,7 @@ def fit(
             last = save_last and ended()
             if is_best or last or (save_every and done % save_every == 0):
                 save()
-            if stop_requested.is_set():
+            if distributed.stop_now(stop_requested.is_set()):
                 save()
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
         if save_last:

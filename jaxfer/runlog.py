@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfer import distributed
 from jaxfer.progress import Progress
 from jaxfer.stats import Mean
 
@@ -21,6 +23,8 @@ Logger = Callable[[int, Mapping[str, float]], None]
 
 class RunLog:
     """The log of training metrics: averaged, written, and shown on a progress bar.
+
+    With several processes, process 0 alone writes and shows it.
 
     Args:
         workdir: the run's folder.
@@ -59,9 +63,12 @@ class RunLog:
     ) -> None:
         """Open the files."""
         before = position or {"wall_s": 0.0, "window": {}, "rate": None}
-        path = Path(workdir) / "metrics.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _keep_lines(path, first + start)
+        path, silent = Path(workdir) / "metrics.jsonl", distributed.index() > 0
+        if silent:
+            path, show, events, logger = Path(os.devnull), False, False, None
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _keep_lines(path, first + start)
         self._file = path.open("a")
         self._events = _event_writer(workdir, first + start) if events else None
         self._logger = logger

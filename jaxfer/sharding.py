@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -19,12 +21,16 @@ from jaxfer.types import Params
 def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
     """The mesh over `data * model` devices.
 
+    With several processes, a mesh has devices of this process, if they are enough, or
+    all devices of all processes.
+
     Args:
         data: devices over which examples are sharded; default: all that are left.
         model: devices over which one set of parameters is sharded.
 
     Raises:
-        ValueError: more devices than are available, or none.
+        ValueError: more devices than are available, or none; or more than this process
+            has, but not all.
 
     Example:
         >>> dict(make_mesh(1).shape)
@@ -38,6 +44,14 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
             f"expected from 1 to {len(devices)} devices, the number that JAX finds, "
             f"got {data}" + (f" x {model}" if model != 1 else "")
         )
+    own, wanted = jax.local_devices(), data * model
+    if wanted <= len(own):
+        devices = own
+    elif wanted < len(devices):
+        raise ValueError(
+            f"expected up to {len(own)} devices, those of this process, or all "
+            f"{len(devices)} of the {jax.process_count()} processes, got {wanted}"
+        )
     # A contraction over sharded weights needs automatic propagation.
     return jax.make_mesh(
         (data, model),
@@ -45,6 +59,17 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=devices[: data * model],
     )
+
+
+def share_of(mesh: Mesh) -> tuple[int, int]:
+    """The number of this process among those of a mesh, and how many they are.
+
+    Example:
+        >>> share_of(make_mesh(1))
+        (0, 1)
+    """
+    owners = sorted({device.process_index for device in mesh.devices.flat})
+    return owners.index(jax.process_index()), len(owners)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -122,18 +147,59 @@ def place_batch(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
         axis: the axis that is sharded.
     """
     spec = PartitionSpec(*[None] * axis, "data")
-    return jax.device_put(tree, NamedSharding(mesh, spec))
+    return _put(tree, NamedSharding(mesh, spec))
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Put host arrays whole on every device of the mesh."""
-    return jax.device_put(tree, replicated(mesh))
+    """Put host arrays whole on every device of the mesh.
+
+    With several processes, all of them call it with the same arrays.
+    """
+    return _put(tree, replicated(mesh))
 
 
-def from_host(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Make the global batch from the rows that each process holds."""
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: _put_share(x, sharding), tree)
+
+
+def _put_share(x: Any, sharding: NamedSharding) -> jax.Array:
+    """Put the part of an array that the devices of this process have."""
+    if isinstance(x, jax.Array):
+        if not x.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = _put_share(jax.random.key_data(x), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
+
+
+def local(tree: PyTree) -> PyTree:
+    """Arrays that are whole on devices of several processes, as arrays of this one.
+
+    Arrays of this process alone are returned as they are.
+    """
+
+    def one(x: jax.Array) -> jax.Array:
+        return x if x.is_fully_addressable else jnp.asarray(np.asarray(x))
+
+    return jax.tree.map(one, tree)
+
+
+def from_host(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
+    """Make the global batch from the rows that each process holds.
+
+    Args:
+        tree: the arrays of this process.
+        mesh: the mesh.
+        axis: the axis that is sharded over "data".
+    """
+    spec = PartitionSpec(*[None] * axis, "data")
+    sharding = NamedSharding(mesh, spec)
     return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(over_data(mesh), x), tree
+        lambda x: jax.make_array_from_process_local_data(sharding, x), tree
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jaxfer import distributed
+
 # The event of the main thread, which alone may handle signals; all threads share it.
 _active: threading.Event | None = None
 
@@ -15,7 +17,8 @@ def stop_requests() -> Iterator[threading.Event]:
     """Handle SIGINT and SIGTERM as requests to stop, in place of their usual effect.
 
     The second signal has its usual effect. A nested context, on the same thread or on
-    another, yields the same object.
+    another, yields the same object. With several processes, JAX handles SIGTERM (see
+    `distributed.stop_now`), and this only SIGINT.
 
     Yields:
         An event that is set once a stop is requested; a program may set it too.
@@ -33,7 +36,9 @@ def stop_requests() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    alone = distributed.count() == 1
+    handled = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+    before = {s: signal.getsignal(s) for s in handled}
 
     def ask(signum: int, frame: Any) -> None:
         requests.set()

@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Integer, PyTree
 
-from jaxfer import compilation, sharding
+from jaxfer import compilation, distributed, sharding
 from jaxfer.losses import episode_accuracy, episode_nll
 from jaxfer.trees import Rules, merge, partition
 from jaxfer.types import Episode, Params, State, TrainState
@@ -265,6 +265,8 @@ def evaluate_episodes(
 ) -> dict[str, np.ndarray]:
     """The measured values of the episodes from `first` on, in float64.
 
+    Several processes share the calls, and all of them get all values.
+
     Args:
         measure: the function, made by `make_episode_eval`.
         data: the data that `measure` samples episodes from. For streamed episodes, a
@@ -275,15 +277,21 @@ def evaluate_episodes(
         block: episodes per call.
     """
     block = block if callable(data) else min(block, episodes)
-    count = -(-episodes // block)
+    processes = distributed.count()
+    # Calls of each process; the last ones may measure later episodes, so that only one
+    # shape is compiled.
+    count = -(-episodes // (block * processes))
+    first += distributed.index() * count * block
     if callable(data):
         batches: Any = data(first // block)
         pairs = zip(batches, itertools.repeat(np.arange(block)))
     else:
-        # Fill the last block with later numbers, so that only one shape is compiled.
         numbers = np.arange(first, first + count * block, dtype=np.uint32)
         pairs = zip(itertools.repeat(data), numbers.reshape(count, block))
     calls = [jax.device_get(measure(*pair)) for pair in itertools.islice(pairs, count)]
-    return jax.tree.map(
-        lambda *x: np.concatenate(x)[:episodes].astype(np.float64), *calls
-    )
+    return {
+        name: distributed.gather_rows(np.concatenate([call[name] for call in calls]))[
+            :episodes
+        ].astype(np.float64)
+        for name in calls[0]
+    }

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxfer import distributed
 from jaxfer.config import fields_of, to_json
 from jaxfer.runlog import read_json, read_result, write_json
 
@@ -153,7 +154,8 @@ def open_workdir(
 ) -> Iterator[None]:
     """Write a run's config to its folder, and lock out other runs during the context.
 
-    The lock is a kernel file lock, which is released when the process exits.
+    The lock is a kernel file lock, which is released when the process exits. With
+    several processes, process 0 holds it.
 
     Args:
         workdir: the folder, made where it is missing.
@@ -164,27 +166,31 @@ def open_workdir(
         ValueError: see `check_workdir`; a folder that cannot be written, or one in
             which another run is working.
     """
+    with ExitStack() as locks:
+        distributed.on_first(lambda: _claim(workdir, config, refusal, locks))
+        yield
+
+
+def _claim(workdir: Path, config: Any, refusal: str | None, locks: ExitStack) -> None:
+    """Lock the folder of a run and write its config."""
     import fcntl
 
     make_workdir(workdir)
     try:
-        lock = (workdir / "lock").open("a")
+        lock = locks.enter_context((workdir / "lock").open("a"))
     except OSError as e:
         raise _unwritable(workdir, e) from e
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise ValueError(
-                f"another run is working in {workdir}: wait for it, stop it, or "
-                f"{_OTHER}"
-            ) from e
-        check_workdir(workdir, config, refusal=refusal)
-        path = workdir / "config.json"
-        # A shorter run keeps its config and its result until `replace_run`.
-        if not path.exists() or not _differing(config, read_json(path)):
-            write_json(path, to_json(config))
-        yield
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        raise ValueError(
+            f"another run is working in {workdir}: wait for it, stop it, or {_OTHER}"
+        ) from e
+    check_workdir(workdir, config, refusal=refusal)
+    path = workdir / "config.json"
+    # A shorter run keeps its config and its result until `replace_run`.
+    if not path.exists() or not _differing(config, read_json(path)):
+        write_json(path, to_json(config))
 
 
 def replace_run(workdir: Path, config: Any) -> None:

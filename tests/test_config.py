@@ -300,13 +300,6 @@ def test_a_study_is_finished_for_the_members_of_its_result(tmp_path, capsys):
         workdirs.earlier_result(tmp_path, Config(seed=4), grows=True)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    configs.check_one_process("is small")
-    monkeypatch.setattr(configs.jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="one process, got 2: this experiment is sm"):
-        configs.check_one_process("is small")
-
-
 def test_numbers_below_the_least_are_refused():
     values = {"a": 1, "b": None, "c": 0}
     configs.check_at_least(1, values, ["a", "b"])

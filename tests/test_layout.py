@@ -33,7 +33,8 @@ LEVELS = {
     "data": 1,
     "sharding": 1,
     "compilation": 1,
-    "signals": 1,
+    "distributed": 1,
+    "signals": 2,
     "stopping": 1,
     "data.bank": 2,
     "data.sampling": 2,
@@ -68,6 +69,7 @@ HOMES = {
     "flax": "nets",
     "orbax": "checkpoint",
     "jax.sharding": "sharding",
+    "jax.distributed": "distributed",
     "safetensors": "tensors",
 }
 # Within these packages modules import each other.
@@ -169,13 +171,13 @@ def test_modules_are_small():
     lines = {_name(path): _lines(path) for path in MODULES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
     assert statistics.median(lines.values()) <= 180
-    assert sum(map(_code, MODULES)) <= 13500
+    assert sum(map(_code, MODULES)) <= 14000
 
 
 def test_experiments_are_small():
     lines = {_name(path, EXPERIMENTS): _lines(path) for path in STUDIES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
-    assert sum(map(_code, STUDIES)) <= 4150
+    assert sum(map(_code, STUDIES)) <= 4250
 
 
 def _experiment(path) -> str | None:

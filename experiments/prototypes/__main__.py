@@ -9,7 +9,7 @@ from jaxfer import config as configs
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
-    return configs.main("experiments.prototypes", Config, argv)
+    return configs.main("experiments.prototypes", Config, argv, together=True)
 
 
 if __name__ == "__main__":

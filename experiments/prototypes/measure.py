@@ -17,7 +17,7 @@ from experiments.prototypes.classifiers import (
     transductive_name,
 )
 from experiments.prototypes.config import Config, Evaluation
-from jaxfer import methods, models, steps
+from jaxfer import distributed, methods, models, steps
 from jaxfer.data import Images, Resident
 from jaxfer.data.feed import episode_feed, one_episode, take_episode
 from jaxfer.models import EpisodeShape, Model
@@ -64,7 +64,9 @@ def evaluate(
     if "simpleshot" in known:
         known["simpleshot"] = centred(embedded, model, train)
     settings = [*itertools.product(test.ways, test.shots)]
-    for way, shot in tqdm(settings, "testing", unit="setting"):
+    for way, shot in tqdm(
+        settings, "testing", unit="setting", disable=distributed.index() > 0
+    ):
         shape = test_shape(test, way, shot)
         measure = partial(
             models.measure_episodes,

@@ -13,9 +13,9 @@ from experiments.prototypes.classifiers import transductive_name
 from experiments.prototypes.config import Config, check, why_not_longer
 from experiments.studies import draw_figures, opening, write_result
 from jaxfer import config as configs
-from jaxfer import models, nets, runlog, sharding, stats
+from jaxfer import distributed, models, nets, runlog, sharding, stats
 from jaxfer import workdir as workdirs
-from jaxfer.data import Images
+from jaxfer.data import Images, Resident
 from jaxfer.data.feed import place_episodes
 
 
@@ -28,22 +28,46 @@ def run(
         KeyboardInterrupt: stopped on request, after saving.
         ValueError: data or a folder that do not fit the config.
     """
-    configs.check_one_process("spreads over the devices of one host")
-    refusal = why_not_longer(config)
-    earlier = workdirs.earlier_result(workdir, config, refusal=refusal)
+    earlier = distributed.on_first(lambda: _earlier(config, workdir))
     if earlier is not None:
         return earlier
-    check(config)
-    # By default, as many devices as divide the episodes of a step evenly.
-    share = math.gcd(config.episodes_per_step, jax.device_count())
-    mesh = sharding.make_mesh(share if config.devices is None else config.devices)
+    mesh = sharding.make_mesh(num_devices(config))
     loaded = train.load_splits(config)
-    with workdirs.open_workdir(workdir, config, refusal=refusal):
+    with workdirs.open_workdir(workdir, config, refusal=why_not_longer(config)):
         shape = train.input_shape(config, loaded[config.data.train])
         net = nets.as_net(config.net.build(shape), shape)
         parts = [*loaded.values()]
         print(opening(config, workdir, net, shape, parts, devices=mesh.size))
         return _run(config, workdir, published, mesh, loaded)
+
+
+def _earlier(config: Config, workdir: Path) -> dict[str, Any] | None:
+    """Return the result of a finished run; check the config of another one."""
+    refusal = why_not_longer(config)
+    earlier = workdirs.earlier_result(workdir, config, refusal=refusal)
+    if earlier is None:
+        check(config)
+        num_devices(config)
+    return earlier
+
+
+def num_devices(config: Config) -> int:
+    """Return the number of devices that share the episodes of a step.
+
+    By default, they are as many as divide the episodes of a step evenly.
+
+    Raises:
+        ValueError: several processes, whose devices do not divide the episodes evenly.
+    """
+    every, processes = jax.device_count(), distributed.count()
+    share = math.gcd(config.episodes_per_step, every)
+    chosen = share if config.devices is None else config.devices
+    if processes > 1 and chosen < every:
+        raise ValueError(
+            f"expected episodes_per_step to be a multiple of the {every} devices of "
+            f"{processes} processes, got {config.episodes_per_step}"
+        )
+    return chosen
 
 
 def _run(
@@ -54,14 +78,43 @@ def _run(
     loaded: Mapping[str, Images],
 ) -> dict[str, Any]:
     ended = train.train(config, workdir, mesh, loaded)
-    workdirs.replace_run(workdir, config)
+    distributed.on_first(lambda: workdirs.replace_run(workdir, config))
     test = loaded[config.data.test]
     print(f"testing on {test.num_classes} classes of {test.name}")
     embedded = models.embed_classes(ended.model, test)
-    images = place_episodes(test, mesh, limit=config.run.limit)
+    # Processes test different episodes, each on a device of its own.
+    images = place_episodes(test, sharding.make_mesh(1), limit=config.run.limit)
     accuracies = measure.evaluate(
         config, ended.model, embedded, images, loaded[config.data.train]
     )
+    return distributed.on_first(
+        lambda: _report(
+            config,
+            workdir,
+            published,
+            mesh,
+            loaded,
+            ended,
+            accuracies,
+            embedded,
+            images,
+        )
+    )
+
+
+def _report(
+    config: Config,
+    workdir: Path,
+    published: Sequence[Mapping[str, Any]],
+    mesh: Any,
+    loaded: Mapping[str, Images],
+    ended: train.Run,
+    accuracies: Mapping[str, np.ndarray],
+    embedded: Resident,
+    images: Resident | Images,
+) -> dict[str, Any]:
+    """Write the files of a run that is trained and tested; return its result."""
+    test = loaded[config.data.test]
     np.savez_compressed(workdir / "episodes.npz", **accuracies)  # type: ignore[arg-type]
     metrics = {
         name: stats.summarize(values).metric(over="episodes", unit="%")
@@ -78,7 +131,7 @@ def _run(
         "throughput": {"episodes_per_s": ended.trained.rate},
         "compilations": ended.compilations,
         **runlog.environment(mesh.devices.flat),
-        "processes": jax.process_count(),
+        "processes": distributed.count(),
         "dataset_fingerprint": {
             split: part.fingerprint for split, part in loaded.items()
         },
@@ -97,4 +150,4 @@ def _run(
             np.savez_compressed(workdir / measure.EXAMPLE, **example)  # type: ignore[arg-type]
         draw_figures(workdir, result)
     write_result(config, workdir, result, step=ended.trained.steps)
-    return result
+    return runlog.plain(result)

@@ -17,7 +17,7 @@ from experiments.prototypes.classifiers import (
 )
 from experiments.prototypes.config import Config, Task
 from experiments.prototypes.measure import test_shape
-from jaxfer import heads, models, nets
+from jaxfer import distributed, heads, models, nets
 from jaxfer.data import Images, read_images
 from jaxfer.data.augment import Change
 from jaxfer.data.resident import table_of
@@ -96,7 +96,7 @@ def train(
     images = loaded[data.train]
     shape = input_shape(config, images)
     net = nets.as_net(config.net.build(shape), shape)
-    based = train_base(config, workdir, net, images)
+    based = train_base(config, workdir, mesh, net, images)
     if based is not None and not config.episodes:
         model = based.model
         assert model is not None  # noqa: S101
@@ -159,7 +159,7 @@ def train(
 
 
 def train_base(
-    config: Config, workdir: Path, net: Net, images: Images
+    config: Config, workdir: Path, mesh: Any, net: Net, images: Images
 ) -> Trained | None:
     """Train the classifier of the training classes, or load it if it is finished.
 
@@ -177,7 +177,7 @@ def train_base(
         rates=config.net.rates(net.layers),
         batch_norm=config.net.batch_norm or "batch",
     )
-    if (place / models.FILE).is_file():
+    if distributed.on_first((place / models.FILE).is_file):
         model = models.load_model(place, net)
         if model.about["data"] != images.fingerprint:
             raise ValueError(
@@ -185,7 +185,7 @@ def train_base(
             )
         done = steps_of(recipe, len(images.labels))[0]
         return Trained(model, done, wall_s=model.about["wall_s"])
-    key = key_of(config.seed)
+    key, several = key_of(config.seed), distributed.count() > 1
     make = {"linear": heads.linear_head, "cosine": heads.cosine_head}[base.head]
     dim = models.embedding_dim(net, shape)
     trained = models.train_batches(
@@ -196,6 +196,8 @@ def train_base(
         head=make(jax.random.fold_in(key, HEAD), dim, images.num_classes),
         start=config.net.start(shape),
         pixels=None if images.images.dtype == np.uint8 else Pixels(std=np.float32(1)),
+        # Its batch may not divide evenly over the devices of one process.
+        mesh=mesh if several or not base.batch % mesh.size else None,
         workdir=place,
         phase="base",
         options=config.run,
@@ -204,7 +206,7 @@ def train_base(
     # Episodes begin without its head, as they do after a resume.
     about = {**trained.model.about, "wall_s": trained.wall_s}
     model = dataclasses.replace(trained.model, head=None, about=about)
-    models.save_model(place / models.FILE, model)
+    distributed.on_first(lambda: models.save_model(place / models.FILE, model) and None)
     return trained._replace(model=model)
 
 

@@ -158,13 +158,14 @@ def train_episodes(
         **shape.sizes(),
         workers=options.workers,
         per_step=program.per_step,
-        share=(jax.process_index(), jax.process_count()),
+        share=sharding.share_of(mesh),
         put=lambda batch: sharding.from_host(batch, mesh),
     )
+    pixels = sharding.place(model.pixels, mesh)
     if isinstance(feed, Resident):
-        data: Any = (feed, model.pixels)
+        data: Any = (feed, pixels)
     else:
-        data = lambda step: ((batch, model.pixels) for batch in feed(step))  # noqa: E731
+        data = lambda step: ((batch, pixels) for batch in feed(step))  # noqa: E731
     with open_run(
         workdir,
         fingerprint=images.fingerprint,
@@ -256,6 +257,7 @@ def _first_state(program: EpisodeProgram, model: Model) -> TrainState:
 
 
 def _model(train_state: TrainState, start: Model, images: Images) -> Model:
+    train_state = sharding.local(train_state)
     params = merge(train_state.trainable, train_state.frozen)
     net = {name: params["net"].get(name, {}) for name in start.net.layers}
     if "support" in params["net"]:

@@ -35,7 +35,7 @@ def step_data(
         stores: activations on disk, one store per model; empty if they fit in memory.
         options: the number of threads that read.
     """
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *tasks)
+    stacked = own = jax.tree.map(lambda *x: jnp.stack(x), *tasks)
     mesh, alone = program.mesh, program.members == 1
     if mesh is not None:
         put = sharding.place if alone else sharding.place_batch
@@ -43,9 +43,13 @@ def step_data(
     if program.feed != "batch":
         return (source.items if program.feed == "shared" else None, stacked)
 
+    # Each process reads its own part of the batch.
+    index, count = (0, 1) if mesh is None else sharding.share_of(mesh)
+    first, last = (program.batch * i // count for i in (index, index + 1))
+
     def rows(given: Task, step: Any) -> Any:
         def of_task(task: Task) -> Any:
-            places = drawn(program, task, step.astype(jnp.int32)).places
+            places = drawn(program, task, step.astype(jnp.int32)).places[first:last]
             return places if stores else task.rows[places]
 
         return jax.vmap(of_task)(given)
@@ -59,11 +63,11 @@ def step_data(
     def put_batch(batch: np.ndarray) -> Any:
         if mesh is None:
             return jax.device_put(batch)
-        return sharding.place_batch(batch, mesh, axis=1 if alone else 0)
+        return sharding.from_host(batch, mesh, axis=1 if alone else 0)
 
     at = stream_rows(
         rows,
-        stacked,
+        own,
         read,
         num_steps=program.num_steps,
         workers=options.workers,

@@ -26,6 +26,7 @@ from experiments.prototypes.report import tables
 from jaxfer import models
 from jaxfer.data import Jitter
 from jaxfer.models import embed, embed_classes
+from jaxfer.sharding import make_mesh
 from tests.experiments.tiny import EPISODIC
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("small_glyphs")]
@@ -226,7 +227,7 @@ def test_a_base_of_other_data_is_refused(based):
     net = jaxfer.nets.as_net(BASED.net.build(), (28, 28, 1))
     other = images.take(np.arange(len(images.labels) - 1), name="other")
     with pytest.raises(ValueError, match="base was trained on other data"):
-        train.train_base(BASED, based[0], net, other)
+        train.train_base(BASED, based[0], make_mesh(1), net, other)
 
 
 def test_episodes_start_from_a_classifier_of_the_training_classes(based, tmp_path):

@@ -1,0 +1,341 @@
+"""Several processes of one run: the only module with jax.distributed.
+
+Every process runs the same program. Arrays of a mesh are shared by all of them (see
+`jaxfer.sharding`); files are written by process 0.
+"""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+T = TypeVar("T")
+
+# Seconds that processes wait for each other; big clusters take minutes to start.
+WAIT_S = 1800
+# Numbers of waits and polls, which all processes make in the same order.
+_waits, _polls = itertools.count(), itertools.count()
+# Set once the other processes were told of a request to stop.
+_told = threading.Event()
+
+
+class _Cluster(NamedTuple):
+    """Environment variables of a cluster.
+
+    Attributes:
+        name: its name, for messages.
+        count: the variable with the number of processes.
+        index: the variable that numbers them.
+        local: the variable that numbers those of a host, if there is one.
+        sign: a variable that a cluster sets for processes that it starts together, and
+            not for others, such as a shell in an allocation.
+    """
+
+    name: str
+    count: str
+    index: str
+    local: str | None
+    sign: str
+
+
+_CLUSTERS = (
+    _Cluster(
+        "JAX variables",
+        "JAX_NUM_PROCESSES",
+        "JAX_PROCESS_ID",
+        None,
+        "JAX_COORDINATOR_ADDRESS",
+    ),
+    _Cluster(
+        "Open MPI",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+    ),
+    _Cluster(
+        "Slurm",
+        "SLURM_NTASKS",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_STEP_NODELIST",
+    ),
+)
+
+
+class Elsewhere(ValueError):
+    """An error of process 0, which reports it; the others only stop."""
+
+
+class Start(NamedTuple):
+    """How the processes of a run find each other.
+
+    Attributes:
+        cluster: what started them, such as "Slurm".
+        count: the number of processes.
+        index: the number of this one, from 0.
+        local: its number among the processes of its host, where that is known; on a
+            GPU it is the one that the process takes.
+        coordinator: the address of process 0, host:port; None where JAX finds it.
+    """
+
+    cluster: str
+    count: int
+    index: int
+    local: int | None = None
+    coordinator: str | None = None
+
+
+def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
+    """How a cluster started this process; None if it is alone.
+
+    Clusters are looked for in this order: the variables JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, which a Kubernetes manifest may set; Open MPI;
+    Slurm; TPU hosts of GKE.
+
+    Args:
+        environ: the environment variables.
+
+    Raises:
+        ValueError: variables that are missing or are no numbers.
+
+    Example:
+        >>> slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]"}
+        >>> slurm |= {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
+        >>> find_start(slurm)
+        Start(cluster='Slurm', count=2, index=1, local=0, coordinator=None)
+    """
+    for cluster in _CLUSTERS:
+        if cluster.sign not in environ:
+            continue
+        processes = _number(environ, cluster.count)
+        place = _number(environ, cluster.index)
+        if not place < processes:
+            raise ValueError(
+                f"expected ${cluster.index} below ${cluster.count} = {processes}, got "
+                f"{place}"
+            )
+        local = _number(environ, cluster.local) if cluster.local else None
+        coordinator = environ.get("JAX_COORDINATOR_ADDRESS")
+        if processes > 1 or coordinator:
+            return Start(cluster.name, processes, place, local, coordinator)
+    hosts = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    slices = int(environ.get("MEGASCALE_NUM_SLICES") or 1)
+    if len(hosts) * slices > 1:
+        of_slice = _number(environ, "TPU_WORKER_ID")
+        before = int(environ.get("MEGASCALE_SLICE_ID") or 0) * len(hosts)
+        return Start("GKE TPU", len(hosts) * slices, before + of_slice)
+    return None
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    if not text.isdecimal():
+        raise ValueError(f"expected a number in ${name}, got {text!r}")
+    return int(text)
+
+
+def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
+    """Join the other processes of a run; call it before anything uses a device.
+
+    Args:
+        start: how the processes were started; None for one process.
+        timeout: seconds to wait until all processes have started.
+
+    Returns:
+        A line that says which cluster was found, the number of processes and devices,
+        and which device each process takes.
+
+    Raises:
+        ValueError: processes that did not find each other in time.
+
+    Example:
+        >>> initialize(None)
+        ''
+    """
+    if start is None:
+        return ""
+    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu"
+    try:
+        jax.distributed.initialize(
+            start.coordinator,
+            start.count,
+            start.index,
+            local_device_ids=None if start.local is None or on_cpu else start.local,
+            cluster_detection_method="deactivate" if start.coordinator else None,
+            initialization_timeout=timeout,
+        )
+    except (RuntimeError, ValueError) as e:
+        raise ValueError(
+            f"process {start.index} of {start.count} ({start.cluster}) did not find "
+            f"the others within {timeout} s: {_first_line(e)}"
+        ) from e
+    device, *_ = jax.local_devices()
+    mine = f"{socket.gethostname()}: {len(jax.local_devices())} x {device.device_kind}"
+    if start.local is not None and device.platform == "gpu":
+        mine += f", GPU {start.local}"
+    taken = share(mine)
+    return (
+        f"{start.cluster}: {start.count} processes, {jax.device_count()} devices ("
+        + "; ".join(f"{i} on {where}" for i, where in enumerate(taken))
+        + ")"
+    )
+
+
+def index() -> int:
+    """The number of this process, 0 if it is alone.
+
+    Example:
+        >>> index()
+        0
+    """
+    return jax.process_index() if jax.distributed.is_initialized() else 0
+
+
+def count() -> int:
+    """The number of processes of the run.
+
+    Example:
+        >>> count()
+        1
+    """
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def barrier(name: str, *, timeout: float = WAIT_S) -> None:
+    """Wait until all processes are at the same place.
+
+    Args:
+        name: what they wait for, for the message.
+        timeout: seconds to wait.
+
+    Raises:
+        ValueError: processes that did not come; the message has their numbers.
+
+    Example:
+        >>> barrier("an example")
+    """
+    if count() == 1:
+        return
+    client, place = _client(), f"jaxfer/barrier/{next(_waits)}"
+    client.key_value_set(f"{place}/{index()}", "")
+    try:
+        client.wait_at_barrier(place, int(1000 * timeout))
+    except jax.errors.JaxRuntimeError as e:
+        came = {
+            int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(place)
+        }
+        lost = sorted({*range(count())} - came)
+        raise ValueError(
+            f"expected all {count()} processes at {name!r} within {timeout:g} s, got "
+            f"none of {lost}: {_first_line(e)}"
+        ) from e
+
+
+def on_first(function: Callable[[], T], *, timeout: float = WAIT_S) -> T:
+    """The result of a function that only process 0 calls, such as one that writes.
+
+    Args:
+        function: it returns what JSON can hold.
+        timeout: seconds that the other processes wait for it.
+
+    Raises:
+        ValueError: an error of the function; the other processes raise `Elsewhere`.
+
+    Example:
+        >>> on_first(lambda: 3)
+        3
+    """
+    if count() == 1:
+        return function()
+    client, place = _client(), f"jaxfer/first/{next(_waits)}"
+    if index():
+        try:
+            text = client.blocking_key_value_get(place, int(1000 * timeout))
+        except jax.errors.JaxRuntimeError as e:
+            raise ValueError(
+                f"expected process 0 to go on within {timeout:g} s: {_first_line(e)}"
+            ) from e
+        ok, found = json.loads(text)
+        if not ok:
+            raise Elsewhere(found)
+        return found
+    try:
+        found = function()
+    except BaseException as e:
+        client.key_value_set(place, json.dumps([False, str(e)]))
+        raise
+    client.key_value_set(place, json.dumps([True, found]))
+    return found
+
+
+def share(value: Any, *, timeout: float = WAIT_S) -> list[Any]:
+    """The values of all processes, in the order of their numbers.
+
+    Args:
+        value: what JSON can hold.
+        timeout: seconds to wait for each process.
+
+    Example:
+        >>> share("one")
+        ['one']
+    """
+    if count() == 1:
+        return [value]
+    client, place = _client(), f"jaxfer/share/{next(_waits)}"
+    client.key_value_set(f"{place}/{index()}", json.dumps(value))
+    return [
+        json.loads(client.blocking_key_value_get(f"{place}/{i}", int(1000 * timeout)))
+        for i in range(count())
+    ]
+
+
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+    """The rows of all processes, one after another; each has the same number.
+
+    Example:
+        >>> gather_rows(np.arange(3)).tolist()
+        [0, 1, 2]
+    """
+    return rows if count() == 1 else multihost_utils.process_allgather(rows, tiled=True)
+
+
+def stop_now(requested: bool) -> bool:
+    """Whether all processes stop here, since one of them was asked to.
+
+    With several processes, every process calls it at every step, JAX handles SIGTERM,
+    and all of them learn of it.
+
+    Args:
+        requested: whether this process was asked to stop.
+
+    Example:
+        >>> stop_now(True)
+        True
+    """
+    if count() == 1:
+        return requested
+    if requested and not _told.is_set():
+        # Another signal, such as SIGINT: tell the others as SIGTERM does.
+        _told.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+    return multihost_utils.reached_preemption_sync_point(next(_polls))
+
+
+def _client() -> Any:
+    """The client of the coordination service, which JAX offers under no other name."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,205 @@
+"""Runs in several processes: the same bits however devices are divided among them."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import jaxfer
+from jaxfer.runlog import read_json, read_metrics
+from tests.launched import ROOT, environment, launch, of_process
+
+pytestmark = pytest.mark.once
+
+LAYOUTS = [(1, 4), (2, 2), (4, 1)]
+
+
+def _arguments(workdir, data_dir, *more):
+    return [
+        *("-m", "experiments.prototypes", "--config", "configs/quickstart.py"),
+        *("--workdir", str(workdir), "--data.dir", str(data_dir)),
+        *("--net.width", "4", "--task.way", "5", "--episodes-per-step", "4"),
+        *("--test.ways", "5", "--test.shots", "1", "--test.episodes", "10"),
+        *("--run.log-every", "1", "--no-figures", *more),
+    ]
+
+
+def _assert_same(one, other):
+    """Parameters, statistics, accuracies and logs are the same; only times differ."""
+    models = [jaxfer.load_model(workdir) for workdir in (one, other)]
+    for name in ("params", "state"):
+        trees = [getattr(model, name) for model in models]
+        jax.tree.map(np.testing.assert_array_equal, *trees)
+    accuracies = [dict(np.load(workdir / "episodes.npz")) for workdir in (one, other)]
+    jax.tree.map(np.testing.assert_array_equal, *accuracies)
+    logs = [read_metrics(workdir) for workdir in (one, other)]
+    for line in (*logs[0], *logs[1]):
+        del line["wall_s"]
+    assert logs[0] == logs[1] and logs[0]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """Folders of one run on each layout of four devices."""
+    folders = {}
+    for processes, devices in LAYOUTS:
+        workdir = tmp_path_factory.mktemp(f"{processes}x{devices}")
+        arguments = _arguments(workdir, data_dir, "--episodes", "12")
+        ended = launch(*arguments, processes=processes, devices=devices)
+        assert ended.returncode == 0, ended.stdout
+        folders[processes] = workdir, ended
+    return {processes: workdir for processes, (workdir, _) in folders.items()}, folders
+
+
+def test_processes_and_devices_divide_a_run(whole):
+    folders, _ = whole
+    _assert_same(folders[1], folders[2])
+    _assert_same(folders[1], folders[4])
+    found = [read_json(folders[n] / "result.json") for n in (1, 2, 4)]
+    assert [result["processes"] for result in found] == [1, 2, 4]
+    assert [len(result["devices"]) for result in found] == [4] * 3
+
+
+def test_process_0_speaks_for_all(whole):
+    _, ended = whole[0], whole[1][2][1]
+    assert any("Accuracy on test classes" in line for line in of_process(ended, 0))
+    others = [line for line in of_process(ended, 1) if line.strip()]
+    assert len(others) == 1 and "2 processes, 4 devices" in others[0]
+
+
+def test_a_run_goes_on_with_other_processes(whole, tmp_path, data_dir):
+    for (processes, devices), episodes in zip(LAYOUTS, (4, 8, 12), strict=True):
+        more = ("--episodes", str(episodes), "--extend")
+        ended = launch(
+            *_arguments(tmp_path, data_dir, *more),
+            processes=processes,
+            devices=devices,
+        )
+        assert ended.returncode == 0, ended.stdout
+    _assert_same(whole[0][1], tmp_path)
+
+
+def test_one_process_of_two_is_asked_to_stop(tmp_path, data_dir):
+    """Both save the same step; the same command then ends as if nothing had been."""
+    arguments = _arguments(tmp_path / "run", data_dir, "--episodes", "100")
+    command = [sys.executable, "tools/launch/local.py", "-n", "2", "--cpu-devices", "1"]
+    launcher = subprocess.Popen(
+        [*command, "--", sys.executable, *arguments, "--run.save-every", "0"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert launcher.stdout is not None
+    pids = [
+        int(re.fullmatch(r"process \d has number (\d+)", line.strip())[1])
+        for line in (launcher.stdout.readline() for _ in range(2))
+    ]
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not (log.exists() and len(log.read_bytes().splitlines()) > 3):
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    os.kill(pids[1], signal.SIGTERM)
+    shown, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130
+    (step,) = re.findall(r"stopped at step (\d+), saved; to go on:", shown)
+    assert 3 < int(step) < 25
+    saved = sorted(p.name for p in (tmp_path / "run/checkpoints/last").iterdir())
+    assert saved == [step]
+    shutil.copytree(tmp_path / "run", tmp_path / "alone")
+    for name, processes, devices in (("run", 2, 1), ("alone", 1, 2)):
+        arguments = _arguments(tmp_path / name, data_dir, "--episodes", "100")
+        ended = launch(*arguments, processes=processes, devices=devices)
+        assert ended.returncode == 0, ended.stdout
+        assert f"going on from step {step}" in ended.stdout
+    _assert_same(tmp_path / "run", tmp_path / "alone")
+
+
+def test_what_does_not_fit_is_refused_once(tmp_path, data_dir):
+    arguments = _arguments(tmp_path, data_dir, "--episodes-per-step", "3")
+    ended = launch(*arguments, "--episodes", "6")
+    assert ended.returncode == 2
+    found = re.findall("error: .*", ended.stdout)
+    assert (
+        len(found) == 1
+        and "multiple of the 2 devices of 2 processes, got 3" in (found[0])
+    )
+
+
+BATCHES = """
+import hashlib, sys
+import jax, numpy as np
+from jaxfer import Optim, Options, Recipe, distributed, linear_head, train_batches
+from jaxfer import sharding
+from jaxfer.data import Crop, from_arrays
+from tests.tiny import Tiny
+
+distributed.initialize(distributed.find_start())
+pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+images = from_arrays(pixels, np.arange(40) % 4)
+recipe = Recipe(Optim("sgd", 0.05), steps=4, batch=8, augment=Crop(1, mirror=True))
+key, start = jax.random.key(0), None
+for limit in (4.0, 0.0):
+    for phase in ("base", "fine-tuned"):
+        model = train_batches(
+            Tiny(), images, recipe, key=key, head=linear_head(key, 8, 4),
+            start=None if phase == "base" else model,
+            mesh=sharding.make_mesh(jax.device_count()),
+            workdir=f"{sys.argv[1]}/{limit}/{phase}",
+            options=Options(progress=False, limit=limit),
+        ).model
+        arrays = jax.tree.leaves((model.params, model.state, model.head.weight))
+        digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in arrays))
+        if not distributed.index():
+            print("made", phase, digest.hexdigest())
+"""
+
+
+def test_images_are_shared_by_two_processes(tmp_path):
+    """Base training and fine-tuning, resident and streamed."""
+    pytest.importorskip("grain")
+    made = []
+    for processes, devices in ((1, 2), (2, 1)):
+        folder = str(tmp_path / str(processes))
+        ended = launch("-c", BATCHES, folder, processes=processes, devices=devices)
+        assert ended.returncode == 0, ended.stdout
+        made.append([x for x in of_process(ended, 0) if x.startswith("made")])
+    assert made[0] == made[1] and len(made[0]) == 4
+    assert made[0][:2] == made[0][2:]
+
+
+STUDY = """
+import dataclasses, importlib, sys
+from pathlib import Path
+
+name, workdir, data_dir = sys.argv[1:]
+run = importlib.import_module(f"experiments.{name}.run").run
+config = importlib.import_module(f"tests.experiments.test_{name}").TINY
+data = dataclasses.replace(config.data, dir=data_dir)
+run(dataclasses.replace(config, data=data), Path(workdir))
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["layer_transfer", pytest.param("imprinting", marks=pytest.mark.slow)]
+)
+def test_processes_train_different_members_of_a_study(name, tmp_path, data_dir):
+    found = []
+    for processes in (1, 2):
+        workdir = tmp_path / str(processes)
+        ended = launch(
+            *("-c", STUDY, name, str(workdir), str(data_dir)),
+            processes=processes,
+            timeout=280,
+        )
+        assert ended.returncode == 0, ended.stdout
+        found.append(read_json(workdir / "result.json"))
+    assert found[0]["metrics"] == found[1]["metrics"] and found[0]["metrics"]
+    assert found[0]["rows"] == found[1]["rows"]

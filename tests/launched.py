@@ -1,0 +1,37 @@
+"""Start real processes on this machine, as `tools/launch/local.py` does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# XLA splits its work by the number of threads, which is at least the number of devices
+# of a process. With a fixed one, results do not depend on how devices are divided.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def environment():
+    """Environment variables of processes that are compared."""
+    own = {"XLA_FLAGS": FLAGS, "NPROC": "4", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **own}
+
+
+def launch(*command, processes=2, devices=1, timeout=240):
+    """Run Python with arguments in several processes, and return how they ended."""
+    launcher = (sys.executable, "tools/launch/local.py", "-n", str(processes))
+    return subprocess.run(
+        [*launcher, "--cpu-devices", str(devices), "--", sys.executable, *command],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def of_process(ended, index):
+    """The lines that one process printed, without those of its collectives."""
+    mark = f"[{index}] "
+    lines = [x.removeprefix(mark) for x in ended.stdout.splitlines() if mark in x[:4]]
+    return [line for line in lines if "[Gloo]" not in line]

@@ -1,0 +1,169 @@
+"""How processes are started, wait for each other, and share values."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxfer import distributed
+from jaxfer.distributed import Start, find_start
+from tests.launched import launch, of_process
+from tools.launch import local
+
+SLURM = {
+    "SLURM_NTASKS": "8",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+}
+MPI = {
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+}
+JAX = {
+    "JAX_COORDINATOR_ADDRESS": "host:1234",
+    "JAX_NUM_PROCESSES": "2",
+    "JAX_PROCESS_ID": "0",
+}
+TPU = {"TPU_WORKER_HOSTNAMES": "a,b,c,d", "TPU_WORKER_ID": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "start"),
+    [
+        ({}, None),
+        (SLURM, Start("Slurm", 8, 5, 1)),
+        ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+        # A shell in an allocation has no step, and its program runs alone.
+        ({k: v for k, v in SLURM.items() if "STEP" not in k}, None),
+        (MPI, Start("Open MPI", 4, 3, 0)),
+        ({**SLURM, **MPI}, Start("Open MPI", 4, 3, 0)),
+        (JAX, Start("JAX variables", 2, 0, None, "host:1234")),
+        ({**SLURM, **JAX}, Start("JAX variables", 2, 0, None, "host:1234")),
+        (TPU, Start("GKE TPU", 4, 2)),
+        ({**TPU, "TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        (
+            {**TPU, "MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"},
+            Start("GKE TPU", 8, 6),
+        ),
+    ],
+)
+def test_clusters_are_found_by_their_variables(environ, start):
+    assert find_start(environ) == start
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({**SLURM, "SLURM_NTASKS": "many"}, r"a number in \$SLURM_NTASKS, got 'many'"),
+        ({**JAX, "JAX_PROCESS_ID": ""}, r"a number in \$JAX_PROCESS_ID, got ''"),
+        ({**MPI, "OMPI_COMM_WORLD_RANK": "4"}, "below .*SIZE = 4, got 4"),
+    ],
+)
+def test_variables_that_do_not_fit_are_refused(environ, message):
+    with pytest.raises(ValueError, match=message):
+        find_start(environ)
+
+
+def test_one_process_waits_for_nobody():
+    assert distributed.initialize(None) == ""
+    assert (distributed.index(), distributed.count()) == (0, 1)
+    distributed.barrier("alone")
+    assert distributed.on_first(lambda: {"a": 1}) == {"a": 1}
+    assert distributed.share(3) == [3]
+    rows = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(distributed.gather_rows(rows), rows)
+    assert distributed.stop_now(True) and not distributed.stop_now(False)
+
+
+TOGETHER = """
+import json, sys
+import jax, numpy as np
+from jaxfer import distributed, sharding
+
+print(distributed.initialize(distributed.find_start()))
+index = distributed.index()
+
+def refuse():
+    raise ValueError("full")
+
+try:
+    distributed.on_first(refuse)
+except ValueError as e:
+    found = {"error": [type(e).__name__, str(e)]}
+found["first"] = distributed.on_first(lambda: index)
+found["share"] = distributed.share(index * 10)
+found["rows"] = distributed.gather_rows(np.full((2, 1), index)).ravel().tolist()
+mesh = sharding.make_mesh(4)
+found["own"] = [d.process_index for d in sharding.make_mesh(2).devices.flat]
+found["of mesh"] = sharding.share_of(mesh)
+whole = sharding.place({"x": np.arange(3), "key": jax.random.key(5)}, mesh)
+found["whole"] = sharding.local(whole["x"]).tolist()
+drawn = jax.jit(lambda key: jax.random.bits(key))(whole["key"])
+found["same key"] = int(drawn) == int(jax.random.bits(jax.random.key(5)))
+parts = sharding.place_batch(np.arange(8), mesh)
+found["parts"] = [s.data.tolist() for s in parts.addressable_shards]
+found["sum"] = int(jax.jit(lambda x: x.sum())(sharding.from_host(
+    np.arange(4) + 4 * index, mesh)))
+try:
+    sharding.make_mesh(3)
+except ValueError as e:
+    found["three"] = str(e)
+try:
+    if index == 0:
+        distributed.barrier("lunch", timeout=1)
+except ValueError as e:
+    found["missing"] = str(e)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.once
+def test_two_processes_share_values_and_arrays():
+    ended = launch("-c", TOGETHER, devices=2)
+    assert ended.returncode == 0, ended.stdout
+    found = []
+    for index in range(2):
+        first, *_, last = of_process(ended, index)
+        assert first.startswith("JAX variables: 2 processes, 4 devices (0 on ")
+        found.append(json.loads(last))
+    for index, own in enumerate(found):
+        kind = ("ValueError", "Elsewhere")[index]
+        assert own["error"] == [kind, "full"]
+        assert own["first"] == 0 and own["share"] == [0, 10]
+        assert own["rows"] == [0, 0, 1, 1]
+        assert own["own"] == [index] * 2 and own["of mesh"] == [index, 2]
+        assert own["whole"] == [0, 1, 2] and own["same key"]
+        assert own["parts"] == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]][index]
+        assert own["sum"] == 28
+        assert "up to 2 devices" in own["three"] and "all 4 of the 2" in own["three"]
+    assert (
+        "all 2 processes at 'lunch' within 1 s, got none of [1]"
+        in (found[0]["missing"])
+    )
+
+
+@pytest.mark.once
+def test_the_launcher_ends_all_processes_when_one_dies():
+    ended = launch(
+        "-c",
+        "import os, sys, time\n"
+        "if os.environ['JAX_PROCESS_ID'] == '1': sys.exit(7)\n"
+        "time.sleep(100)",
+        processes=3,
+        timeout=30,
+    )
+    assert ended.returncode == 7
+    assert "process 1 ended with exit code 7: the others are stopped" in ended.stdout
+
+
+def test_a_dry_run_prints_what_would_be_started(capsys):
+    options = ["-n", "2", "--gpus", "2", "--dry-run", "--", "python", "train.py"]
+    assert local.main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(x.endswith("python train.py") for x in lines)
+    assert "JAX_PROCESS_ID=1 CUDA_VISIBLE_DEVICES=2,3 " in lines[1]
+    for wrong in (["-n", "0", "--", "x"], ["-n", "2"]):
+        with pytest.raises(SystemExit):
+            local.parse(wrong)
