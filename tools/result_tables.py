@@ -11,9 +11,10 @@ beginning of a title:
     <!-- table NAME: Accuracy on images of novel classes -->
     <!-- end of table -->
 
-The title "Findings" stands for the verdicts on a paper's findings. Names without a
-title give one row per run of prototypical networks. With --check nothing is written,
-and the exit code is 1 if a table differs from its result.
+The title "Findings" stands for the verdicts on a paper's findings, and "Cost" for the
+cost of several runs beside their accuracies. Names without a title give one row per run
+of prototypical networks. With --check nothing is written, and the exit code is 1 if a
+table differs from its result.
 """
 
 import argparse
@@ -25,16 +26,17 @@ from typing import Any
 
 from experiments.prototypes.report import compare_runs
 from experiments.studies import tables_of
+from jaxfer import models
 from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json, read_result, write_json
-from tools import photo_results
+from tools import cost, photo_results
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "results" / "data"
 _KEPT = (
     *("experiment", "config", "metrics", "findings", "reference", "seed", "wall_s"),
-    *("versions", "devices", "dataset_fingerprint"),
+    *("versions", "devices", "dataset_fingerprint", "phases"),
 )
 _LEFT_OUT = ("_balanced", "/balanced_accuracy", "/train_accuracy")
 _TABLE = re.compile(
@@ -59,6 +61,8 @@ def keep(workdir: Path, name: str) -> Path:
         for k, v in kept["config"].items()
         if k != "data.dir"
     }
+    if (workdir / models.FILE).is_file():
+        kept["image_shape"] = models.load_model(workdir).about["image_shape"]
     kept = {k: x if k == "config" else _rounded(x) for k, x in kept.items()}
     DATA.mkdir(parents=True, exist_ok=True)
     write_json(DATA / f"{name}.json", kept)
@@ -81,13 +85,19 @@ def pages() -> list[Path]:
 
 def _filled(match: re.Match[str]) -> str:
     names, title = match["names"].split(), match["title"]
-    results = [_kept(name) for name in names]
+    results = [kept(name) for name in names]
     opening = match[0].partition("\n")[0]
-    table = compare_runs(results) if title is None else _table(results[0], title)
+    if title is None:
+        table = compare_runs(results)
+    elif title == "Cost":
+        table = cost.table(results)
+    else:
+        table = _table(results[0], title)
     return f"{opening}\n{table}\n<!-- end of table -->"
 
 
-def _kept(name: str) -> Any:
+def kept(name: str) -> Any:
+    """Return a kept result."""
     path = DATA / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"expected a kept result {path}, got none: see --keep")
