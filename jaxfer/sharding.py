@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -80,6 +81,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def over_data(mesh: Mesh) -> NamedSharding:
     """The sharding that splits the leading axis over "data"."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def over_model(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """The sharding that splits one axis over "model"."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "model"))
 
 
 def spread(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -158,6 +164,11 @@ def place(tree: PyTree, mesh: Mesh) -> PyTree:
     return _put(tree, replicated(mesh))
 
 
+def place_as(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Put host arrays on devices, each with its own sharding; see `place`."""
+    return jax.tree.map(_put, tree, shardings)
+
+
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -177,13 +188,17 @@ def _put_share(x: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def local(tree: PyTree) -> PyTree:
-    """Arrays that are whole on devices of several processes, as arrays of this one.
+    """Arrays on devices of several processes, as whole arrays of this one.
 
-    Arrays of this process alone are returned as they are.
+    All processes call it. Arrays of this process alone are returned as they are.
     """
 
     def one(x: jax.Array) -> jax.Array:
-        return x if x.is_fully_addressable else jnp.asarray(np.asarray(x))
+        if x.is_fully_addressable:
+            return x
+        if not x.is_fully_replicated:
+            return jnp.asarray(multihost_utils.process_allgather(x, tiled=True))
+        return jnp.asarray(np.asarray(x))
 
     return jax.tree.map(one, tree)
 

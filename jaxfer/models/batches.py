@@ -11,18 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jaxfer import sharding, steps
+from jaxfer import sharding
 from jaxfer.data import Images
 from jaxfer.data.feed import Source, place
 from jaxfer.loop import Run
+from jaxfer.models.batch_state import first_state, repartitioned
 from jaxfer.models.inputs import cache_activations, step_data
 from jaxfer.models.model import AnyImages, Model, Pixels, Trained, training_facts
 from jaxfer.models.options import DEFAULTS, Options
 from jaxfer.models.plan import check_members, plan, start_model
 from jaxfer.models.programs import (
     Program,
-    head_params,
-    make_optimizer,
     make_step,
     trained_head,
 )
@@ -32,7 +31,7 @@ from jaxfer.nets import AnyNet, as_net
 from jaxfer.optim import needs_length
 from jaxfer.runlog import Logger
 from jaxfer.stopping import Best
-from jaxfer.transfer import Stage, freeze_rules
+from jaxfer.transfer import Stage
 from jaxfer.trees import merge
 from jaxfer.types import Head, TrainState
 
@@ -60,8 +59,9 @@ def train_batches(
 ) -> Trained:
     """Train one model on labelled images.
 
-    On a mesh of several devices the batch is sharded over them; BatchNorm uses the
-    statistics of the whole batch.
+    On a mesh of several devices the batch is sharded over "data"; BatchNorm uses the
+    statistics of the whole batch. The rows of the head are sharded over "model", for
+    heads of many classes.
 
     Args:
         net: the backbone: a network of `jaxfer.nets`, a `Net` or a Linen module.
@@ -237,7 +237,7 @@ def train_population(
         if source.streamed and program.first is None:
             program = dataclasses.replace(program, feed="batch")
         data = step_data(program, source, tasks, stores, options)
-        train_state = _place(_stacked(program, models), mesh, len(members))
+        train_state = first_state(program, models, mesh)
 
         def unstack(train_state: TrainState, i: int) -> Model:
             return _model(program, train_state, i, models[i], members[i], source)
@@ -255,7 +255,7 @@ def train_population(
         for number, stage in enumerate(stages):
             program = dataclasses.replace(program, frozen=stage.frozen)
             if number:
-                train_state = _repartitioned(program, train_state, mesh)
+                train_state = repartitioned(program, train_state, mesh)
             step = make_step(program)
             ended = run.phase(
                 phase if len(stages) == 1 else f"{phase}{number + 1}",
@@ -288,47 +288,6 @@ def train_population(
         ]
 
 
-def _stacked(program: Program, models: Sequence[Model]) -> TrainState:
-    optimizer, recipe = make_optimizer(program), program.recipe
-    rules = freeze_rules(program.net, models[0].params, program.frozen)
-    return steps.stack_population(
-        [
-            steps.init_train_state(
-                {"net": model.params, **head_params(model.head, recipe)},
-                model.state,
-                optimizer,
-                rules=rules,
-            )
-            for model in models
-        ]
-    )
-
-
-def _place(train_state: TrainState, mesh: Any, members: int) -> TrainState:
-    """Put one model whole on every device, and shard several models over them.
-
-    This is needed on one device too: the state that a step returns is placed, and a
-    first state that is not placed would compile the step twice.
-    """
-    mesh = sharding.make_mesh(1) if mesh is None else mesh
-    if members == 1 or mesh.size == 1:
-        return sharding.place(train_state, mesh)
-    rest = sharding.place_batch(tuple(train_state[1:]), mesh)
-    return TrainState(sharding.place(train_state.step, mesh), *rest)
-
-
-def _repartitioned(program: Program, train_state: TrainState, mesh: Any) -> TrainState:
-    params = merge(train_state.trainable, train_state.frozen)
-    rules = freeze_rules(program.net, params["net"], program.frozen)
-    optimizer = make_optimizer(program)
-    moved = jax.vmap(
-        lambda one: steps.repartition(one, optimizer, rules),
-        in_axes=(steps.POPULATION,),
-        out_axes=steps.POPULATION,
-    )(train_state)
-    return _place(moved, mesh, program.members)
-
-
 def _model(
     program: Program,
     train_state: TrainState,
@@ -339,7 +298,8 @@ def _model(
 ) -> Model:
     """One of the models of a population, at the step of the given state."""
     params = merge(train_state.trainable, train_state.frozen)
-    params, state = jax.tree.map(lambda x: x[i], (params, train_state.state))
+    params, state = sharding.local((params, train_state.state))
+    params, state = jax.tree.map(lambda x: x[i], (params, state))
     # A model is not bound to a device: it runs where its images are.
     params, state = jax.tree.map(jnp.asarray, jax.device_get((params, state)))
     head = start.head

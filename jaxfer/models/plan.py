@@ -48,6 +48,15 @@ def check_members(
             f"expected a {what} that is a multiple of the {devices} devices, got "
             f"{batch if count == 1 else count}"
         )
+    parts = 1 if mesh is None else mesh.shape["model"]
+    for head in heads:
+        if head is not None and head.num_classes % parts:
+            raise ValueError(
+                f"expected a number of classes that is a multiple of the {parts} "
+                f"devices of 'model', got {head.num_classes}"
+            )
+    if parts > 1 and count > 1:
+        raise ValueError(f"expected one member on a mesh with 'model', got {count}")
     if batch % recipe.accumulate:
         raise ValueError(
             f"expected accumulate to divide a batch of {batch}, got {recipe.accumulate}"

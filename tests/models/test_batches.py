@@ -21,6 +21,7 @@ from jaxfer import (
     key_of,
     linear_head,
     predict,
+    sharding,
     train_batches,
     train_population,
 )
@@ -242,6 +243,27 @@ def test_one_model_on_several_devices_is_one_on_one(task, recipe, head):
     assert scores[0] == scores[1]
 
 
+def test_the_rows_of_a_head_are_shared_by_devices(task, recipe, monkeypatch):
+    """A mesh of 2 x 4 trains as one device does, and each device has a quarter."""
+    head = linear_head(jax.random.key(1), 8, 40)
+    shards, real = [], sharding.place_as
+
+    def spy(tree, shardings):
+        placed = real(tree, shardings)
+        rows = [x for x in jax.tree.leaves(placed) if x.shape == (1, 40, 8)]
+        shards.append([x.addressable_shards[0].data.shape for x in rows])
+        return placed
+
+    monkeypatch.setattr(sharding, "place_as", spy)
+    one, eight = (
+        train(task, recipe, head, mesh=mesh) for mesh in (None, make_mesh(2, 4))
+    )
+    assert_close(one.model, eight.model, rtol=1e-4, atol=1e-5)
+    assert eight.compilations == 1
+    # The weights, and their momentum.
+    assert shards == [[(1, 40, 8)] * 2, [(1, 10, 8)] * 2]
+
+
 def test_metric_losses_train_without_a_head(task):
     recipe = Recipe(
         Optim("sgd", 0.05), "lifted", Sampler("groups", 5), epochs=2, batch=10
@@ -262,9 +284,10 @@ def test_metric_losses_train_without_a_head(task):
         ({"recipe": {"accumulate": 3}}, "accumulate to divide a batch of 10, got 3"),
         ({"stages": [Stage(("nosuch",))]}, "expected layers among"),
         (
-            {"mesh": 3},
+            {"mesh": (3,)},
             "batch size that is a multiple of the 3 devices, got 10",
         ),
+        ({"mesh": (1, 3)}, "classes .* multiple of the 3 devices of 'model', got 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(task, recipe, head, change, message):
@@ -275,7 +298,7 @@ def test_what_does_not_fit_is_refused(task, recipe, head, change, message):
     recipe = dataclasses.replace(recipe, **change.get("recipe", {}))
     how = {k: v for k, v in change.items() if k == "stages"}
     if "mesh" in change:
-        how["mesh"] = make_mesh(change["mesh"])
+        how["mesh"] = make_mesh(*change["mesh"])
     with pytest.raises(ValueError, match=message):
         train(task, recipe, chosen, **how)
 
