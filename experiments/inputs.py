@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxfer import models, nets, pretrained
-from jaxfer.config import check_at_least, how, to_json
+from jaxfer.config import how
 from jaxfer.data import (
     Images,
     View,
@@ -234,48 +234,6 @@ def _pretrained(
     # Images may be larger than the window that the network gets.
     anywhere = dataclasses.replace(start.pixels, size=None)
     return dataclasses.replace(start, pixels=anywhere)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyOptions:
-    """How a study runs; its results do not depend on these options."""
-
-    population: int | None = how(None)
-    """Networks trained at once by one compiled program, at least 1; default: one per
-    CPU device and eight per device of another kind."""
-    threads: int | None = how(None)
-    """Populations trained in parallel, each in its own thread, at least 1; default: two
-    on a single CPU device, otherwise one."""
-    devices: int | None = how(None)
-    """Number of devices, at least 1; default: 1. They share the networks of a
-    population, or the batch of a single network."""
-    run: Options = how(Options(save_every=1000, log_every=50, tensorboard=False))
-    figures: bool = how(True)
-    """Draw figures if matplotlib is installed."""
-    redo: bool = how(False)
-    """Train members with damaged records again."""
-
-
-def check_study(config: Any, positive: Sequence[str]) -> None:
-    """Check the options that studies share.
-
-    Args:
-        config: the config of a study.
-        positive: further options that have to be at least 1.
-
-    Raises:
-        ValueError: an invalid option; the message states what is allowed.
-    """
-    values = to_json(config)
-    shared = ("population", "threads", "devices", "epochs", "batch", "accumulate")
-    data = ("data.classes", "data.min_images", "data.max_images", "data.side")
-    check_at_least(1, values, (*shared, *data, *positive))
-    check_at_least(0, values, ("augment.shift",))
-    if config.batch % config.accumulate:
-        raise ValueError(
-            f"expected accumulate to divide batch = {config.batch}, got "
-            f"{config.accumulate}"
-        )
 
 
 def load_images(

@@ -81,7 +81,7 @@ def run_study(
     parts = load(config)
     networks = trainer(config, workdir, *parts)
     net = networks.backbone, networks.image_shape
-    print(opening(config, workdir, *net, parts, devices=config.devices or 1))
+    print(opening(config, workdir, *net, parts, devices=config.mesh.make().size))
     whole, queue, records = train_study(config, workdir, networks)
     with study.report_lock(workdir):
         content = result(whole, queue, records, networks)
@@ -134,8 +134,9 @@ def shared_mesh(config: Any, mesh: Any, members: int) -> Any:
         members: number of networks that train at once.
     """
     batch = config.batch // config.accumulate
-    shared = int(np.gcd(members if members > 1 else batch, mesh.size))
-    return mesh if shared == mesh.size else sharding.make_mesh(shared)
+    data, model = mesh.shape["data"], mesh.shape["model"]
+    shared = int(np.gcd(members if members > 1 else batch, data))
+    return mesh if shared == data else sharding.make_mesh(shared, model)
 
 
 def keep(workdir: Path, name: str, trained: Trained) -> tuple[Model, study.Record]:
@@ -197,7 +198,7 @@ def train_study(
     workdirs.make_workdir(workdir)
     with study.report_lock(workdir):
         whole = workdirs.join_workdir(workdir, config)
-    on_cpu, devices = jax.default_backend() == "cpu", config.devices or 1
+    on_cpu, devices = jax.default_backend() == "cpu", config.mesh.make().size
     study.run_members(
         workdir,
         [*members.values()],

@@ -13,6 +13,8 @@ from jaxfer.runlog import read_json, read_result, write_json
 # An option that every config of version 0.1 has, and no config of later versions.
 _OLD = "data.limit"
 _OTHER = "choose another --workdir"
+# Options of earlier versions that said how to run.
+_GONE = ("devices",)
 # Why a study cannot train for longer.
 _ENDED = (
     "networks of a study are trained to their end and their checkpoints are removed: "
@@ -76,7 +78,8 @@ def _differing(config: Any, theirs: dict[str, Any], grows: bool = False) -> list
 
 def _with_later(config: Any, theirs: Mapping[str, Any]) -> dict[str, Any]:
     """A config of an earlier version with the defaults of later options."""
-    return {**to_json(type(config)()), **theirs}
+    kept = {name: value for name, value in theirs.items() if name not in _GONE}
+    return {**to_json(type(config)()), **kept}
 
 
 def earlier_result(

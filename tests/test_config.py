@@ -300,6 +300,12 @@ def test_a_study_is_finished_for_the_members_of_its_result(tmp_path, capsys):
         workdirs.earlier_result(tmp_path, Config(seed=4), grows=True)
 
 
+def test_options_of_earlier_versions_do_not_matter(tmp_path):
+    config = Config()
+    write_json(tmp_path / "config.json", {**configs.to_json(config), "devices": 2})
+    workdirs.check_workdir(tmp_path, config)
+
+
 def test_numbers_below_the_least_are_refused():
     values = {"a": 1, "b": None, "c": 0}
     configs.check_at_least(1, values, ["a", "b"])

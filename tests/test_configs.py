@@ -12,6 +12,7 @@ from experiments import imprinting, layer_transfer, prototypes, zero_shot
 from experiments.imprinting.config import Rows
 from experiments.imprinting.members import networks
 from experiments.layer_transfer.members import transfers
+from experiments.options import Mesh
 from jaxfer import config as configs
 from jaxfer.config import to_json
 from jaxfer.data import write_cache
@@ -143,7 +144,7 @@ def test_published_values_are_dropped_when_what_is_run_changes(path, capsys):
     published = _load(path).published
     for same in (
         ["--seed", "1"],
-        ["--run.limit", "0", "--data.dir", "there", "--devices", "1", "--no-figures"],
+        ["--run.limit", "0", "--data.dir", "there", "--mesh.data", "1", "--no-figures"],
     ):
         assert _load(path, *same).published == published
     assert not capsys.readouterr().out
@@ -292,7 +293,7 @@ def test_a_shrunk_config_has_a_pulse(path, tmp_path, blobs, monkeypatch):
         ),
         optim=dataclasses.replace(config.optim, warmup=0.0),
         episodes=2 * config.episodes_per_step,
-        devices=1,
+        mesh=Mesh(1),
         run=QUICK,
         figures=False,
     )

@@ -75,7 +75,7 @@ HOMES = {
 # Within these packages modules import each other.
 TOGETHER = ("heads", "nets", "data", "methods", "models", "pretrained", "cli")
 # Modules that all experiments may import, which import no experiment themselves.
-SHARED = ("inputs", "plots", "studies")
+SHARED = ("inputs", "options", "plots", "studies")
 # What a module of an experiment may import of its own package. Modules of other names
 # are helpers of the training.
 ORDER = ("config", "members", "train", "claims", "report", "figures", "run", "__main__")

@@ -63,7 +63,7 @@ def read_run(workdir: Path) -> Run:
     options = {
         name: value
         for name, value in config.items()
-        if name not in _PLACES and not name.startswith("run.")
+        if name not in _PLACES and not name.startswith(("run.", "mesh."))
     }
     test = config["data.test"]
     same = ("test.query", "test.episodes", "test.grouped", "test.least_shot")

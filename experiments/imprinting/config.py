@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from experiments import inputs
-from experiments.inputs import Network, StudyOptions, check_different, check_study
+from experiments.inputs import Network, check_different
+from experiments.options import StudyOptions, check_study
 from jaxfer.config import length, to_json, which
 from jaxfer.data import Crop
 from jaxfer.optim import Optim, check_optim

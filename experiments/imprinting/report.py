@@ -80,7 +80,7 @@ def make_result(
         "lacking": lacking,
         "members": [{**network._asdict(), "name": network.name} for network in queue],
         "seed": sorted({network.seed for network in queue}),
-        **about(records, parts, devices=config.devices or 1),
+        **about(records, parts, devices=config.mesh.make().size),
     }
 
 

@@ -24,7 +24,7 @@ from experiments.imprinting.members import MEASURE, Imprinted, networks
 from experiments.imprinting.rows import imprinted, with_novel
 from experiments.inputs import read_parts
 from experiments.studies import keep, shared_mesh
-from jaxfer import heads, models, nets, sharding, study
+from jaxfer import heads, models, nets, study
 from jaxfer.compilation import jit
 from jaxfer.config import what_of
 from jaxfer.data import Images, random_crop
@@ -56,7 +56,7 @@ class Trainer:
         shape, limit = tuple(train.images.shape[1:]), config.run.limit
         self.image_shape = (*config.augment.window(*shape[:2]), shape[2])
         self.config, self.workdir = config, workdir
-        self.mesh = sharding.make_mesh(config.devices or 1)
+        self.mesh = config.mesh.make()
         self.backbone = self.net(config.dim)
         self.split = cache(lambda seed: split_classes(config, train, test, seed))
         for network in networks(config):

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from experiments.inputs import Data, Network, StudyOptions, check_different, check_study
+from experiments.inputs import Data, Network, check_different
+from experiments.options import StudyOptions, check_study
 from jaxfer.config import length, which
 from jaxfer.data import Crop
 from jaxfer.optim import Optim, check_optim

@@ -52,7 +52,7 @@ def make_result(
         "lacking": lacking,
         "classes": {name: list(target.classes) for name, target in targets.items()},
         "seed": sorted({target.seed for target in targets.values()}),
-        **about(records, parts, devices=config.devices or 1),
+        **about(records, parts, devices=config.mesh.make().size),
     }
 
 

@@ -13,7 +13,7 @@ from experiments.inputs import moments, read_parts
 from experiments.layer_transfer.config import Config
 from experiments.layer_transfer.members import Target, Transfer, transfers
 from experiments.studies import keep, shared_mesh
-from jaxfer import heads, models, nets, sharding, stats, study
+from jaxfer import heads, models, nets, stats, study
 from jaxfer.config import what_of
 from jaxfer.data import Images
 from jaxfer.data.feed import place
@@ -35,7 +35,7 @@ class Trainer:
             ValueError: halves that do not fit the classes, or too few examples.
         """
         self.config, self.workdir = config, workdir
-        self.mesh = sharding.make_mesh(config.devices or 1)
+        self.mesh = config.mesh.make()
         self.image_shape = tuple(train.images.shape[1:])
         self.pretrained = config.net.start(self.image_shape)
         built = config.net.build(self.image_shape)

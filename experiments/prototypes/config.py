@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from experiments.inputs import ClassData, Network, check_different
+from experiments.options import Mesh
 from jaxfer import heads
 from jaxfer.config import check_at_least, how, length, to_json
 from jaxfer.data import Affine, Crop, Jitter
@@ -192,10 +193,7 @@ class Config:
     1."""
     seed: int = 0
     """Seed of the initial weights and of all episodes, in [0, 2^32)."""
-    devices: int | None = how(None)
-    """Number of devices that share the episodes of a step, a divisor of
-    episodes_per_step; default: its greatest common divisor with the number of devices
-    that are available."""
+    mesh: Mesh = how(Mesh())
     run: Options = how(Options(save_every=500, log_every=50))
     figures: bool = how(True)
     """Draw figures if matplotlib is installed."""
@@ -286,7 +284,7 @@ def check(config: Config) -> None:
         ValueError: an invalid option; the message states what is allowed.
     """
     values, val = to_json(config), config.val
-    positive = ("episodes_per_step", "test.episodes", "devices", "base.batch")
+    positive = ("episodes_per_step", "test.episodes", "base.batch")
     own = ("val.every", "val.episodes", "val.patience")
     sizes = ("data.max_images", "data.side", "crop.side")
     check_at_least(1, values, (*positive, *own, *sizes))
@@ -315,12 +313,8 @@ def check(config: Config) -> None:
     check_optim(config.base.optim, "base.optim")
     _check_method(config)
     config.net.build()
+    config.mesh.check()
     per_step = config.episodes_per_step
-    if config.devices and per_step % config.devices:
-        raise ValueError(
-            f"expected episodes_per_step to be a multiple of devices = "
-            f"{config.devices}, got {per_step}"
-        )
     if config.episodes % per_step:
         raise ValueError(
             f"expected episodes to be a multiple of episodes_per_step = {per_step}, "

@@ -1,6 +1,5 @@
 """A run of prototypical networks, from data to result."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def run(
     earlier = distributed.on_first(lambda: _earlier(config, workdir))
     if earlier is not None:
         return earlier
-    mesh = sharding.make_mesh(num_devices(config))
+    mesh = make_mesh(config)
     loaded = train.load_splits(config)
     with workdirs.open_workdir(workdir, config, refusal=why_not_longer(config)):
         shape = train.input_shape(config, loaded[config.data.train])
@@ -47,27 +46,30 @@ def _earlier(config: Config, workdir: Path) -> dict[str, Any] | None:
     earlier = workdirs.earlier_result(workdir, config, refusal=refusal)
     if earlier is None:
         check(config)
-        num_devices(config)
+        make_mesh(config)
     return earlier
 
 
-def num_devices(config: Config) -> int:
-    """Return the number of devices that share the episodes of a step.
-
-    By default, they are as many as divide the episodes of a step evenly.
+def make_mesh(config: Config) -> Any:
+    """Return the devices of a run, which share the episodes of a step.
 
     Raises:
-        ValueError: several processes, whose devices do not divide the episodes evenly.
+        ValueError: episodes that they do not divide evenly, or devices of some of
+            several processes only.
     """
-    every, processes = jax.device_count(), distributed.count()
-    share = math.gcd(config.episodes_per_step, every)
-    chosen = share if config.devices is None else config.devices
-    if processes > 1 and chosen < every:
+    per_step, processes = config.episodes_per_step, distributed.count()
+    mesh = config.mesh.make(per_step)
+    if per_step % mesh.shape["data"]:
         raise ValueError(
-            f"expected episodes_per_step to be a multiple of the {every} devices of "
-            f"{processes} processes, got {config.episodes_per_step}"
+            f"expected episodes_per_step to be a multiple of the {mesh.shape['data']} "
+            f"devices of mesh.data, got {per_step}"
         )
-    return chosen
+    if sharding.share_of(mesh)[1] < processes:
+        raise ValueError(
+            f"expected all {jax.device_count()} devices of {processes} processes, got "
+            f"{mesh.size}: set episodes_per_step to a multiple of them"
+        )
+    return mesh
 
 
 def _run(

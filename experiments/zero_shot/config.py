@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from experiments.inputs import ClassData, Network, StudyOptions, check_different
+from experiments.inputs import ClassData, Network, check_different
+from experiments.options import StudyOptions
 from jaxfer.config import check_at_least, how, length, to_json, which
 from jaxfer.data.attributes import AttributeSource, Scale
 from jaxfer.methods import Temperature, prototypes
@@ -163,8 +164,8 @@ def check(config: Config) -> None:
         raise ValueError(
             f"expected simulated.noise above 0, got {list(config.simulated.noise)}"
         )
-    for name in ("population", "devices"):
-        if values[name] is not None:
+    for name, usual in (("population", None), ("mesh.data", None), ("mesh.model", 1)):
+        if values[name] != usual:
             raise ValueError(
                 f"expected no {name}, got {values[name]}: the maps of each seed are "
                 "trained on one device"

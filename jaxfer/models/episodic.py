@@ -130,7 +130,7 @@ def train_episodes(
             f"expected no frozen layers for the method {method.name!r} with an encoder "
             f"for support examples or an adapted network, got {frozen}"
         )
-    devices = 1 if mesh is None else mesh.size
+    devices = 1 if mesh is None else mesh.shape["data"]
     program = EpisodeProgram(
         net,
         recipe,

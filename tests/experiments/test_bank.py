@@ -8,6 +8,7 @@ from experiments.imprinting.run import run as run_imprinting
 from experiments.inputs import Network
 from experiments.layer_transfer import config as layers_config
 from experiments.layer_transfer.run import run as run_layers
+from experiments.options import Mesh
 from experiments.prototypes import config as prototypes_config
 from experiments.prototypes.run import run as run_prototypes
 from jaxfer import measure_episodes
@@ -58,7 +59,7 @@ def test_prototypes_are_measured_on_it(bank, path, tmp_path):
         task=prototypes_config.Task(way=3, shot=1, query=2),
         test=prototypes_config.Evaluation(ways=(3,), shots=(2,), query=4, episodes=9),
         episodes=2,
-        devices=1,
+        mesh=Mesh(1),
         run=Options(save_every=0, log_every=1, progress=False),
     )
     result = run_prototypes(config, tmp_path, ())

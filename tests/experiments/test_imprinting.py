@@ -14,6 +14,7 @@ from experiments.imprinting.members import ALONE, networks
 from experiments.imprinting.run import run
 from experiments.imprinting.train import Trainer
 from experiments.inputs import load_parts
+from experiments.options import Mesh
 from jaxfer import cosine_head, models, normalize, squared_euclidean
 from jaxfer.data import Crop, random_crop
 from jaxfer.keys import COPIES, CROP, DROPOUT, HEAD, INIT, ORDER, key_of
@@ -541,7 +542,7 @@ def test_a_population_on_two_devices_equals_one_network_at_a_time(
 ):
     _, whole, _ = finished
     config = dataclasses.replace(
-        PART, seeds=(0, 1), devices=2, population=2, tuned=Rows((1,), (0, 1))
+        PART, seeds=(0, 1), mesh=Mesh(2), population=2, tuned=Rows((1,), (0, 1))
     )
     run(config, tmp_path)
     assert len(trained) == 2 + 2 + 4

@@ -51,7 +51,7 @@ PAPERS = ("cub_imprinting", "inaturalist_imprinting")
         (["--net.name", "Conv5"], "Conv5"),
         (["--net.name", "linear"], "'linear' is now called Flatten"),
         (["--net.dropout", "1"], r"net.dropout in \[0, 1\), got 1.0"),
-        (["--devices", "99"], "expected from 1 to .* devices, .*, got 99"),
+        (["--mesh.data", "99"], "expected from 1 to .* devices, .*, got 99"),
         (["--losses", "nca"], "way = 32 classes, got 12 in the base classes, for batc"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

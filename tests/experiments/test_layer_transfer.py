@@ -14,6 +14,7 @@ import pytest
 from experiments import studies
 from experiments.layer_transfer.config import Config, Data, Grid, Network
 from experiments.layer_transfer.run import run
+from experiments.options import Mesh
 from jaxfer import load_model, loop, predict
 from jaxfer.data import Crop, glyphs
 from jaxfer.models import Options
@@ -308,7 +309,7 @@ def test_streamed_images_are_those_on_the_device(finished, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "how", [{"population": 2}, {"devices": 2}], ids=lambda x: [*x][0]
+    "how", [{"population": 2}, {"mesh": Mesh(2)}], ids=lambda x: [*x][0]
 )
 def test_a_population_is_its_members(finished, tmp_path, how):
     """Two networks in one program, on one device and on two."""
@@ -328,7 +329,7 @@ def test_a_population_is_its_members(finished, tmp_path, how):
 def test_one_network_may_spread_its_batch_over_devices(finished, tmp_path):
     """Sums in another order: 12 steps of SGD agree to 1e-4."""
     workdir, _ = finished
-    run(_only("base", population=1, devices=2), tmp_path)
+    run(_only("base", population=1, mesh=Mesh(2)), tmp_path)
     name = f"{SIMILAR}-base"
     assert _record(tmp_path, name)["trained_with"] == [name]
     np.testing.assert_allclose(
@@ -340,7 +341,7 @@ def test_one_network_may_spread_its_batch_over_devices(finished, tmp_path):
 def test_devices_that_divide_no_batch_stand_idle(finished, tmp_path):
     """As those do that divide no population: a study does not stop for them."""
     workdir, _ = finished
-    run(_only("base", population=1, devices=3), tmp_path)
+    run(_only("base", population=1, mesh=Mesh(3)), tmp_path)
     _assert_same(tmp_path, workdir, f"{SIMILAR}-base")
 
 

@@ -11,6 +11,7 @@ from experiments.imprinting.run import run as run_imprinting
 from experiments.inputs import Network
 from experiments.layer_transfer import config as layers_config
 from experiments.layer_transfer.run import run as run_layers
+from experiments.options import Mesh
 from experiments.prototypes import config as prototypes_config
 from experiments.prototypes.run import run as run_prototypes
 from jaxfer import init_model, load_model, save_model
@@ -55,7 +56,7 @@ def test_prototypes_start_from_them(weights, source, tmp_path):
         test=prototypes_config.Evaluation(ways=(2,), shots=(1,), query=2, episodes=2),
         optim=SLOW,
         episodes=2,
-        devices=1,
+        mesh=Mesh(1),
         run=QUIET,
         figures=False,
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxfer
+from experiments.options import Mesh
 from experiments.prototypes import measure, report
 from experiments.prototypes import run as prototypes
 from experiments.prototypes.config import Data, Evaluation, Task, Validation
@@ -474,7 +475,7 @@ def test_it_spreads_over_as_many_devices_as_divide_a_step(
     tmp_path, monkeypatch, per_step, devices
 ):
     monkeypatch.setattr(prototypes, "_run", lambda *args: {"devices": args[3].size})
-    config = _with(devices=None, episodes=120, episodes_per_step=per_step)
+    config = _with(mesh=Mesh(), episodes=120, episodes_per_step=per_step)
     assert jax.device_count() == 8
     assert prototypes.run(config, tmp_path) == {"devices": devices}
 
@@ -492,7 +493,9 @@ def test_eight_devices_give_the_run_of_one(tmp_path):
         figures=False,
     )
     for devices in (1, 8):
-        result = prototypes.run(_with(config, devices=devices), tmp_path / str(devices))
+        result = prototypes.run(
+            _with(config, mesh=Mesh(devices)), tmp_path / str(devices)
+        )
         assert result["devices"] == ["cpu"] * devices
         assert result["compilations"] == 1
     one, eight = (

@@ -8,6 +8,7 @@ import pytest
 
 import jaxfer
 from experiments.inputs import Network
+from experiments.options import Mesh
 from experiments.prototypes import measure, train
 from experiments.prototypes import run as prototypes
 from experiments.prototypes.config import Config, Data, Evaluation, Task, Validation
@@ -25,7 +26,7 @@ SHORT = Config(
     test=Evaluation(ways=(5,), shots=(1,), query=3, episodes=4),
     optim=Optim("adam", 1e-3, schedule="staircase", decay=0.5, decay_every=3),
     episodes=4,
-    devices=1,
+    mesh=Mesh(1),
     run=Options(save_every=3, log_every=2, progress=False, tensorboard=False),
     figures=False,
 )

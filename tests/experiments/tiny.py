@@ -2,6 +2,7 @@
 
 from experiments.imprinting.config import Rows
 from experiments.inputs import Network
+from experiments.options import Mesh
 from experiments.prototypes.config import Config, Data, Evaluation, Task
 from jaxfer.models import Options
 
@@ -17,6 +18,6 @@ EPISODIC = Config(
     task=Task(way=5, shot=2, query=3),
     test=Evaluation(ways=(2, 5), shots=(1,), query=3, episodes=6),
     episodes=6,
-    devices=1,
+    mesh=Mesh(1),
     run=Options(save_every=2, log_every=1, progress=False),
 )
