@@ -14,6 +14,7 @@ from typing import Any, Literal
 import jax
 import orbax.checkpoint as ocp
 
+from jaxfer import distributed
 from jaxfer.types import TrainState
 
 Kind = Literal["last", "best"]
@@ -41,7 +42,9 @@ class Checkpoints:
                     # Orbax cleans up in a background thread, and `close` does not wait
                     # for it. A new folder is empty, so it needs no cleanup, and it may
                     # be deleted before the thread runs.
-                    cleanup_tmp_directories=(self._root / kind).exists(),
+                    cleanup_tmp_directories=distributed.on_first(
+                        (self._root / kind).exists
+                    ),
                 ),
             )
             for kind in _KINDS

@@ -184,7 +184,8 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
         mine += f", GPU {start.local}"
     taken = share(mine)
     return (
-        f"{start.cluster}: {start.count} processes, {jax.device_count()} devices ("
+        f"{start.cluster}: {start.count} process{'es' if start.count > 1 else ''}, "
+        f"{jax.device_count()} devices ("
         + "; ".join(f"{i} on {where}" for i, where in enumerate(taken))
         + ")"
     )

@@ -12,6 +12,8 @@ from jaxfer import FewShotClassifier, export, init_model
 from jaxfer.exported import templates
 from jaxfer.nets import Conv4, EfficientNetLite
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("flatbuffers")
 SIDE = 16
 # A program that must not load jaxfer or flax.

@@ -19,6 +19,8 @@ from jaxfer.nets import Flatten
 from jaxfer.optim import Optim
 from tests.experiments.tiny import ONE_BASE
 
+pytestmark = pytest.mark.once
+
 QUIET = Options(save_every=0, log_every=10, progress=False)
 CLASSES, EACH, DIM = 15, 10, 6
 

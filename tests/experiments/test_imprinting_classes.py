@@ -29,6 +29,8 @@ from jaxfer.optim import Optim, make_optimizer
 from jaxfer.runlog import read_json
 from jaxfer.study import member_folder
 
+pytestmark = pytest.mark.once
+
 # The last three classes are novel, and have 1, 2 and 5 images to train on.
 TRAIN, TEST = (9, 4, 7, 1, 2, 5), (13, 8, 22, 65, 59, 94)
 CONFIG = Config(

@@ -126,11 +126,8 @@ def test_what_does_not_fit_is_refused_once(tmp_path, data_dir):
     arguments = _arguments(tmp_path, data_dir, "--episodes-per-step", "3")
     ended = launch(*arguments, "--episodes", "6")
     assert ended.returncode == 2
-    found = re.findall("error: .*", ended.stdout)
-    assert (
-        len(found) == 1
-        and "multiple of the 2 devices of 2 processes, got 3" in (found[0])
-    )
+    (found,) = re.findall("error: .*", ended.stdout)
+    assert "expected all 2 devices of 2 processes, got 1" in found
 
 
 BATCHES = """

@@ -260,12 +260,6 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, blobs, monkeypatch):
         prototypes.run(config, tmp_path / "run")
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="expected one process, got 2"):
-        prototypes.run(TINY, tmp_path)
-
-
 def test_the_transductive_method_is_labelled_and_a_row_of_its_own(
     tmp_path, finished, monkeypatch
 ):

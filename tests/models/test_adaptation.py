@@ -27,6 +27,8 @@ from jaxfer.optim import Optim
 from jaxfer.transfer import Stage
 from jaxfer.types import EVAL, TRAIN, Episode, Mode
 
+pytestmark = pytest.mark.once
+
 WAY, SHOT, QUERY = 3, 2, 4
 MAML = methods.maml(3, 0.2)
 

@@ -88,7 +88,9 @@ def test_it_is_measured_with_both(blobs, model, tmp_path):
         right = chosen == np.arange(3)[:, None]
         assert found[k] == pytest.approx(right.mean())
     jaxfer.save_model(tmp_path, model)
-    again = measure_episodes(jaxfer.load_model(tmp_path), blobs, SHAPE, **asked)
+    again = measure_episodes(
+        jaxfer.load_model(tmp_path, model.net), blobs, SHAPE, **asked
+    )
     np.testing.assert_array_equal(again["accuracy"], found)
     with pytest.raises(ValueError, match="for the method 'matching', got embeddings"):
         measure_episodes(model, embed_classes(model, blobs), SHAPE, **asked)

@@ -6,6 +6,8 @@ import pytest
 from jaxfer.nets import InceptionResNetV2, InceptionV1
 from jaxfer.pretrained import from_state_dict
 
+pytestmark = pytest.mark.once
+
 torch = pytest.importorskip("torch")
 nn = torch.nn
 # Several threads wait for each other on maps as small as these.

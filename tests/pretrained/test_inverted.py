@@ -4,6 +4,8 @@ import pytest
 
 from jaxfer.nets import EfficientNetLite, MobileNetV2
 
+pytestmark = pytest.mark.once
+
 torch = pytest.importorskip("torch")
 
 

@@ -25,6 +25,8 @@ from jaxfer.pretrained import (
 from jaxfer.trees import flatten
 from tests.pretrained.torch_writer import write
 
+pytestmark = pytest.mark.once
+
 SIDE = 32
 SPEC = MobileNetV2()
 

@@ -11,6 +11,8 @@ from jaxfer import nets
 from jaxfer.pretrained import from_state_dict, to_state_dict
 from jaxfer.trees import flatten
 
+pytestmark = pytest.mark.once
+
 SHAPE = (80, 80, 3)
 # One of each kind of names: add an architecture here when it gets a method `names`.
 SPECS = [

@@ -9,6 +9,8 @@ import pytest
 from jaxfer.pretrained import read_torch
 from tests.pretrained.torch_writer import MAGIC, write
 
+pytestmark = pytest.mark.once
+
 BOTH = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from jaxfer.nets import ViT
 
+pytestmark = pytest.mark.once
+
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
