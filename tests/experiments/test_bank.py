@@ -19,8 +19,6 @@ from jaxfer.nets import Flatten
 from jaxfer.optim import Optim
 from tests.experiments.tiny import ONE_BASE
 
-pytestmark = pytest.mark.once
-
 QUIET = Options(save_every=0, log_every=10, progress=False)
 CLASSES, EACH, DIM = 15, 10, 6
 
@@ -79,6 +77,7 @@ def test_prototypes_are_measured_on_it(bank, path, tmp_path):
     assert not (tmp_path / "example.npz").exists(), "features are no pictures"
 
 
+@pytest.mark.slow
 def test_embeddings_are_trained_and_imprinted_on_it(path, tmp_path):
     config = imprinting_config.Config(
         data=imprinting_config.Data("bank", dir=path, base=10),

@@ -25,7 +25,7 @@ from jaxfer.runlog import read_json, read_metrics
 from jaxfer.study import member_folder
 from jaxfer.trees import flatten
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("small_glyphs")]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 
 # What is tested here is not the network, so it is one that compiles at once.
 TINY = Config(

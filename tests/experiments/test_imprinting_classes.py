@@ -29,8 +29,6 @@ from jaxfer.optim import Optim, make_optimizer
 from jaxfer.runlog import read_json
 from jaxfer.study import member_folder
 
-pytestmark = pytest.mark.once
-
 # The last three classes are novel, and have 1, 2 and 5 images to train on.
 TRAIN, TEST = (9, 4, 7, 1, 2, 5), (13, 8, 22, 65, 59, 94)
 CONFIG = Config(
@@ -94,7 +92,7 @@ def test_small_classes_use_all_they_have_or_are_refused(parts):
         split_classes(strict, *parts, 0)
 
 
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_rows_of_small_classes_are_their_definitions(parts, finished, n):
     train, test = parts
     _, workdir = finished

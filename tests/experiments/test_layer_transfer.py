@@ -26,7 +26,7 @@ from jaxfer.trees import flatten
 from tests.tiny import Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("small_glyphs")]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 
 NONE = Grid("whole", splits=(), treatments=("base",))
 QUIET = Options(save_every=0, log_every=1, progress=False)

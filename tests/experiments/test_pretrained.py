@@ -21,7 +21,7 @@ from jaxfer.optim import Optim
 from jaxfer.study import member_folder
 from tests.experiments.tiny import ONE_BASE
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("small_glyphs")]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 QUIET = Options(save_every=0, log_every=1, progress=False)
 # So small that weights stay close to where they began, but not equal.
 SLOW = Optim("sgd", 1e-6, momentum=0.0)

@@ -16,8 +16,6 @@ import jaxfer
 from jaxfer.runlog import read_json, read_metrics
 from tests.launched import ROOT, environment, launch, of_process
 
-pytestmark = pytest.mark.once
-
 LAYOUTS = [(1, 4), (2, 2), (4, 1)]
 
 
@@ -74,6 +72,7 @@ def test_process_0_speaks_for_all(whole):
     assert len(others) == 1 and "2 processes, 4 devices" in others[0]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_processes(whole, tmp_path, data_dir):
     for (processes, devices), episodes in zip(LAYOUTS, (4, 8, 12), strict=True):
         more = ("--episodes", str(episodes), "--extend")

@@ -17,7 +17,7 @@ from jaxfer.models import Options
 from jaxfer.optim import Optim
 from jaxfer.runlog import read_json, read_metrics
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("small_glyphs")]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 # The rate changes twice: once before and once after the end of the short run.
 SHORT = Config(
     data=Data(name="glyphs", train="train", test="val"),

@@ -29,7 +29,7 @@ from jaxfer.models import embed, embed_classes
 from jaxfer.sharding import make_mesh
 from tests.experiments.tiny import EPISODIC
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("small_glyphs")]
+pytestmark = pytest.mark.usefixtures("small_glyphs")
 
 TINY = dataclasses.replace(
     EPISODIC,
@@ -129,6 +129,7 @@ def test_support_sets_may_be_unbalanced(tmp_path):
     assert {*np.asarray(rows.shots).tolist()} <= {1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_learned_scales_train_with_the_network(tmp_path):
     config = dataclasses.replace(TINY, method="diagonal", figures=True)
     assert trains(config) and not trains(TINY)

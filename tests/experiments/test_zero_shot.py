@@ -27,7 +27,6 @@ from jaxfer.optim import Optim
 from jaxfer.runlog import read_json
 from tests.experiments.drawn import assert_readable
 
-pytestmark = pytest.mark.once
 QUIET = Options(save_every=50, log_every=10, progress=False)
 CLASSES, FACTS = 24, 6
 

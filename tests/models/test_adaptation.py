@@ -144,7 +144,10 @@ def test_the_first_order_takes_steps_as_constants():
 
 @pytest.mark.parametrize(
     "net, item",
-    [(Flatten(dim=4), (2, 2, 1)), (Conv4(width=2), (16, 16, 1))],
+    [
+        (Flatten(dim=4), (2, 2, 1)),
+        pytest.param(Conv4(width=2), (16, 16, 1), marks=pytest.mark.slow),
+    ],
     ids=["linear", "convolutional"],
 )
 def test_episodes_do_not_meet(net, item):
@@ -206,6 +209,7 @@ def test_training_makes_adaptation_better():
         measure(trained, images=embed_classes(trained, test))
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_are_adapted_in_float32():
     net = Conv4(width=2, precision="bfloat16").build()
     params, state = start(net, (16, 16, 1))
