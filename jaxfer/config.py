@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from jaxfer import distributed
+from jaxfer.clusters import find_start
 
 C = TypeVar("C")
 
@@ -168,7 +169,7 @@ def main(
     argv = sys.argv[1:] if argv is None else argv
     with clean_errors(), contextlib.ExitStack() as stack:
         command = parse(experiment, config_class, argv)
-        start = distributed.find_start() if together else None
+        start = find_start() if together else None
         if started := distributed.initialize(start, timeout=command.start_timeout):
             print(started)
         if distributed.index():

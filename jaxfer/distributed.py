@@ -10,12 +10,14 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from jaxfer.clusters import Start, own_gpus
 
 T = TypeVar("T")
 
@@ -27,120 +29,8 @@ _waits, _polls = itertools.count(), itertools.count()
 _told = threading.Event()
 
 
-class _Cluster(NamedTuple):
-    """Environment variables of a cluster.
-
-    Attributes:
-        name: its name, for messages.
-        count: the variable with the number of processes.
-        index: the variable that numbers them.
-        local: the variable that numbers those of a host, if there is one.
-        sign: a variable that a cluster sets for processes that it starts together, and
-            not for others, such as a shell in an allocation.
-    """
-
-    name: str
-    count: str
-    index: str
-    local: str | None
-    sign: str
-
-
-_CLUSTERS = (
-    _Cluster(
-        "JAX variables",
-        "JAX_NUM_PROCESSES",
-        "JAX_PROCESS_ID",
-        None,
-        "JAX_COORDINATOR_ADDRESS",
-    ),
-    _Cluster(
-        "Open MPI",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-    ),
-    _Cluster(
-        "Slurm",
-        "SLURM_NTASKS",
-        "SLURM_PROCID",
-        "SLURM_LOCALID",
-        "SLURM_STEP_NODELIST",
-    ),
-)
-
-
 class Elsewhere(ValueError):
     """An error of process 0, which reports it; the others only stop."""
-
-
-class Start(NamedTuple):
-    """How the processes of a run find each other.
-
-    Attributes:
-        cluster: what started them, such as "Slurm".
-        count: the number of processes.
-        index: the number of this one, from 0.
-        local: its number among the processes of its host, where that is known; on a
-            GPU it is the one that the process takes.
-        coordinator: the address of process 0, host:port; None where JAX finds it.
-    """
-
-    cluster: str
-    count: int
-    index: int
-    local: int | None = None
-    coordinator: str | None = None
-
-
-def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
-    """How a cluster started this process; None if it is alone.
-
-    Clusters are looked for in this order: the variables JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID, which a Kubernetes manifest may set; Open MPI;
-    Slurm; TPU hosts of GKE.
-
-    Args:
-        environ: the environment variables.
-
-    Raises:
-        ValueError: variables that are missing or are no numbers.
-
-    Example:
-        >>> slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]"}
-        >>> slurm |= {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
-        >>> find_start(slurm)
-        Start(cluster='Slurm', count=2, index=1, local=0, coordinator=None)
-    """
-    for cluster in _CLUSTERS:
-        if cluster.sign not in environ:
-            continue
-        processes = _number(environ, cluster.count)
-        place = _number(environ, cluster.index)
-        if not place < processes:
-            raise ValueError(
-                f"expected ${cluster.index} below ${cluster.count} = {processes}, got "
-                f"{place}"
-            )
-        local = _number(environ, cluster.local) if cluster.local else None
-        coordinator = environ.get("JAX_COORDINATOR_ADDRESS")
-        if processes > 1 or coordinator:
-            return Start(cluster.name, processes, place, local, coordinator)
-    hosts = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    slices = int(environ.get("MEGASCALE_NUM_SLICES") or 1)
-    if len(hosts) * slices > 1:
-        of_slice = _number(environ, "TPU_WORKER_ID")
-        before = int(environ.get("MEGASCALE_SLICE_ID") or 0) * len(hosts)
-        return Start("GKE TPU", len(hosts) * slices, before + of_slice)
-    return None
-
-
-def _number(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "")
-    if not text.isdecimal():
-        raise ValueError(f"expected a number in ${name}, got {text!r}")
-    return int(text)
 
 
 def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
@@ -163,13 +53,13 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     """
     if start is None:
         return ""
-    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu"
+    gpus = None if os.environ.get("JAX_PLATFORMS") == "cpu" else own_gpus(start)
     try:
         jax.distributed.initialize(
             start.coordinator,
             start.count,
             start.index,
-            local_device_ids=None if start.local is None or on_cpu else start.local,
+            local_device_ids=gpus,
             cluster_detection_method="deactivate" if start.coordinator else None,
             initialization_timeout=timeout,
         )
@@ -180,8 +70,8 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
         ) from e
     device, *_ = jax.local_devices()
     mine = f"{socket.gethostname()}: {len(jax.local_devices())} x {device.device_kind}"
-    if start.local is not None and device.platform == "gpu":
-        mine += f", GPU {start.local}"
+    if gpus and device.platform == "gpu":
+        mine += f", GPU {' '.join(map(str, gpus))} of those it sees"
     taken = share(mine)
     return (
         f"{start.cluster}: {start.count} process{'es' if start.count > 1 else ''}, "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfer import distributed
-from jaxfer.distributed import Start, find_start
+from jaxfer.clusters import Start, find_start, own_gpus
 from tests.launched import launch, of_process
 from tools.launch import local
 
@@ -20,6 +20,7 @@ MPI = {
     "OMPI_COMM_WORLD_SIZE": "4",
     "OMPI_COMM_WORLD_RANK": "3",
     "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
 }
 JAX = {
     "JAX_COORDINATOR_ADDRESS": "host:1234",
@@ -37,10 +38,15 @@ TPU = {"TPU_WORKER_HOSTNAMES": "a,b,c,d", "TPU_WORKER_ID": "2"}
         ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
         # A shell in an allocation has no step, and its program runs alone.
         ({k: v for k, v in SLURM.items() if "STEP" not in k}, None),
-        (MPI, Start("Open MPI", 4, 3, 0)),
-        ({**SLURM, **MPI}, Start("Open MPI", 4, 3, 0)),
-        (JAX, Start("JAX variables", 2, 0, None, "host:1234")),
-        ({**SLURM, **JAX}, Start("JAX variables", 2, 0, None, "host:1234")),
+        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4(x2)"}, Start("Slurm", 8, 5, 1, 4)),
+        (
+            {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4,3(x2)", "SLURM_NODEID": "1"},
+            Start("Slurm", 8, 5, 1, 3),
+        ),
+        (MPI, Start("Open MPI", 4, 3, 0, 1)),
+        ({**SLURM, **MPI}, Start("Open MPI", 4, 3, 0, 1)),
+        (JAX, Start("JAX variables", 2, 0, coordinator="host:1234")),
+        ({**SLURM, **JAX}, Start("JAX variables", 2, 0, coordinator="host:1234")),
         (TPU, Start("GKE TPU", 4, 2)),
         ({**TPU, "TPU_WORKER_HOSTNAMES": "localhost"}, None),
         (
@@ -66,6 +72,28 @@ def test_variables_that_do_not_fit_are_refused(environ, message):
         find_start(environ)
 
 
+@pytest.mark.parametrize(
+    ("local", "host", "environ", "gpus"),
+    [
+        (1, 4, {}, None),
+        (None, None, {"CUDA_VISIBLE_DEVICES": "0,1"}, None),
+        # Slurm with --gpus-per-task=1: each task sees its own.
+        (3, 4, {"CUDA_VISIBLE_DEVICES": "3", "SLURM_GPUS_ON_NODE": "4"}, (0,)),
+        (3, 4, {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, (3,)),
+        (1, 2, {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}, (2, 3)),
+        (0, 1, {"SLURM_GPUS_ON_NODE": "8"}, (0, 1, 2, 3, 4, 5, 6, 7)),
+        (2, None, {"SLURM_GPUS_ON_NODE": "4"}, (2,)),
+    ],
+)
+def test_processes_of_a_host_share_its_gpus(local, host, environ, gpus):
+    assert own_gpus(Start("Slurm", 8, 0, local, host), environ) == gpus
+
+
+def test_gpus_that_cannot_be_shared_evenly_are_refused():
+    with pytest.raises(ValueError, match="a multiple of its 3 processes, got 4"):
+        own_gpus(Start("Slurm", 3, 0, 0, 3), {"CUDA_VISIBLE_DEVICES": "0,1,2,3"})
+
+
 def test_one_process_waits_for_nobody():
     assert distributed.initialize(None) == ""
     assert (distributed.index(), distributed.count()) == (0, 1)
@@ -81,8 +109,9 @@ TOGETHER = """
 import json, sys
 import jax, numpy as np
 from jaxfer import distributed, sharding
+from jaxfer.clusters import find_start
 
-print(distributed.initialize(distributed.find_start()))
+print(distributed.initialize(find_start()))
 index = distributed.index()
 
 def refuse():

@@ -33,6 +33,7 @@ LEVELS = {
     "data": 1,
     "sharding": 1,
     "compilation": 1,
+    "clusters": 0,
     "distributed": 1,
     "signals": 2,
     "stopping": 1,

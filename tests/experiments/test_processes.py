@@ -134,10 +134,11 @@ import hashlib, sys
 import jax, numpy as np
 from jaxfer import Optim, Options, Recipe, distributed, linear_head, train_batches
 from jaxfer import sharding
+from jaxfer.clusters import find_start
 from jaxfer.data import Crop, from_arrays
 from tests.tiny import Tiny
 
-distributed.initialize(distributed.find_start())
+distributed.initialize(find_start())
 pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
 images = from_arrays(pixels, np.arange(40) % 4)
 recipe = Recipe(Optim("sgd", 0.05), steps=4, batch=8, augment=Crop(1, mirror=True))

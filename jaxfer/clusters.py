@@ -1,0 +1,182 @@
+"""How a cluster started this process, as its environment variables tell."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class _Cluster(NamedTuple):
+    """Environment variables of a cluster.
+
+    Attributes:
+        name: its name, for messages.
+        count: the variable with the number of processes.
+        index: the variable that numbers them.
+        local: the variable that numbers those of a host, if there is one.
+        host: the variable with the number of those of a host, if there is one.
+        sign: a variable that a cluster sets for processes that it starts together, and
+            not for others, such as a shell in an allocation.
+    """
+
+    name: str
+    count: str
+    index: str
+    local: str | None
+    host: str | None
+    sign: str
+
+
+_CLUSTERS = (
+    _Cluster(
+        "JAX variables",
+        "JAX_NUM_PROCESSES",
+        "JAX_PROCESS_ID",
+        None,
+        None,
+        "JAX_COORDINATOR_ADDRESS",
+    ),
+    _Cluster(
+        "Open MPI",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "OMPI_COMM_WORLD_SIZE",
+    ),
+    _Cluster(
+        "Slurm",
+        "SLURM_NTASKS",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_STEP_TASKS_PER_NODE",
+        "SLURM_STEP_NODELIST",
+    ),
+)
+
+
+class Start(NamedTuple):
+    """How the processes of a run find each other.
+
+    Attributes:
+        cluster: what started them, such as "Slurm".
+        count: the number of processes.
+        index: the number of this one, from 0.
+        local: its number among the processes of its host, where that is known.
+        host: the number of processes of its host, where that is known.
+        coordinator: the address of process 0, host:port; None where JAX finds it.
+    """
+
+    cluster: str
+    count: int
+    index: int
+    local: int | None = None
+    host: int | None = None
+    coordinator: str | None = None
+
+
+def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
+    """How a cluster started this process; None if it is alone.
+
+    Clusters are looked for in this order: the variables JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, which a Kubernetes manifest may set; Open MPI;
+    Slurm; TPU hosts of GKE.
+
+    Args:
+        environ: the environment variables.
+
+    Raises:
+        ValueError: variables that are missing or are no numbers.
+
+    Example:
+        >>> slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]"}
+        >>> slurm |= {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
+        >>> find_start(slurm)[:4]
+        ('Slurm', 2, 1, 0)
+    """
+    for cluster in _CLUSTERS:
+        if cluster.sign not in environ:
+            continue
+        processes = _number(environ, cluster.count)
+        place = _number(environ, cluster.index)
+        if not place < processes:
+            raise ValueError(
+                f"expected ${cluster.index} below ${cluster.count} = {processes}, got "
+                f"{place}"
+            )
+        local = _number(environ, cluster.local) if cluster.local else None
+        coordinator = environ.get("JAX_COORDINATOR_ADDRESS")
+        if processes > 1 or coordinator:
+            host = _host_size(environ, cluster)
+            return Start(cluster.name, processes, place, local, host, coordinator)
+    hosts = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    slices = int(environ.get("MEGASCALE_NUM_SLICES") or 1)
+    if len(hosts) * slices > 1:
+        of_slice = _number(environ, "TPU_WORKER_ID")
+        before = int(environ.get("MEGASCALE_SLICE_ID") or 0) * len(hosts)
+        return Start("GKE TPU", len(hosts) * slices, before + of_slice)
+    return None
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    if not text.isdecimal():
+        raise ValueError(f"expected a number in ${name}, got {text!r}")
+    return int(text)
+
+
+def _host_size(environ: Mapping[str, str], cluster: _Cluster) -> int | None:
+    """The number of processes on this host; None where it is not known."""
+    if cluster.host is None or cluster.host not in environ:
+        return None
+    # Slurm lists hosts: "4(x2),1" stands for two with 4 tasks and one with 1.
+    sizes: list[int] = []
+    for size, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", environ[cluster.host]):
+        sizes += [int(size)] * int(times or 1)
+    node = int(environ.get("SLURM_NODEID") or 0) if len(sizes) > 1 else 0
+    return sizes[node] if node < len(sizes) else None
+
+
+def own_gpus(
+    start: Start, environ: Mapping[str, str] = os.environ
+) -> tuple[int, ...] | None:
+    """The GPUs that a process takes of those that it sees.
+
+    Processes of a host share its GPUs evenly; a process that sees one GPU takes it, and
+    one that is alone on its host takes all. The number of GPUs is read from
+    CUDA_VISIBLE_DEVICES, else from SLURM_GPUS_ON_NODE.
+
+    Args:
+        start: how the process was started.
+        environ: the environment variables.
+
+    Returns:
+        Their numbers among the GPUs that the process sees; None if it is not known how
+        many there are: JAX then decides, and takes one per process under Slurm and Open
+        MPI.
+
+    Raises:
+        ValueError: GPUs that cannot be shared evenly.
+
+    Example:
+        >>> start = Start("Slurm", count=4, index=3, local=1, host=2)
+        >>> own_gpus(start, {"SLURM_GPUS_ON_NODE": "8"})
+        (4, 5, 6, 7)
+    """
+    seen = environ.get("CUDA_VISIBLE_DEVICES")
+    if seen:
+        visible = len(seen.split(","))
+    else:
+        visible = int(environ.get("SLURM_GPUS_ON_NODE") or 0)
+    if start.local is None or not visible:
+        return None
+    if visible == 1:
+        return (0,)
+    host = start.host or visible
+    if visible % host:
+        raise ValueError(
+            f"expected a number of GPUs per host that is a multiple of its {host} "
+            f"processes, got {visible}"
+        )
+    each = visible // host
+    return tuple(range(start.local * each, (start.local + 1) * each))
