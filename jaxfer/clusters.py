@@ -86,7 +86,7 @@ def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
         environ: the environment variables.
 
     Raises:
-        ValueError: variables that are missing or are no numbers.
+        ValueError: variables that are missing, no numbers or no address.
 
     Example:
         >>> slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]"}
@@ -105,7 +105,7 @@ def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
                 f"{place}"
             )
         local = _number(environ, cluster.local) if cluster.local else None
-        coordinator = environ.get("JAX_COORDINATOR_ADDRESS")
+        coordinator = _address(environ)
         if processes > 1 or coordinator:
             host = _host_size(environ, cluster)
             return Start(cluster.name, processes, place, local, host, coordinator)
@@ -116,6 +116,18 @@ def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
         before = int(environ.get("MEGASCALE_SLICE_ID") or 0) * len(hosts)
         return Start("GKE TPU", len(hosts) * slices, before + of_slice)
     return None
+
+
+def _address(environ: Mapping[str, str]) -> str | None:
+    address = environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is None:
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"expected host:port in $JAX_COORDINATOR_ADDRESS, got {address!r}"
+        )
+    return address
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

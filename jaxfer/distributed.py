@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -36,6 +37,9 @@ class Elsewhere(ValueError):
 def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     """Join the other processes of a run; call it before anything uses a device.
 
+    If they do not all start in time, it says so on stderr and ends the process with
+    exit code 2, since JAX would abort it.
+
     Args:
         start: how the processes were started; None for one process.
         timeout: seconds to wait until all processes have started.
@@ -45,7 +49,7 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
         and which device each process takes.
 
     Raises:
-        ValueError: processes that did not find each other in time.
+        ValueError: an address that cannot be used, or GPUs that cannot be shared.
 
     Example:
         >>> initialize(None)
@@ -54,6 +58,20 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     if start is None:
         return ""
     gpus = None if os.environ.get("JAX_PLATFORMS") == "cpu" else own_gpus(start)
+    place = start.coordinator or "the coordinator"
+
+    def give_up() -> None:
+        print(
+            f"error: process {start.index} of {start.count} ({start.cluster}) waited "
+            f"{timeout} s at {place} for the others: start all of them, with the same "
+            "address, or raise --start-timeout",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    waiting = threading.Timer(timeout, give_up)
+    waiting.start()
     try:
         jax.distributed.initialize(
             start.coordinator,
@@ -61,13 +79,16 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
             start.index,
             local_device_ids=gpus,
             cluster_detection_method="deactivate" if start.coordinator else None,
-            initialization_timeout=timeout,
+            # Later than the other, so that the process is not aborted without a word.
+            initialization_timeout=timeout + 60,
         )
     except (RuntimeError, ValueError) as e:
         raise ValueError(
-            f"process {start.index} of {start.count} ({start.cluster}) did not find "
-            f"the others within {timeout} s: {_first_line(e)}"
+            f"process {start.index} of {start.count} ({start.cluster}) cannot join the "
+            f"others at {place}: {_first_line(e)}"
         ) from e
+    finally:
+        waiting.cancel()
     device, *_ = jax.local_devices()
     mine = f"{socket.gethostname()}: {len(jax.local_devices())} x {device.device_kind}"
     if gpus and device.platform == "gpu":

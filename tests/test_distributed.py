@@ -1,13 +1,15 @@
 """How processes are started, wait for each other, and share values."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from jaxfer import distributed
 from jaxfer.clusters import Start, find_start, own_gpus
-from tests.launched import launch, of_process
+from tests.launched import environment, launch, of_process
 from tools.launch import local
 
 SLURM = {
@@ -65,6 +67,8 @@ def test_clusters_are_found_by_their_variables(environ, start):
         ({**SLURM, "SLURM_NTASKS": "many"}, r"a number in \$SLURM_NTASKS, got 'many'"),
         ({**JAX, "JAX_PROCESS_ID": ""}, r"a number in \$JAX_PROCESS_ID, got ''"),
         ({**MPI, "OMPI_COMM_WORLD_RANK": "4"}, "below .*SIZE = 4, got 4"),
+        ({**JAX, "JAX_COORDINATOR_ADDRESS": "host"}, "host:port in .*, got 'host'"),
+        ({**JAX, "JAX_COORDINATOR_ADDRESS": "h:99999"}, "host:port in .*'h:99999'"),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(environ, message):
@@ -171,6 +175,25 @@ def test_two_processes_share_values_and_arrays():
         "all 2 processes at 'lunch' within 1 s, got none of [1]"
         in (found[0]["missing"])
     )
+
+
+@pytest.mark.once
+def test_processes_that_do_not_all_start_are_ended():
+    code = (
+        "from jaxfer import clusters, distributed\n"
+        "distributed.initialize(clusters.find_start(), timeout=2)"
+    )
+    own = {**JAX, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{local.free_port()}"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment(), **own, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: process 0 of 2 (JAX variables) waited 2 s at 127.")
 
 
 @pytest.mark.once
