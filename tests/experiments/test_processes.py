@@ -45,28 +45,28 @@ def _assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, data_dir):
-    """Folders of one run on each layout of four devices."""
-    folders = {}
+    """Folder and output of one run on each layout of four devices, by processes."""
+    found = {}
     for processes, devices in LAYOUTS:
         workdir = tmp_path_factory.mktemp(f"{processes}x{devices}")
         arguments = _arguments(workdir, data_dir, "--episodes", "12")
         ended = launch(*arguments, processes=processes, devices=devices)
         assert ended.returncode == 0, ended.stdout
-        folders[processes] = workdir, ended
-    return {processes: workdir for processes, (workdir, _) in folders.items()}, folders
+        found[processes] = workdir, ended
+    return found
 
 
 def test_processes_and_devices_divide_a_run(whole):
-    folders, _ = whole
-    _assert_same(folders[1], folders[2])
-    _assert_same(folders[1], folders[4])
-    found = [read_json(folders[n] / "result.json") for n in (1, 2, 4)]
+    folders = [whole[processes][0] for processes, _ in LAYOUTS]
+    for other in folders[1:]:
+        _assert_same(folders[0], other)
+    found = [read_json(folder / "result.json") for folder in folders]
     assert [result["processes"] for result in found] == [1, 2, 4]
     assert [len(result["devices"]) for result in found] == [4] * 3
 
 
 def test_process_0_speaks_for_all(whole):
-    _, ended = whole[0], whole[1][2][1]
+    _, ended = whole[2]
     assert any("Accuracy on test classes" in line for line in of_process(ended, 0))
     others = [line for line in of_process(ended, 1) if line.strip()]
     assert len(others) == 1 and "2 processes, 4 devices" in others[0]
@@ -82,12 +82,12 @@ def test_a_run_goes_on_with_other_processes(whole, tmp_path, data_dir):
             devices=devices,
         )
         assert ended.returncode == 0, ended.stdout
-    _assert_same(whole[0][1], tmp_path)
+    _assert_same(whole[1][0], tmp_path)
 
 
 def test_one_process_of_two_is_asked_to_stop(tmp_path, data_dir):
     """Both save the same step; the same command then ends as if nothing had been."""
-    arguments = _arguments(tmp_path / "run", data_dir, "--episodes", "100")
+    arguments = _arguments(tmp_path / "run", data_dir, "--episodes", "200")
     command = [sys.executable, "tools/launch/local.py", "-n", "2", "--cpu-devices", "1"]
     launcher = subprocess.Popen(
         [*command, "--", sys.executable, *arguments, "--run.save-every", "0"],
@@ -109,12 +109,12 @@ def test_one_process_of_two_is_asked_to_stop(tmp_path, data_dir):
     shown, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == 130
     (step,) = re.findall(r"stopped at step (\d+), saved; to go on:", shown)
-    assert 3 < int(step) < 25
+    assert 3 < int(step) < 50
     saved = sorted(p.name for p in (tmp_path / "run/checkpoints/last").iterdir())
     assert saved == [step]
     shutil.copytree(tmp_path / "run", tmp_path / "alone")
     for name, processes, devices in (("run", 2, 1), ("alone", 1, 2)):
-        arguments = _arguments(tmp_path / name, data_dir, "--episodes", "100")
+        arguments = _arguments(tmp_path / name, data_dir, "--episodes", "200")
         ended = launch(*arguments, processes=processes, devices=devices)
         assert ended.returncode == 0, ended.stdout
         assert f"going on from step {step}" in ended.stdout
