@@ -78,9 +78,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def over_data(mesh: Mesh) -> NamedSharding:
-    """The sharding that splits the leading axis over "data"."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def over_data(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """The sharding that splits one axis over "data"."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
 
 
 def over_model(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
@@ -152,8 +152,7 @@ def place_batch(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
         mesh: a mesh whose "data" axis divides the size of the axis.
         axis: the axis that is sharded.
     """
-    spec = PartitionSpec(*[None] * axis, "data")
-    return _put(tree, NamedSharding(mesh, spec))
+    return _put(tree, over_data(mesh, axis=axis))
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -211,8 +210,7 @@ def from_host(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
         mesh: the mesh.
         axis: the axis that is sharded over "data".
     """
-    spec = PartitionSpec(*[None] * axis, "data")
-    sharding = NamedSharding(mesh, spec)
+    sharding = over_data(mesh, axis=axis)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, x), tree
     )

@@ -17,11 +17,16 @@ def environment():
     return {**os.environ, **own}
 
 
+def launcher(*command, processes=2, devices=1):
+    """The command that runs Python with arguments in several processes."""
+    start = (sys.executable, "tools/launch/local.py", "-n", str(processes))
+    return [*start, "--cpu-devices", str(devices), "--", sys.executable, *command]
+
+
 def launch(*command, processes=2, devices=1, timeout=240):
     """Run Python with arguments in several processes, and return how they ended."""
-    launcher = (sys.executable, "tools/launch/local.py", "-n", str(processes))
     return subprocess.run(
-        [*launcher, "--cpu-devices", str(devices), "--", sys.executable, *command],
+        launcher(*command, processes=processes, devices=devices),
         cwd=ROOT,
         env=environment(),
         capture_output=True,

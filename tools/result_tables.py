@@ -85,7 +85,7 @@ def pages() -> list[Path]:
 
 def _filled(match: re.Match[str]) -> str:
     names, title = match["names"].split(), match["title"]
-    results = [kept(name) for name in names]
+    results = [_kept(name) for name in names]
     opening = match[0].partition("\n")[0]
     if title is None:
         table = compare_runs(results)
@@ -96,8 +96,7 @@ def _filled(match: re.Match[str]) -> str:
     return f"{opening}\n{table}\n<!-- end of table -->"
 
 
-def kept(name: str) -> Any:
-    """Return a kept result."""
+def _kept(name: str) -> Any:
     path = DATA / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"expected a kept result {path}, got none: see --keep")

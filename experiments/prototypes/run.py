@@ -14,7 +14,7 @@ from experiments.studies import draw_figures, opening, write_result
 from jaxfer import config as configs
 from jaxfer import distributed, models, nets, runlog, sharding, stats
 from jaxfer import workdir as workdirs
-from jaxfer.data import Images, Resident
+from jaxfer.data import Images
 from jaxfer.data.feed import place_episodes
 
 
@@ -89,67 +89,49 @@ def _run(
     accuracies = measure.evaluate(
         config, ended.model, embedded, images, loaded[config.data.train]
     )
-    return distributed.on_first(
-        lambda: _report(
-            config,
-            workdir,
-            published,
-            mesh,
-            loaded,
-            ended,
-            accuracies,
-            embedded,
-            images,
-        )
-    )
 
+    def report() -> dict[str, Any]:
+        """Write the files of a run that is trained and tested; return its result."""
+        np.savez_compressed(workdir / "episodes.npz", **accuracies)  # type: ignore[arg-type]
+        metrics = {
+            name: stats.summarize(values).metric(over="episodes", unit="%")
+            for name, values in accuracies.items()
+        }
+        about = {
+            **ended.model.about,
+            "metrics": {k: m["mean"] for k, m in metrics.items()},
+        }
+        models.save_model(workdir / models.FILE, models.with_about(ended.model, about))
+        result = {
+            "experiment": "prototypes",
+            "config": configs.to_json(config),
+            "metrics": metrics,
+            "reference": runlog.compare(metrics, published),
+            "phases": ended.phases,
+            "throughput": {"episodes_per_s": ended.trained.rate},
+            "compilations": ended.compilations,
+            **runlog.environment(mesh.devices.flat),
+            "processes": distributed.count(),
+            "dataset_fingerprint": {
+                split: part.fingerprint for split, part in loaded.items()
+            },
+            "classes": {
+                split: list(part.class_names) for split, part in loaded.items()
+            },
+            "seed": config.seed,
+            "wall_s": ended.trained.wall_s,
+        }
+        if test.simulated:
+            result["data"] = "simulated"
+        if config.test.transductive:
+            result["transductive"] = [transductive_name(config)]
+        if config.figures:
+            # The features of a bank are no pictures.
+            if test.images.dtype == np.uint8:
+                example = measure.example(config, ended.model, embedded, images)
+                np.savez_compressed(workdir / measure.EXAMPLE, **example)  # type: ignore[arg-type]
+            draw_figures(workdir, result)
+        write_result(config, workdir, result, step=ended.trained.steps)
+        return runlog.plain(result)
 
-def _report(
-    config: Config,
-    workdir: Path,
-    published: Sequence[Mapping[str, Any]],
-    mesh: Any,
-    loaded: Mapping[str, Images],
-    ended: train.Run,
-    accuracies: Mapping[str, np.ndarray],
-    embedded: Resident,
-    images: Resident | Images,
-) -> dict[str, Any]:
-    """Write the files of a run that is trained and tested; return its result."""
-    test = loaded[config.data.test]
-    np.savez_compressed(workdir / "episodes.npz", **accuracies)  # type: ignore[arg-type]
-    metrics = {
-        name: stats.summarize(values).metric(over="episodes", unit="%")
-        for name, values in accuracies.items()
-    }
-    about = {**ended.model.about, "metrics": {k: m["mean"] for k, m in metrics.items()}}
-    models.save_model(workdir / models.FILE, models.with_about(ended.model, about))
-    result = {
-        "experiment": "prototypes",
-        "config": configs.to_json(config),
-        "metrics": metrics,
-        "reference": runlog.compare(metrics, published),
-        "phases": ended.phases,
-        "throughput": {"episodes_per_s": ended.trained.rate},
-        "compilations": ended.compilations,
-        **runlog.environment(mesh.devices.flat),
-        "processes": distributed.count(),
-        "dataset_fingerprint": {
-            split: part.fingerprint for split, part in loaded.items()
-        },
-        "classes": {split: list(part.class_names) for split, part in loaded.items()},
-        "seed": config.seed,
-        "wall_s": ended.trained.wall_s,
-    }
-    if test.simulated:
-        result["data"] = "simulated"
-    if config.test.transductive:
-        result["transductive"] = [transductive_name(config)]
-    if config.figures:
-        # The features of a bank are no pictures.
-        if test.images.dtype == np.uint8:
-            example = measure.example(config, ended.model, embedded, images)
-            np.savez_compressed(workdir / measure.EXAMPLE, **example)  # type: ignore[arg-type]
-        draw_figures(workdir, result)
-    write_result(config, workdir, result, step=ended.trained.steps)
-    return runlog.plain(result)
+    return distributed.on_first(report)

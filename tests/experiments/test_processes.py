@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import jax
@@ -14,7 +13,7 @@ import pytest
 
 import jaxfer
 from jaxfer.runlog import read_json, read_metrics
-from tests.launched import ROOT, environment, launch, of_process
+from tests.launched import ROOT, environment, launch, launcher, of_process
 
 LAYOUTS = [(1, 4), (2, 2), (4, 1)]
 
@@ -88,26 +87,25 @@ def test_a_run_goes_on_with_other_processes(whole, tmp_path, data_dir):
 def test_one_process_of_two_is_asked_to_stop(tmp_path, data_dir):
     """Both save the same step; the same command then ends as if nothing had been."""
     arguments = _arguments(tmp_path / "run", data_dir, "--episodes", "200")
-    command = [sys.executable, "tools/launch/local.py", "-n", "2", "--cpu-devices", "1"]
-    launcher = subprocess.Popen(
-        [*command, "--", sys.executable, *arguments, "--run.save-every", "0"],
+    started = subprocess.Popen(
+        launcher(*arguments, "--run.save-every", "0"),
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert launcher.stdout is not None
+    assert started.stdout is not None
     pids = [
         int(re.fullmatch(r"process \d has number (\d+)", line.strip())[1])
-        for line in (launcher.stdout.readline() for _ in range(2))
+        for line in (started.stdout.readline() for _ in range(2))
     ]
     log = tmp_path / "run" / "metrics.jsonl"
     while not (log.exists() and len(log.read_bytes().splitlines()) > 3):
-        assert launcher.poll() is None
+        assert started.poll() is None
         time.sleep(0.05)
     os.kill(pids[1], signal.SIGTERM)
-    shown, _ = launcher.communicate(timeout=60)
-    assert launcher.returncode == 130
+    shown, _ = started.communicate(timeout=60)
+    assert started.returncode == 130
     (step,) = re.findall(r"stopped at step (\d+), saved; to go on:", shown)
     assert 3 < int(step) < 50
     saved = sorted(p.name for p in (tmp_path / "run/checkpoints/last").iterdir())

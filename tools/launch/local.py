@@ -77,12 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in all processes, and return the code of the first that fails."""
     options = parse(argv)
     port, processes = free_port(), []
-    for index in range(options.processes):
-        own = variables(options, index, port)
-        if options.dry_run:
+    places = [variables(options, index, port) for index in range(options.processes)]
+    if options.dry_run:
+        for own in places:
             shown = " ".join(f"{name}={value}" for name, value in own.items())
             print(f"{shown} {' '.join(options.command)}")
-            continue
+        return 0
+    for index, own in enumerate(places):
         process = subprocess.Popen(
             options.command,
             env={**os.environ, **own},
@@ -95,8 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         processes.append(process)
         print(f"process {index} has number {process.pid}", flush=True)
-    if options.dry_run:
-        return 0
     readers = [
         threading.Thread(target=_copy, args=(index, process.stdout))
         for index, process in enumerate(processes)
