@@ -301,9 +301,9 @@ def environment(devices: Iterable[Any]) -> dict[str, Any]:
     return {
         "devices": [device.device_kind for device in devices],
         "versions": {
-            "jaxfer": _version("jaxfer"),
+            "jaxfer": version_of("jaxfer"),
             "python": platform.python_version(),
-            **{name: _version(name) for name in packages},
+            **{name: version_of(name) for name in packages},
         },
     }
 
@@ -331,7 +331,14 @@ def plain(content: Any) -> Any:
     return content
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed.
+
+    jaxfer itself is not if it runs from its source tree.
+
+    Example:
+        >>> version_of("no-such-package")
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -193,7 +193,7 @@ def test_shell_lines_parse(page, line, monkeypatch):
         # What follows -- is for the commands that the tool runs.
         words = words[: words.index("--")] if "--" in words else words
         for option in (word for word in words if word.startswith("--")):
-            field = option[2:].replace("-", "_")
+            field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
             assert f'"{option}"' in source or f"    {field}:" in source, option
     elif words[0].startswith("tools/"):
         assert os.access(ROOT / words[0], os.X_OK)

@@ -8,17 +8,18 @@
     python tools/bench.py --work compile
 
 The first two commands time the Conv4 prototypical network of the presets on 28x28
-images. All contenders for the same work take turns, so that changes in the speed of the
-machine affect them equally. A row gives the median time and, against each peer that
-does the same work in the same precision, the median of the ratios within a turn. Peers
-run eagerly, on the same kind of device, in their own process (tools/bench_torch.py),
-with one thread per core that JAX may use. The third command times steps of the
-layer-transfer study: full, frozen, on cached activations, and with a masked optimizer
-(tools/bench_transfer.py). The fourth times imprinting against a copy of the embeddings
-that it reads (tools/bench_imprint.py). The fifth times the search for the nearest of a
-million templates beside faiss (tools/bench_search.py). The last one times the
-prototypes step with and without jaxfer's compiler options, and with and without the
-gradient of jaxfer.nets.pool (tools/bench_compile.py).
+images, or with `--data photos` on random 84x84 images, as many as miniImageNet has in
+its classes for testing. All contenders for the same work take turns, so that changes in
+the speed of the machine affect them equally. A row gives the median time and, against
+each peer that does the same work in the same precision, the median of the ratios within
+a turn. Peers run eagerly, on the same kind of device, in their own process
+(tools/bench_torch.py), with one thread per core that JAX may use. The third command
+times steps of the layer-transfer study: full, frozen, on cached activations, and with a
+masked optimizer (tools/bench_transfer.py). The fourth times imprinting against a copy
+of the embeddings that it reads (tools/bench_imprint.py). The fifth times the search for
+the nearest of a million templates beside faiss (tools/bench_search.py). The last one
+times the prototypes step with and without jaxfer's compiler options, and with and
+without the gradient of jaxfer.nets.pool (tools/bench_compile.py).
 """
 
 import contextlib
@@ -28,9 +29,11 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
@@ -45,6 +48,11 @@ SHAPES = {
     "60-way 1-shot 5-query": EpisodeShape(60, 1, 5),
     "5-way 1-shot 15-query": EpisodeShape(5, 1, 15),
 }
+# The training episodes of Snell et al. 2017, Table 2, and its test episodes.
+PHOTO_SHAPES = {
+    "20-way 5-shot 15-query": EpisodeShape(20, 5, 15),
+    "5-way 5-shot 15-query": EpisodeShape(5, 5, 15),
+}
 TESTS = [*itertools.product((5, 20), (1, 5))]
 TEST_QUERY, TEST_EPISODES = 15, 1000
 
@@ -57,7 +65,8 @@ class Options:
         work: episodes of prototypical networks, steps of layer transfer, imprinting,
             search among a million classes, or ways to compile a step.
         data: data set; training is timed on its trainval classes, evaluation on its
-            test classes.
+            test classes. photos are random pixels, since the time does not depend on
+            them.
         dir: data directory; default: $JAXFER_DATA (see the README).
         against: peers to compare with, torch and easyfsl; default: none.
         torch_python: path of a Python that can import torch; default: this Python.
@@ -65,11 +74,12 @@ class Options:
         precision: precisions of the activations, one or more.
         turns: number of turns of each contender.
         seconds: approximate length of a contender's turn.
+        whole_test: also time four test settings of 1000 episodes.
         json: path of a JSON file to write the results to; default: none.
     """
 
     work: Literal["episodes", "transfer", "imprint", "search", "compile"] = "episodes"
-    data: Literal["glyphs", "omniglot"] = "glyphs"
+    data: Literal["glyphs", "omniglot", "photos"] = "glyphs"
     dir: str | None = None
     against: tuple[Literal["torch", "easyfsl"], ...] = ()
     torch_python: str = sys.executable
@@ -77,6 +87,7 @@ class Options:
     precision: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     turns: int = 7
     seconds: float = 1.5
+    whole_test: bool = True
     json: str | None = None
 
 
@@ -154,13 +165,16 @@ def episodes_a_second(
     rows = []
     layouts = [(p, x) for p in peers for x in ("nchw", "channels_last")]
     layouts = [(p, x) for p, x in layouts if p.name == "torch" or x == "nchw"]
-    for name, shape in SHAPES.items():
+    shapes = PHOTO_SHAPES if options.data == "photos" else SHAPES
+    # Streams are read by Grain.
+    paths = ("resident", "streamed") if find_spec("grain") else ("resident",)
+    for name, shape in shapes.items():
         for what in ("train", "eval"):
             part = images[what]
             contenders: dict[str, Contender] = {}
             for precision in options.precision:
                 ours = Ours(part, shape, precision)
-                for path in ("resident", "streamed"):
+                for path in paths:
                     key = f"jaxfer {path} {precision}"
                     if what == "train":
                         contenders[key] = ours.train(path)
@@ -170,7 +184,7 @@ def episodes_a_second(
                     contenders[f"jaxfer cached {precision}"] = ours.classify()
             for peer, layout in layouts:
                 contenders[f"{peer.name} {layout}"] = peer.contender(
-                    what, shape, part.num_classes, layout
+                    what, shape, part, layout
                 )
             work = f"{what} {name}"
             rows += rows_of(work, contenders, race(work, contenders, options))
@@ -321,8 +335,11 @@ def compile_steps(options: Options) -> dict[str, Any]:
 def measure(options: Options, stack: contextlib.ExitStack) -> dict[str, Any]:
     """Measure and print episodes per second; the stack ends the peers on exit."""
     splits = {"train": "trainval", "eval": "test"}
-    loaded = load(options.data, [*splits.values()], options.dir)
-    images = {what: loaded[split] for what, split in splits.items()}
+    if options.data == "photos":
+        images = {"train": photos(80, 20), "eval": photos(20, 600)}
+    else:
+        loaded = load(options.data, [*splits.values()], options.dir)
+        images = {what: loaded[split] for what, split in splits.items()}
     pythons = {"torch": options.torch_python}
     pythons["easyfsl"] = options.easyfsl_python or options.torch_python
     peers = []
@@ -330,16 +347,27 @@ def measure(options: Options, stack: contextlib.ExitStack) -> dict[str, Any]:
         peers.append(Peer(name, pythons[name]))
         stack.callback(peers[-1].close)
     rows = episodes_a_second(images, peers, options)
-    test = whole_test(images["eval"], options)
     print(table(rows))
+    content = {"peers": {peer.name: peer.about for peer in peers}, "rows": rows}
+    if not options.whole_test:
+        return content
+    test = whole_test(images["eval"], options)
     print(
         f"4 x {TEST_EPISODES} test episodes from {test['images']} images: "
         f"{test['once_s']:.1f} s if the images are embedded once, "
         f"{test['anew_s']:.1f} s if they are embedded again for each episode "
         f"({test['ratio']:.1f} times as long)"
     )
-    about = {peer.name: peer.about for peer in peers}
-    return {"peers": about, "rows": rows, "test": test}
+    return {**content, "test": test}
+
+
+def photos(classes: int, per_class: int) -> Images:
+    """Return random images of 84x84 pixels."""
+    labels = np.repeat(np.arange(classes, dtype=np.int32), per_class)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (len(labels), 84, 84, 3), np.uint8)
+    names = tuple(f"class {k}" for k in range(classes))
+    return Images("photos", pixels, labels, names)
 
 
 if __name__ == "__main__":

@@ -82,10 +82,11 @@ class Peer:
             ) from e
 
     def contender(
-        self, what: str, shape: EpisodeShape, classes: int, layout: str
+        self, what: str, shape: EpisodeShape, images: Images, layout: str
     ) -> Contender:
         """Return a contender whose work runs in the process."""
-        request = {"what": what, "layout": layout, "classes": classes}
+        request = {"what": what, "layout": layout, "classes": images.num_classes}
+        request |= {"image": images.images.shape[1:]}
         request |= {"way": shape.way, "shot": shape.shot, "query": shape.n_query}
         request |= {"device": "cpu" if jax.default_backend() == "cpu" else "cuda"}
         return Contender(lambda n: self._ask({**request, "episodes": n})["seconds"])

@@ -4,8 +4,8 @@
 
 This reads requests from standard input, one JSON object per line, and answers each with
 one JSON object. It needs torch, and easyfsl for that peer, and may run in a different
-environment than jaxfer. Images are `classes` x 20 random images of 28x28 pixels, since
-the time does not depend on their content.
+environment than jaxfer. Images are `classes` x 20 random images of the shape that is
+asked for, since the time does not depend on their content.
 """
 
 import json
@@ -28,10 +28,10 @@ class Flatten(nn.Module):
         return x.reshape(x.size(0), -1)
 
 
-def conv4() -> nn.Sequential:
+def conv4(image_channels: int) -> nn.Sequential:
     """Return the embedding network of Snell et al. 2017: four blocks of 64 channels."""
     blocks = []
-    for channels in (1, 64, 64, 64):
+    for channels in (image_channels, 64, 64, 64):
         blocks += [
             nn.Conv2d(channels, 64, 3, padding=1),
             nn.BatchNorm2d(64),
@@ -89,14 +89,15 @@ class Work:
         torch.manual_seed(0)
         self.device = torch.device(request["device"])
         self.way, self.shot, self.query = (request[k] for k in ("way", "shot", "query"))
-        shape = (request["classes"], PER_CLASS, 1, 28, 28)
+        height, width, channels = request["image"]
+        shape = (request["classes"], PER_CLASS, channels, height, width)
         images = torch.randint(0, 256, shape, dtype=torch.uint8)
         self.images = images.to(self.device)
         self.training = request["what"] == "train"
         layouts = {"nchw": torch.contiguous_format}
         layouts["channels_last"] = torch.channels_last
         layout = layouts[request["layout"]]
-        net = conv4().to(self.device, memory_format=layout)
+        net = conv4(channels).to(self.device, memory_format=layout)
         self.model = (EasyFsl if name == "easyfsl" else Snell)(net, layout)
         self.model.net.train(self.training)
         self.optimizer = torch.optim.Adam(self.model.net.parameters(), lr=1e-3)

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from jaxfer import nets
 from jaxfer.models.model import Model, Pixels
 from jaxfer.nets import AnyNet, as_net
+from jaxfer.runlog import version_of
 from jaxfer.tensors import digest, read_tensors, write_tensors
 from jaxfer.trees import flatten, unflatten
 from jaxfer.types import Head, Net
@@ -76,7 +76,7 @@ def pack_model(model: Model) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         },
         "class_names": list(model.class_names),
         "about": dict(model.about),
-        "jaxfer": metadata.version("jaxfer"),
+        "jaxfer": version_of("jaxfer"),
     }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib import metadata
 
 import jax
 import numpy as np
@@ -52,6 +53,16 @@ def test_a_model_comes_back_as_it_was(tmp_path, model, task):
         assert predict(back, task).names == predict(model, task).names
     # Reading leaves nothing behind.
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["model.safetensors"]
+
+
+def test_a_model_is_saved_by_a_source_tree_that_is_not_installed(
+    tmp_path, model, monkeypatch
+):
+    def missing(package):
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert load_model(save_model(tmp_path, model)).net == model.net
 
 
 def test_prototypes_come_back_with_their_centre(tmp_path, task):
