@@ -2,8 +2,13 @@
 
 import os
 import re
+import urllib.request
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import NamedTuple
+
+# Seconds to wait for the metadata server of a TPU VM, which is on the same host.
+_METADATA_S = 5
 
 
 class _Cluster(NamedTuple):
@@ -15,8 +20,8 @@ class _Cluster(NamedTuple):
         index: the variable that numbers them.
         local: the variable that numbers those of a host, if there is one.
         host: the variable with the number of those of a host, if there is one.
-        sign: a variable that a cluster sets for processes that it starts together, and
-            not for others, such as a shell in an allocation.
+        signs: variables that a cluster sets for processes that it starts together, and
+            not all of them for others, such as a shell in an allocation.
     """
 
     name: str
@@ -24,7 +29,7 @@ class _Cluster(NamedTuple):
     index: str
     local: str | None
     host: str | None
-    sign: str
+    signs: tuple[str, ...]
 
 
 _CLUSTERS = (
@@ -34,7 +39,15 @@ _CLUSTERS = (
         "JAX_PROCESS_ID",
         None,
         None,
-        "JAX_COORDINATOR_ADDRESS",
+        ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"),
+    ),
+    _Cluster(
+        "Kubernetes",
+        "JAX_NUM_PROCESSES",
+        "JOB_COMPLETION_INDEX",
+        None,
+        None,
+        ("JAX_COORDINATOR_ADDRESS", "JOB_COMPLETION_INDEX"),
     ),
     _Cluster(
         "Open MPI",
@@ -42,7 +55,7 @@ _CLUSTERS = (
         "OMPI_COMM_WORLD_RANK",
         "OMPI_COMM_WORLD_LOCAL_RANK",
         "OMPI_COMM_WORLD_LOCAL_SIZE",
-        "OMPI_COMM_WORLD_SIZE",
+        ("OMPI_COMM_WORLD_SIZE",),
     ),
     _Cluster(
         "Slurm",
@@ -50,7 +63,7 @@ _CLUSTERS = (
         "SLURM_PROCID",
         "SLURM_LOCALID",
         "SLURM_STEP_TASKS_PER_NODE",
-        "SLURM_STEP_NODELIST",
+        ("SLURM_STEP_NODELIST",),
     ),
 )
 
@@ -79,8 +92,9 @@ def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
     """How a cluster started this process; None if it is alone.
 
     Clusters are looked for in this order: the variables JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID, which a Kubernetes manifest may set; Open MPI;
-    Slurm; TPU hosts of GKE.
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID; the first two with JOB_COMPLETION_INDEX, which
+    Kubernetes sets in an indexed job; Open MPI; Slurm; TPU hosts of GKE; TPU VMs, whose
+    metadata server is asked if libtpu is installed.
 
     Args:
         environ: the environment variables.
@@ -95,7 +109,7 @@ def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
         ('Slurm', 2, 1, 0)
     """
     for cluster in _CLUSTERS:
-        if cluster.sign not in environ:
+        if not all(sign in environ for sign in cluster.signs):
             continue
         processes = _number(environ, cluster.count)
         place = _number(environ, cluster.index)
@@ -109,13 +123,53 @@ def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
         if processes > 1 or coordinator:
             host = _host_size(environ, cluster)
             return Start(cluster.name, processes, place, local, host, coordinator)
+    if "JAX_COORDINATOR_ADDRESS" in environ:
+        raise ValueError(
+            "expected $JAX_NUM_PROCESSES and $JAX_PROCESS_ID with "
+            "$JAX_COORDINATOR_ADDRESS, got no $JAX_PROCESS_ID"
+        )
     hosts = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
     slices = int(environ.get("MEGASCALE_NUM_SLICES") or 1)
     if len(hosts) * slices > 1:
         of_slice = _number(environ, "TPU_WORKER_ID")
         before = int(environ.get("MEGASCALE_SLICE_ID") or 0) * len(hosts)
         return Start("GKE TPU", len(hosts) * slices, before + of_slice)
-    return None
+    return None if "TPU_WORKER_HOSTNAMES" in environ else _of_tpu_vm(environ)
+
+
+def _of_tpu_vm(environ: Mapping[str, str]) -> Start | None:
+    """How the workers of a TPU VM were started; None elsewhere or for one worker."""
+    platforms = environ.get("JAX_PLATFORMS") or "tpu"
+    asked = "tpu" in platforms and "TPU_SKIP_MDS_QUERY" not in environ
+    if not asked or not find_spec("libtpu"):
+        return None
+    found = _metadata(environ, "agent-worker-number")
+    if found is None or not found.strip().isdecimal():
+        return None
+    of_slice = int(found)
+    workers = len((_metadata(environ, "worker-network-endpoints") or "").split(","))
+    # Lines such as MEGASCALE_NUM_SLICES: '2'.
+    text = _metadata(environ, "tpu-env") or ""
+    slices = dict(re.findall(r"MEGASCALE_(NUM_SLICES|SLICE_ID): *'?(\d+)", text))
+    count = workers * int(slices.get("NUM_SLICES", 1))
+    before = workers * int(slices.get("SLICE_ID", 0))
+    return Start("TPU VM", count, before + of_slice) if count > 1 else None
+
+
+def _metadata(environ: Mapping[str, str], name: str) -> str | None:
+    """An attribute of this virtual machine on Google Cloud; None elsewhere."""
+    host = environ.get("GCE_METADATA_IP", "metadata.google.internal")
+    request = urllib.request.Request(
+        f"http://{host}/computeMetadata/v1/instance/attributes/{name}",
+        headers={"Metadata-Flavor": "Google"},
+    )
+    # A proxy would not know this host.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(request, timeout=_METADATA_S) as answer:
+            return answer.read().decode()
+    except OSError:
+        return None
 
 
 def _address(environ: Mapping[str, str]) -> str | None:

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from jaxfer import distributed
+from jaxfer import clusters, distributed
 from jaxfer.clusters import Start, find_start, own_gpus
 from tests.launched import environment, launch, of_process
 from tools.launch import local
@@ -29,6 +32,9 @@ JAX = {
     "JAX_NUM_PROCESSES": "2",
     "JAX_PROCESS_ID": "0",
 }
+KUBERNETES = {"JOB_COMPLETION_INDEX": "1", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+ENDPOINTS = {"worker-network-endpoints": "a:b:c,d:e:f,g:h:i,j:k:l"}
+SLICE = {"tpu-env": "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '3'\nMEGASCALE_SLICE_ID: '2'\n"}
 TPU = {"TPU_WORKER_HOSTNAMES": "a,b,c,d", "TPU_WORKER_ID": "2"}
 
 
@@ -49,6 +55,18 @@ TPU = {"TPU_WORKER_HOSTNAMES": "a,b,c,d", "TPU_WORKER_ID": "2"}
         ({**SLURM, **MPI}, Start("Open MPI", 4, 3, 0, 1)),
         (JAX, Start("JAX variables", 2, 0, coordinator="host:1234")),
         ({**SLURM, **JAX}, Start("JAX variables", 2, 0, coordinator="host:1234")),
+        (
+            {**{k: v for k, v in JAX.items() if "ID" not in k}, **KUBERNETES},
+            Start("Kubernetes", 2, 1, coordinator="host:1234"),
+        ),
+        ({**JAX, **KUBERNETES}, Start("JAX variables", 2, 0, coordinator="host:1234")),
+        # On GKE, JAX finds the others itself.
+        ({**TPU, **KUBERNETES}, Start("GKE TPU", 4, 2)),
+        (KUBERNETES, None),
+        (
+            {**SLURM, "JAX_COORDINATOR_ADDRESS": "host:1234"},
+            Start("Slurm", 8, 5, 1, coordinator="host:1234"),
+        ),
         (TPU, Start("GKE TPU", 4, 2)),
         ({**TPU, "TPU_WORKER_HOSTNAMES": "localhost"}, None),
         (
@@ -69,11 +87,50 @@ def test_clusters_are_found_by_their_variables(environ, start):
         ({**MPI, "OMPI_COMM_WORLD_RANK": "4"}, "below .*SIZE = 4, got 4"),
         ({**JAX, "JAX_COORDINATOR_ADDRESS": "host"}, "host:port in .*, got 'host'"),
         ({**JAX, "JAX_COORDINATOR_ADDRESS": "h:99999"}, "host:port in .*'h:99999'"),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, r"got no \$JAX_PROCESS_ID"),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(environ, message):
     with pytest.raises(ValueError, match=message):
         find_start(environ)
+
+
+class _Metadata(BaseHTTPRequestHandler):
+    """The metadata server of a virtual machine, with `attributes`."""
+
+    attributes: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self):
+        found = self.attributes.get(self.path.rpartition("/")[2])
+        asked = self.headers["Metadata-Flavor"] == "Google" and found is not None
+        self.send_response(200 if asked else 404)
+        self.end_headers()
+        self.wfile.write((found or "none").encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("attributes", "start"),
+    [
+        ({"agent-worker-number": "2", **ENDPOINTS}, Start("TPU VM", 4, 2)),
+        ({"agent-worker-number": "1", **ENDPOINTS, **SLICE}, Start("TPU VM", 12, 9)),
+        ({"agent-worker-number": "0", "worker-network-endpoints": "a:b:c"}, None),
+        ({}, None),
+    ],
+)
+def test_workers_of_a_tpu_vm_ask_its_metadata_server(attributes, start, monkeypatch):
+    monkeypatch.setattr(clusters, "find_spec", lambda name: name == "libtpu")
+    monkeypatch.setattr(_Metadata, "attributes", attributes)
+    with HTTPServer(("127.0.0.1", 0), _Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environ = {"GCE_METADATA_IP": f"127.0.0.1:{server.server_port}"}
+        assert find_start(environ) == start
+        assert find_start({**environ, "TPU_SKIP_MDS_QUERY": "1"}) is None
+        assert find_start({**environ, "JAX_PLATFORMS": "cpu"}) is None
+        server.shutdown()
+    assert find_start(environ) is None, "nobody answers"
 
 
 @pytest.mark.parametrize(

@@ -31,15 +31,18 @@ QUIET = Options(save_every=50, log_every=10, progress=False)
 CLASSES, FACTS = 24, 6
 
 
-@pytest.fixture(scope="module")
-def facts(tmp_path_factory):
-    """A table of attributes."""
+def write_facts(path):
+    """Write a table of attributes, and return its path."""
     values = np.random.default_rng(0).normal(size=(CLASSES, FACTS)).round(3)
     lines = ["class," + ",".join(f"a{i}" for i in range(FACTS))]
     lines += [f"bird{i:02d}," + ",".join(map(str, row)) for i, row in enumerate(values)]
-    path = tmp_path_factory.mktemp("facts") / "birds.csv"
     path.write_text("\n".join(lines))
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    return write_facts(tmp_path_factory.mktemp("facts") / "birds.csv")
 
 
 def study(facts, **changes):
