@@ -7,14 +7,19 @@ absent, even if the process is killed.
 """
 
 import copy
+import hashlib
+import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
-from jaxfer import distributed
+from jaxfer import distributed, sharding
 from jaxfer.types import TrainState
 
 Kind = Literal["last", "best"]
@@ -34,6 +39,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path) -> None:
         """Open the folders, and remove the files of an unfinished save."""
         self._root = Path(workdir).absolute() / "checkpoints"
+        self._known: dict[tuple[Kind, int], tuple[dict, dict]] = {}
         self._managers = {
             kind: ocp.CheckpointManager(
                 self._root / kind,
@@ -80,9 +86,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             train_state=ocp.args.StandardSave(train_state),
             # Another thread writes it later.
-            meta=ocp.args.JsonSave(
-                {"run": copy.deepcopy(meta or {}), "is": _shapes(train_state)}
-            ),
+            meta=ocp.args.JsonSave(_described(train_state, copy.deepcopy(meta or {}))),
         )
         with _SAVING:
             manager.save(step, args=args)
@@ -90,14 +94,21 @@ class Checkpoints:
                 manager.wait_until_finished()
 
     def meta(self) -> dict[str, Any] | None:
-        """The meta saved with the newest state, or None where nothing is saved."""
-        step = self.latest_step()
-        return None if step is None else self._meta("last", step)["run"]
+        """The meta saved with the newest intact state, or None where nothing is saved.
+
+        Raises:
+            ValueError: no saved state is intact.
+        """
+        step = self._intact("last", self.latest_step())
+        return None if step is None else self._read("last", step)[0]["run"]
 
     def restore(
         self, like: TrainState, *, kind: Kind = "last", step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest state of a kind and its meta, or None where nothing is saved.
+        """An intact state and its meta, or None where nothing is saved.
+
+        Every array is compared with the checksum of what was saved. A damaged state is
+        named, moved to `checkpoints/damaged`, and the one before it is restored.
 
         Args:
             like: a state with the same shapes and the wanted placement on devices.
@@ -105,27 +116,72 @@ class Checkpoints:
             step: the step to restore; default: the newest.
 
         Raises:
-            ValueError: the saved state has other shapes, such as those of another
-                network.
+            ValueError: no saved state is intact, or the saved state has other shapes,
+                such as those of another network.
         """
-        manager = self._managers[kind]
-        step = manager.latest_step() if step is None else step
+        newest = self._managers[kind].latest_step()
+        step = self._intact(kind, newest if step is None else step)
         if step is None:
             return None
-        meta = self._meta(kind, step)
+        meta, arrays = self._read(kind, step)
+        # Read again if needed again: another state may be saved under this number.
+        self._known.clear()
         _check_shapes(meta["is"], _shapes(like), f"{self._root / kind / str(step)}")
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(train_state=ocp.args.StandardRestore(abstract)),
-        )
-        return restored["train_state"], meta["run"]
+        leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+        host = tree.unflatten([arrays[_name(path)] for path, _ in leaves])
+        shardings = tree.unflatten([x.sharding for _, x in leaves])
+        return sharding.place_as(host, shardings), meta["run"]
 
-    def _meta(self, kind: Kind, step: int) -> dict[str, Any]:
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._managers[kind].restore(step, args=args)["meta"]
+    def _intact(self, kind: Kind, step: int | None) -> int | None:
+        """The last intact step up to a given one; damaged ones are moved away."""
+        if step is None:
+            return None
+        self._managers[kind].wait_until_finished()
+        found = distributed.on_first(lambda: self._find_intact(kind, step))
+        if found != step:
+            self._managers[kind].reload()
+        return found
+
+    def _find_intact(self, kind: Kind, step: int) -> int:
+        damaged: dict[Path, str] = {}
+        earlier = {one for one in self._managers[kind].all_steps() if one < step}
+        for one in sorted({step, *earlier}, reverse=True):
+            place = self._root / kind / str(one)
+            try:
+                self._read(kind, one)
+            except Damaged as e:
+                damaged[place] = f"{place} is damaged: {e}"
+                continue
+            for place, text in damaged.items():
+                print(f"{text}; going back to step {one}{self._set_aside(kind, place)}")
+            return one
+        raise ValueError(
+            f"expected an intact checkpoint, got none: {'; '.join(damaged.values())}; "
+            "choose another --workdir to start again"
+        )
+
+    def _set_aside(self, kind: Kind, place: Path) -> str:
+        """Move a damaged checkpoint, whose step is saved again, and say where to."""
+        aside = self._root / "damaged" / f"{kind}-{place.name}"
+        if not place.exists():
+            return ""
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        place.rename(aside)
+        return f", and it is kept in {aside}"
+
+    def _read(self, kind: Kind, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The description and the arrays of a checkpoint, verified.
+
+        Raises:
+            Damaged: what was read is not what was saved.
+        """
+        if (kind, step) not in self._known:
+            place = self._root / kind / str(step)
+            meta = _read_meta(place / "meta" / "metadata")
+            arrays = _read_arrays(place / "train_state", meta)
+            self._known = {(kind, step): (meta, arrays)}
+        return self._known[kind, step]
 
     def drop_best_after(self, step: int) -> None:
         """Remove best states of later steps, which are about to run again."""
@@ -147,12 +203,76 @@ class Checkpoints:
             manager.close()
 
 
+class Damaged(ValueError):
+    """A checkpoint that is not what was saved."""
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def _shapes(train_state: TrainState) -> dict[str, str]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(train_state)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{[*x.shape]}"
-        for path, x in leaves
-    }
+    return {_name(path): f"{x.dtype}{[*x.shape]}" for path, x in leaves}
+
+
+def _described(train_state: TrainState, run: dict[str, Any]) -> dict[str, Any]:
+    """What is saved beside a state: shapes and checksums, with a checksum of it all."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(sharding.local(train_state))
+    sums = {_name(path): _sum(x) for path, x in leaves}
+    meta = {"run": run, "is": _shapes(train_state), "sums": sums}
+    return {**meta, "seal": _seal(meta)}
+
+
+def _sum(x: Any) -> str:
+    return hashlib.sha256(np.ascontiguousarray(x)).hexdigest()[:16]
+
+
+def _seal(meta: dict[str, Any]) -> str:
+    """The checksum of a description, without its own."""
+    kept = {key: value for key, value in meta.items() if key != "seal"}
+    # As JSON stores it: tuples become lists, and keys strings.
+    kept = json.loads(json.dumps(kept))
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(path.read_bytes())
+    except (OSError, ValueError) as e:
+        raise Damaged(f"its description cannot be read ({e})") from e
+    # Versions before 0.2 saved no checksums.
+    keys = {*meta} if isinstance(meta, dict) else set()
+    if keys != {"run", "is"} and (
+        keys != {"run", "is", "sums", "seal"} or meta["seal"] != _seal(meta)
+    ):
+        raise Damaged("its description differs from what was saved")
+    return meta
+
+
+def _read_arrays(place: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
+    # Orbax would read them too, and leave errors of its event loop behind.
+    opened = {name: _array_file(place, name) for name in meta["is"]}
+    try:
+        arrays = {name: file.result().read().result() for name, file in opened.items()}
+    # TensorStore and its decoders raise many types.
+    except Exception as e:
+        raise Damaged(f"its arrays cannot be read ({_first_line(e)})") from e
+    for name, known in meta.get("sums", {}).items():
+        if _sum(arrays[name]) != known:
+            raise Damaged(f"the array {name} differs from what was saved")
+    return arrays
+
+
+def _array_file(place: Path, name: str) -> Any:
+    """An array in the folder that Orbax wrote, which is being opened."""
+    folder = {"driver": "file", "path": f"{place}/"}
+    kvstore = {"driver": "ocdbt", "base": folder, "path": f"{name.replace('/', '.')}/"}
+    return ts.open({"driver": "zarr", "kvstore": kvstore}, read=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def _check_shapes(found: dict[str, str], needed: dict[str, str], where: str) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import PyTree
 
 from jaxfer.trees import Rules, flatten, match, unflatten
@@ -168,13 +168,13 @@ def place_as(tree: PyTree, shardings: PyTree) -> PyTree:
     return jax.tree.map(_put, tree, shardings)
 
 
-def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+def _put(tree: PyTree, sharding: Sharding) -> PyTree:
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: _put_share(x, sharding), tree)
 
 
-def _put_share(x: Any, sharding: NamedSharding) -> jax.Array:
+def _put_share(x: Any, sharding: Sharding) -> jax.Array:
     """Put the part of an array that the devices of this process have."""
     if isinstance(x, jax.Array):
         if not x.is_fully_addressable:

@@ -1,4 +1,7 @@
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfer import sharding, steps
+from jaxfer import checkpoint, sharding, steps
 from jaxfer.checkpoint import Checkpoints
 from jaxfer.types import TrainState
 
@@ -149,3 +152,109 @@ def test_several_threads_save_at_once(tmp_path):
             restored, meta = checkpoints.restore(_state())
         _assert_same(restored, _state(5, 5 + len(name)))
         assert meta == {"name": name}
+
+
+def _flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "first byte": lambda path: _flip(path, 0),
+    "middle byte": lambda path: _flip(path, 0.5),
+    "last byte": lambda path: _flip(path, 1),
+    "half": lambda path: path.write_bytes(
+        path.read_bytes()[: path.stat().st_size // 2]
+    ),
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_anywhere_is_harmless_or_named_and_the_state_before_is_used(
+    damage, tmp_path, capsys
+):
+    states = {step: _state(step, step / 7) for step in (3, 6)}
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for step, state in states.items():
+            checkpoints.save(step, state, {"position": step})
+    newest = tmp_path / "run" / "checkpoints" / "last" / "6"
+    files = sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file())
+    went_back = 0
+    for n, name in enumerate(files):
+        shutil.copytree(tmp_path / "run", tmp_path / str(n))
+        damage(tmp_path / str(n) / newest.relative_to(tmp_path / "run") / name)
+        with Checkpoints(tmp_path / str(n)) as checkpoints:
+            known = checkpoints.meta()
+            restored, again = checkpoints.restore(_state())
+            step = int(restored.step)
+            assert checkpoints.latest_step() == step
+            # Its number is free for the state that the run makes again.
+            checkpoints.save(6, states[6], {"position": 6})
+        assert known == again == {"position": step}
+        _assert_same(restored, states[step])
+        shown = capsys.readouterr().out
+        listed = (tmp_path / str(n) / "checkpoints" / "damaged" / "last-6").exists()
+        if step == 6:
+            assert not shown and not listed
+        else:
+            went_back += 1
+            assert "last/6 is damaged: " in shown or not listed, name
+        with Checkpoints(tmp_path / str(n)) as checkpoints:
+            _assert_same(checkpoints.restore(_state())[0], states[6])
+    assert went_back >= 3
+
+
+def test_no_bit_of_a_description_is_read_as_another(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, _state(3, 1.0), {"phase": "train", "best": [0.5, 2]})
+    path = tmp_path / "checkpoints" / "last" / "3" / "meta" / "metadata"
+    content = path.read_bytes()
+    known = checkpoint._read_meta(path)
+    for at in range(len(content)):
+        for bit in range(8):
+            path.write_bytes(
+                content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+            )
+            try:
+                assert checkpoint._read_meta(path) == known
+            except checkpoint.Damaged:
+                pass
+
+
+def test_without_an_intact_state_nothing_is_moved(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, _state(step))
+    for path in (tmp_path / "checkpoints" / "last").rglob("metadata"):
+        path.write_text("{}")
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="an intact .*last/6 .*last/3 .*another --work"),
+    ):
+        checkpoints.meta()
+    kept = sorted(p.name for p in (tmp_path / "checkpoints" / "last").iterdir())
+    assert kept == ["3", "6"]
+
+
+def test_states_without_checksums_are_still_read(tmp_path):
+    """Those of versions before checksums."""
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, _state(3, 1.0), {"position": 3})
+    path = tmp_path / "checkpoints" / "last" / "3" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({"run": meta["run"], "is": meta["is"]}))
+    with Checkpoints(tmp_path) as checkpoints:
+        _assert_same(checkpoints.restore(_state())[0], _state(3, 1.0))
+
+
+def test_a_damaged_best_state_is_replaced_by_the_one_before(tmp_path, capsys):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(step, _state(step, step), kind="best")
+    (tmp_path / "checkpoints/best/4/meta/metadata").unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(_state(), kind="best", step=4)
+    _assert_same(restored, _state(2, 2))
+    assert "best/4 is damaged" in capsys.readouterr().out
