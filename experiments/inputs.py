@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from jaxfer.data import (
 from jaxfer.data.splits import Split
 from jaxfer.memo import memoised
 from jaxfer.models import Options, Pixels
+from jaxfer.ranges import Count, Positive, Range, Seed, Share
 from jaxfer.trees import Rules
 
 # Network names of earlier versions, and their replacements.
@@ -33,6 +34,18 @@ _RENAMED = {
     "linear": "Flatten",
 }
 _NEW_RATE = 10.0
+# What the parts of a data set consist of.
+_PARTS = {
+    **{name: {name} for name in ("train", "val", "test")},
+    "trainval": {"train", "val"},
+}
+# A share of the classes, which may be all of them.
+Part = Annotated[float, Range(0, 1, open_low=True)]
+# Classes of an episode, and episodes to test.
+Way = Annotated[int, Range(2, 65_536)]
+Episodes = Annotated[int, Range(1, 10_000_000)]
+# Channels or units of a layer: wider ones fit into no memory.
+Width = Annotated[int, Range(1, 65_536)]
 # Options of a network that are no fields of an architecture.
 _NOT_NET = ("name", "pretrained", "new_rate", "batch_norm")
 
@@ -45,11 +58,11 @@ class DataSet:
     """Data set: bank (embeddings of images), caltech_birds2011, cifar100, cifar_fs,
     cub_fewshot, fc100, folder, glyphs, i_naturalist2017, miniimagenet, omniglot,
     omniglot_background or tieredimagenet."""
-    side: int | None = None
+    side: Annotated[int, Range(1, 4096)] | None = None
     """Image side in pixels: images are shrunk and photographs are resized to it;
     default: unchanged, 84 for few-shot benchmarks, 256 for other photographs. A cache
     of photographs keeps the side that it was written with."""
-    max_images: int | None = None
+    max_images: Count | None = None
     """Use at most this many images of each class in each part, at least 1; they are
     chosen by the name of the class. Default: all."""
     exclude: str | None = None
@@ -71,10 +84,10 @@ class ClassData(DataSet):
     """Path of a folder with the lists train.txt, val.txt and test.txt (or .json) of
     class names, or with trainval.txt in place of the first two; default: the parts of
     the data set, or a random split of a folder."""
-    class_shares: tuple[float, float, float] | None = None
+    class_shares: tuple[Part, Part, Part] | None = None
     """Shares of the classes to train, validate and test on, in a random split; default:
     0.64, 0.16 and 0.2."""
-    class_seed: int | None = None
+    class_seed: Seed | None = None
     """Seed of a random split of the classes, or of a list of train and val together, in
     [0, 2^32); default: the number of classes alone determines the split."""
 
@@ -110,10 +123,10 @@ class Data(DataSet):
     """Part to train on: train, or trainval for train and val together."""
     test: str = "test"
     """Part to test on: test, or val while choosing options."""
-    classes: int | None = None
+    classes: Count | None = None
     """Number of classes to use, at least 1, from the start of their list; default:
     all."""
-    min_images: int = 1
+    min_images: Count = 1
     """Leave out classes with fewer training images than this (at least 1)."""
 
 
@@ -125,15 +138,15 @@ class Network:
     """AlexNetSmall, Conv4, EfficientNetLite, Flatten, InceptionResNetV2, InceptionV1,
     MobileNetV2, ResNet, ResNet12, ResNet20, ViT, or an import path such as
     my_package:make_net of a function that returns a network."""
-    width: int | None = None
+    width: Width | None = None
     """Channels of the first convolution of AlexNetSmall, Conv4, InceptionV1, ResNet12
     or ResNet20, at least 1. Default: 32 for AlexNetSmall, 16 for ResNet20, 64 for the
     others."""
-    depth: int | None = None
+    depth: Count | None = None
     """Layers of ResNet: 18, 34 or 50; default: 18."""
-    dense: int | None = None
+    dense: Width | None = None
     """Units of each dense layer of AlexNetSmall, at least 1; default: 256."""
-    dropout: float | None = None
+    dropout: Share | None = None
     """Dropout rate of AlexNetSmall, EfficientNetLite, InceptionV1, MobileNetV2 or
     ResNet12, in [0, 1). Default: 0.5 for AlexNetSmall, 0.1 for ResNet12, 0.2 for the
     others."""
@@ -149,7 +162,7 @@ class Network:
     """Weights to start from, in place of name and the options above: the name of an
     installed set, such as efficientnet_lite0 (`python -m jaxfer nets` lists them), or
     the path of a model.safetensors; default: random weights."""
-    new_rate: float | None = None
+    new_rate: Positive | None = None
     """Multiplier of the learning rate of layers and heads that have no pretrained
     weights, above 0; default: 10."""
     batch_norm: Literal["batch", "running"] | None = None
@@ -313,6 +326,26 @@ def moments(images: Images, rows: np.ndarray, block: int = 1000) -> Pixels:
     return Pixels(
         mean.astype(np.float32), np.float32(variance**0.5), (shape[0], shape[1])
     )
+
+
+def check_apart(**parts: str | None) -> None:
+    """Refuse a part of a data set that has something of the first one.
+
+    Args:
+        parts: the parts by the names of their options, without `data.`; None for one
+            that is not used.
+
+    Raises:
+        ValueError: such a part.
+    """
+    (name, first), *others = parts.items()
+    for other, part in others:
+        common = _PARTS.get(first or "", set()) & _PARTS.get(part or "", set())
+        if common:
+            raise ValueError(
+                f"expected data.{name} and data.{other} with nothing in common, got "
+                f"{first!r} and {part!r}"
+            )
 
 
 def check_different(name: str, found: Sequence[Any], *, needed: bool = False) -> None:

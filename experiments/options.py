@@ -1,26 +1,29 @@
 """Options of how experiments run: their devices, and what studies share."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 
 from jaxfer import sharding
-from jaxfer.config import check_at_least, how, to_json
+from jaxfer.config import how
 from jaxfer.models import Options
+from jaxfer.ranges import Count, Range, check_ranges
+
+# Devices along an axis of a mesh.
+Devices = Annotated[int, Range(1, 1_000_000, also=-1)]
 
 
 @dataclass(frozen=True)
 class Mesh:
     """The devices of a run; -1 means all that are left."""
 
-    data: int | None = None
+    data: Devices | None = None
     """Devices that share the episodes of a step, the images of a batch or the networks
     of a population: at least 1, or -1. Default: in prototypes, as many as divide the
     episodes of a step; in studies, 1."""
-    model: int = 1
+    model: Devices = 1
     """Devices that share the rows of a head in the training of one network on images:
     at least 1, or -1. The number of classes has to be a multiple of it."""
 
@@ -45,11 +48,7 @@ class Mesh:
         Raises:
             ValueError: a number below 1 other than -1, or -1 for both.
         """
-        for name, value in (("data", self.data), ("model", self.model)):
-            if value is not None and value < 1 and value != -1:
-                raise ValueError(
-                    f"expected mesh.{name} of at least 1, or -1, got {value}"
-                )
+        check_ranges(self, "mesh.")
         if self.data == self.model == -1:
             raise ValueError("expected -1 for one of mesh.data and mesh.model, got two")
 
@@ -58,10 +57,10 @@ class Mesh:
 class StudyOptions:
     """How a study runs; its results do not depend on these options."""
 
-    population: int | None = how(None)
+    population: Count | None = how(None)
     """Networks trained at once by one compiled program, at least 1; default: one per
     CPU device and eight per device of another kind."""
-    threads: int | None = how(None)
+    threads: Count | None = how(None)
     """Populations trained in parallel, each in its own thread, at least 1; default: two
     on a single CPU device, otherwise one."""
     mesh: Mesh = how(Mesh())
@@ -72,27 +71,22 @@ class StudyOptions:
     """Train members with damaged records again."""
 
 
-def check_study(config: Any, positive: Sequence[str]) -> None:
-    """Check the options that studies share.
+def check_study(config: Any) -> None:
+    """Check the options that studies share, and all ranges.
 
     Args:
         config: the config of a study.
-        positive: further options that have to be at least 1.
 
     Raises:
         ValueError: an invalid option; the message states what is allowed.
     """
-    values = to_json(config)
+    check_ranges(config)
     config.mesh.check()
     if config.mesh.model != 1 and config.population != 1:
         raise ValueError(
             f"expected population = 1 with mesh.model = {config.mesh.model}, got "
             f"{config.population}"
         )
-    shared = ("population", "threads", "epochs", "batch", "accumulate")
-    data = ("data.classes", "data.min_images", "data.max_images", "data.side")
-    check_at_least(1, values, (*shared, *data, *positive))
-    check_at_least(0, values, ("augment.shift",))
     if config.batch % config.accumulate:
         raise ValueError(
             f"expected accumulate to divide batch = {config.batch}, got "

@@ -9,23 +9,36 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import errno
 import importlib
 import io
+import itertools
 import json
 import os
 import re
-import runpy
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from jaxfer import distributed
 from jaxfer.clusters import find_start
+from jaxfer.config_files import load_config
 
-C = TypeVar("C")
+# Errors of the system that a user can mend.
+_ERRNOS = {
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EDQUOT", "EFBIG", "EIO", "EISDIR", "ELOOP", "EMFILE"),
+        *("ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS"),
+    )
+}
+_DISK = (
+    "make room or choose another place, then start the same command again; it goes on "
+    "from its last checkpoint"
+)
 
 
 def how(default: Any) -> Any:
@@ -92,9 +105,13 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     outer.add_argument("--workdir")
     outer.add_argument("--start-timeout", type=int, default=distributed.WAIT_S)
     known, rest = outer.parse_known_args(argv)
+    if known.start_timeout < 1:
+        raise ValueError(
+            f"expected --start-timeout of at least 1, got {known.start_timeout}"
+        )
     default, published = config_class(), []
     if known.config:
-        default, published = _load(Path(known.config), config_class)
+        default, published = load_config(Path(known.config), config_class)
     config = _override(default, rest, f"{prog} --config FILE --workdir DIR")
     published = _comparable(published, default, config)
     workdir = known.workdir or f"runs/{Path(known.config).stem}"
@@ -114,12 +131,22 @@ def _override(default: Any, args: Sequence[str], prog: str) -> Any:
     except SystemExit as e:
         if not e.code:
             raise
-        # The text above the first line of the box that tyro prints.
-        lines = [line.strip("│ ") for line in shown.getvalue().splitlines()[1:]]
-        rule = next((i for i, line in enumerate(lines) if "──" in line), len(lines))
-        raise ValueError(" ".join(lines[:rule])) from None
+        raise ValueError(_refusal(shown.getvalue())) from None
     sys.stderr.write(shown.getvalue())
     return config
+
+
+def _refusal(box: str) -> str:
+    """The reason in the box that tyro prints, without its frame and its help."""
+    lines = [line.strip("│| ") for line in box.splitlines()[1:]]
+    lines = itertools.dropwhile(_is_rule, lines)
+    text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
+    # What a dataclass of options says of its own field.
+    return re.sub(r"^Error parsing ([\w.-]+): expected (\w+ )", r"expected \1.\2", text)
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-+╭╮╰╯ ")
 
 
 def _check_names(config: Any, args: Sequence[str]) -> None:
@@ -257,13 +284,36 @@ def to_json(config: Any) -> dict[str, Any]:
 
 @contextmanager
 def clean_errors() -> Iterator[None]:
-    """Report bad input as one line on stderr and exit code 2, without a traceback."""
+    """Report bad input as one line on stderr and exit code 2, without a traceback.
+
+    So are disks and memory that are full, and files that cannot be used.
+    """
     try:
         yield
-    except (ValueError, argparse.ArgumentError) as e:
+    except (ValueError, OSError, RuntimeError, argparse.ArgumentError) as e:
+        if (text := _said(e)) is None:
+            raise
         if not isinstance(e, distributed.Elsewhere):
-            print(f"error: {e}", file=sys.stderr)
+            print(f"error: {text}", file=sys.stderr)
         raise SystemExit(2) from e
+    except MemoryError as e:
+        print(f"error: expected more memory: {e}", file=sys.stderr)
+        raise SystemExit(2) from e
+
+
+def _said(error: Exception) -> str | None:
+    """The line for an error that is no fault of the code; None for others."""
+    text = " ".join(f"{error}".split())
+    if full := re.search("No space left on device|Disk quota exceeded", text):
+        return f"{full[0]}: {_DISK} ({text[:300]})"
+    if isinstance(error, OSError):
+        if error.errno not in _ERRNOS:
+            return None
+        return f"{error.strerror}: {error.filename or 'a file of the run'}: {_DISK}"
+    if isinstance(error, RuntimeError):
+        full = text.startswith("RESOURCE_EXHAUSTED")
+        return f"expected more memory on the device: {text[:300]}" if full else None
+    return text
 
 
 def fields_of(
@@ -290,22 +340,3 @@ def _comparable(
         print(f"no comparison with published values: this run changes {names}")
         return []
     return published
-
-
-def _load(path: Path, config_class: type[C]) -> tuple[C, list[dict[str, Any]]]:
-    if not path.is_file():
-        there = sorted(str(p) for p in path.parent.glob("*.py"))
-        raise ValueError(f"expected a config file, got no {path}; there are {there}")
-    try:
-        made = runpy.run_path(str(path))
-    except ImportError as e:
-        moved = re.sub(r"^(experiments\.\w+?)_config$", r"\1.config", e.name or "")
-        hint = f": it is now called {moved}" if moved != (e.name or "") else ""
-        raise ValueError(f"the config {path} cannot be read: {e}{hint}") from e
-    config = made.get("config")
-    if not isinstance(config, config_class):
-        raise ValueError(
-            f"expected config = {config_class.__module__}.{config_class.__name__}(...) "
-            f"in {path}, got a {type(config).__name__}"
-        )
-    return config, list(made.get("published", []))

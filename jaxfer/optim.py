@@ -6,14 +6,15 @@ Weight decay and learning-rate multipliers are chosen by rules on parameter path
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Integer
 
+from jaxfer.ranges import Count, NotNegative, Positive, Range, Share, check_ranges
 from jaxfer.trees import Rules, flatten, match
 from jaxfer.types import Params
 
@@ -27,32 +28,32 @@ class Optim:
     name: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """adam, adamw, rmsprop or sgd. Adam and AdamW use b1 = 0.9, b2 = 0.999 and eps =
     1e-8."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """The highest learning rate of the schedule, above 0."""
     schedule: Literal["constant", "cosine", "staircase"] = "constant"
     """constant; cosine, which reaches 0 at the last step; or staircase, for which the
     rate is multiplied by decay after every decay_every units of training."""
-    warmup: float = 0.0
+    warmup: Share = 0.0
     """Share of the training, in [0, 1), over which the rate rises linearly to its
     scheduled value. The first update is never 0."""
-    decay: float = 0.5
+    decay: Annotated[float, Range(0, 1, open_low=True)] = 0.5
     """Factor by which the staircase multiplies the rate, in (0, 1]."""
-    decay_every: int = 2000
+    decay_every: Count = 2000
     """Length of a stair, at least 1: in epochs when training on batches of labelled
     images, in episodes when training on episodes."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Momentum of SGD and RMSProp, in [0, 1); 0 for none."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Weight decay, at least 0; 0 for none. SGD, RMSProp and Adam add it to the
     gradient; AdamW applies it directly to the parameters, times the learning rate."""
-    rms_decay: float = 0.9
+    rms_decay: Share = 0.9
     """Decay of RMSProp's second moment, in [0, 1); the moment starts at 1."""
-    rms_eps: float = 1.0
+    rms_eps: Positive = 1.0
     """Number above 0 that RMSProp adds to the second moment, inside the square root."""
-    clip: float = 0.0
+    clip: NotNegative = 0.0
     """Maximum global norm of the gradient of the trained parameters, at least 0; 0 for
     no limit."""
-    head_rate: float = 1.0
+    head_rate: Positive = 1.0
     """Multiplier of the learning rate for the parameters of the head, above 0."""
 
 
@@ -72,22 +73,7 @@ def check_optim(optim: Optim, name: str = "optim") -> None:
         ...
         ValueError: expected optim.warmup in [0, 1), got 5.0
     """
-    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "learning_rate": ("a finite number above 0", lambda x: 0 < x < jnp.inf),
-        "warmup": ("in [0, 1)", lambda x: 0 <= x < 1),
-        "decay": ("in (0, 1]", lambda x: 0 < x <= 1),
-        "decay_every": ("of at least 1", lambda x: x >= 1),
-        "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
-        "weight_decay": ("a finite number of at least 0", lambda x: 0 <= x < jnp.inf),
-        "rms_decay": ("in [0, 1)", lambda x: 0 <= x < 1),
-        "rms_eps": ("a finite number above 0", lambda x: 0 < x < jnp.inf),
-        "clip": ("a finite number of at least 0", lambda x: 0 <= x < jnp.inf),
-        "head_rate": ("a finite number above 0", lambda x: 0 < x < jnp.inf),
-    }
-    for field, value in asdict(optim).items():
-        # The comparisons are written so that NaN is outside every range.
-        if field in ranges and not ranges[field][1](value):
-            raise ValueError(f"expected {name}.{field} {ranges[field][0]}, got {value}")
+    check_ranges(optim, f"{name}.")
 
 
 def needs_length(optim: Optim | optax.GradientTransformation) -> bool:

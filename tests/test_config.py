@@ -13,6 +13,9 @@ from jaxfer import workdir as workdirs
 from jaxfer.config import how, length, which
 from jaxfer.runlog import read_json, write_json
 
+# A published value.
+ROW = {"name": "m", "value": 1.0, "tolerance": 0.0, "source": "Table 1"}
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -58,7 +61,7 @@ def config_file(tmp_path, monkeypatch) -> Path:
     path.write_text(
         "from lab import Config, Optim\n"
         "config = Config(optim=Optim(learning_rate=0.5))\n"
-        "published = [{'name': 'm'}]\n"
+        f"published = [{ROW}]\n"
     )
     return path
 
@@ -91,7 +94,7 @@ def test_a_file_makes_the_config_and_options_override_it(config_file):
 )
 def test_published_values_stay_where_what_is_run_stays(config_file, capsys, options):
     """Seeds, options that say how, and options that select members."""
-    assert _parse(config_file, *options).published == [{"name": "m"}]
+    assert _parse(config_file, *options).published == [ROW]
     assert not capsys.readouterr().out
 
 
@@ -157,7 +160,7 @@ def test_an_option_that_is_like_no_other_is_refused(config_file):
     [
         (["--seed", "many"], "--seed: .*'many'"),
         (["--seed"], "'--seed'"),
-        (["--run.save-every", "-1"], "expected save_every of at least 0, got .*-1"),
+        (["--run.save-every", "-1"], "expected run.save_every of at least 0, got .*-1"),
         (["stray"], "stray"),
     ],
 )
@@ -215,7 +218,7 @@ def test_a_command_prints_its_result_and_bad_input_ends_it(
 
     _lab(monkeypatch, run)
     assert configs.main("experiments.lab", Config, argv) == 0
-    assert seen == [(Config(optim=Optim(0.5)), Path("runs/x"), [{"name": "m"}])]
+    assert seen == [(Config(optim=Optim(0.5)), Path("runs/x"), [ROW])]
     assert capsys.readouterr().out == (
         "\nAccuracy:\n\n| n |\n\n"
         "findings of the paper: 2 seen, 1 not seen, 1 undecided\n"

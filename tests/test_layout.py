@@ -25,6 +25,8 @@ LEVELS = {
     "memo": 0,
     "tables": 0,
     "tensors": 0,
+    "ranges": 0,
+    "config_files": 0,
     "heads": 1,
     "episodes": 1,
     "losses": 1,
@@ -172,7 +174,7 @@ def test_modules_are_small():
     lines = {_name(path): _lines(path) for path in MODULES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
     assert statistics.median(lines.values()) <= 180
-    assert sum(map(_code, MODULES)) <= 14000
+    assert sum(map(_code, MODULES)) <= 14300
 
 
 def test_experiments_are_small():

@@ -1,14 +1,15 @@
 """Options of `experiments.imprinting`, and their checks."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from experiments import inputs
-from experiments.inputs import Network, check_different
+from experiments.inputs import Network, Width, check_apart, check_different
 from experiments.options import StudyOptions, check_study
 from jaxfer.config import length, to_json, which
 from jaxfer.data import Crop
-from jaxfer.optim import Optim, check_optim
+from jaxfer.optim import Optim
+from jaxfer.ranges import Count, NotNegative, Positive, Range, Seed
 
 # Losses that train an embedding, with or without a trained head.
 Loss = Literal["softmax", "proxy_nca", "nca", "lifted"]
@@ -24,11 +25,11 @@ class Data(inputs.Data):
     class. To choose options, set `train` to train and `test` to val.
     """
 
-    base: int = 80
+    base: Count = 80
     """Number of base classes, at least 1 and fewer than all; the others are novel."""
     shuffled: bool = True
     """Choose the base classes at random by seed; otherwise the first ones are taken."""
-    base_min_images: int | None = None
+    base_min_images: Count | None = None
     """Use classes with at least this many training images (at least 1) as base classes,
     in place of base and shuffled; default: not used."""
     allow_fewer: bool = False
@@ -43,9 +44,9 @@ class Data(inputs.Data):
 class Rows:
     """The n and the seeds at which one kind of network is trained."""
 
-    shots: tuple[int, ...] = which((1, 5, 20))
+    shots: tuple[Count, ...] = which((1, 5, 20))
     """Values of n, the novel examples per class, each at least 1; empty to skip."""
-    seeds: tuple[int, ...] = which((0, 1, 2))
+    seeds: tuple[Seed, ...] = which((0, 1, 2))
     """Seeds, a subset of the seeds of the study; empty to skip."""
 
 
@@ -56,18 +57,18 @@ class Config(StudyOptions):
     data: Data = field(default_factory=Data)
     net: Network = field(default_factory=Network)
     augment: Crop = field(default_factory=Crop)
-    copies: int = 5
+    copies: Count = 5
     """Augmented copies of each example in the row Imprinting + Aug, at least 1."""
-    dim: int = 64
+    dim: Width = 64
     """Dimensions of the embedding, a linear layer on the backbone; at least 1."""
-    scale: float = 10.0
+    scale: Positive = 10.0
     """Initial scale s of the cosine head, above 0."""
     scale_per_class: bool = False
     """Give each class its own scale; novel classes start with the mean scale of the
     base classes."""
-    batch: int = 128
+    batch: Count = 128
     """Examples per step, at least 1."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Micro-batches per step, a divisor of batch; a larger number needs less memory."""
     optim: Optim = field(
         default_factory=lambda: Optim(
@@ -75,7 +76,7 @@ class Config(StudyOptions):
         )
     )
     """Optimizer of base and joint networks."""
-    epochs: int = length(12)
+    epochs: Count = length(12)
     """Epochs of base networks, at least 1."""
     finetune: Optim = field(
         default_factory=lambda: Optim(
@@ -83,15 +84,15 @@ class Config(StudyOptions):
         )
     )
     """Optimizer of fine-tuning."""
-    finetune_epochs: int = length(8)
+    finetune_epochs: Count = length(8)
     """Epochs of fine-tuning, each as long as an epoch of a base network; joint networks
     train for epochs + finetune_epochs."""
-    transfer_steps: int = length(300)
+    transfer_steps: Count = length(300)
     """Steps of fine-tuning on novel classes alone, at least 1."""
-    shots: tuple[int, ...] = which((1, 2, 5, 10, 20))
+    shots: tuple[Count, ...] = which((1, 2, 5, 10, 20))
     """Values of n, the novel examples per class, for table rows that need no training:
     one or more, each at least 1."""
-    seeds: tuple[int, ...] = which((0, 1, 2, 3, 4))
+    seeds: tuple[Seed, ...] = which((0, 1, 2, 3, 4))
     """Seeds, one or more, in [0, 2^32). A seed determines the novel examples, the
     networks and, with data.shuffled, the base classes."""
     tuned: Rows = field(default_factory=Rows)
@@ -101,22 +102,22 @@ class Config(StudyOptions):
     (Table 3)."""
     joint: Rows = field(default_factory=Rows)
     """Values of n and seeds of AllClassJoint, with a linear and a cosine head."""
-    dims: tuple[int, ...] = which(())
+    dims: tuple[Width, ...] = which(())
     """Further embedding dimensions for which base networks are trained (Figure 7), each
     at least 1 and other than dim; empty to skip."""
     losses: tuple[Loss, ...] = which(())
     """Further losses of base networks (Figure 6): proxy_nca, nca or lifted. Base
     networks with softmax are always trained, so softmax is refused here."""
-    side_seeds: tuple[int, ...] = which((0,))
+    side_seeds: tuple[Seed, ...] = which((0,))
     """Seeds of the networks for dims and losses, a subset of seeds; empty to skip."""
-    side_shots: tuple[int, ...] = which(())
+    side_shots: tuple[Count, ...] = which(())
     """Values of n, each at least 1, at which AllClassJoint is trained for each of dims.
     Needs dims; empty to skip."""
-    group: int = 4
+    group: Annotated[int, Range(2, 65_536)] = 4
     """Examples per class in the batches of nca and lifted, a divisor of batch that is
     at least 2."""
-    margin: float = 1.0
-    """Margin of the lifted structured loss, a finite number."""
+    margin: NotNegative = 1.0
+    """Margin of the lifted structured loss, at least 0."""
 
 
 def check(config: Config) -> None:
@@ -126,12 +127,8 @@ def check(config: Config) -> None:
         ValueError: an invalid option; the message states what is allowed.
     """
     values = to_json(config)
-    own = ("copies", "data.base_min_images", "dim", "finetune_epochs", "group")
-    check_study(config, (*own, "augment.side", "transfer_steps"))
-    for name in ("optim", "finetune"):
-        check_optim(getattr(config, name), name)
-    if not config.scale > 0:
-        raise ValueError(f"expected a positive scale, got {config.scale}")
+    check_study(config)
+    check_apart(train=config.data.train, test=config.data.test)
     for name in ("shots", "seeds", "dims", "losses", "side_seeds", "side_shots"):
         check_different(name, values[name], needed=name in ("shots", "seeds"))
     for name in ("tuned", "transfer", "joint"):
@@ -139,10 +136,6 @@ def check(config: Config) -> None:
             check_different(f"{name}.{part}", values[f"{name}.{part}"])
         _check_within(f"{name}.seeds", values[f"{name}.seeds"], config.seeds)
     _check_within("side_seeds", values["side_seeds"], config.seeds)
-    rows = [f"{name}.shots" for name in ("tuned", "transfer", "joint")]
-    for name in ("shots", "side_shots", "dims", *rows):
-        if min(values[name], default=1) < 1:
-            raise ValueError(f"expected {name} of at least 1, got {values[name]}")
     if config.dim in config.dims:
         raise ValueError(
             f"expected dims other than dim = {config.dim}, got {list(config.dims)}"

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from experiments.inputs import Data, Network, check_different
+from experiments.inputs import Data, Network, check_apart, check_different
 from experiments.options import StudyOptions, check_study
 from jaxfer.config import length, which
 from jaxfer.data import Crop
-from jaxfer.optim import Optim, check_optim
+from jaxfer.optim import Optim
+from jaxfer.ranges import Amount, Count, Seed
 from jaxfer.transfer import treatments
 
 
@@ -18,11 +19,11 @@ class Grid:
     """Rule that halves the classes: random; made or animals (for cifar100); family (for
     glyphs); a path PREFIX, for the class lists PREFIXA.txt and PREFIXB.txt; or whole,
     for one task with all classes."""
-    splits: tuple[int, ...] = which(())
+    splits: tuple[Amount, ...] = which(())
     """Which random splits to use: numbers of at least 0, such as 0 1 2. The other rules
     have a single split: give one number, such as 0. Leave empty to skip this grid."""
-    seeds: tuple[int, ...] = which((0,))
-    """Seeds of the networks: one or more integers."""
+    seeds: tuple[Seed, ...] = which((0,))
+    """Seeds of the networks: one or more, in [0, 2^32)."""
     treatments: tuple[str, ...] = which(("base", "BnB", "BnB+", "AnB", "AnB+"))
     """base (required) and any of base3, base+, BnB, BnB+, AnB, AnB+, random and pixels
     (logistic regression); see `jaxfer.Treatment`. BnB and AnB accept -keepK, to copy K
@@ -53,19 +54,19 @@ class Config(StudyOptions):
         default_factory=lambda: Grid("whole", treatments=("base", "random"))
     )
     """Grid of untrained frozen layers (Figure 3, right)."""
-    layers: tuple[int, ...] = which((1, 2, 3, 4, 5, 6, 7))
+    layers: tuple[Count, ...] = which((1, 2, 3, 4, 5, 6, 7))
     """Values of n, the number of copied or frozen layers, each from 1 to the number of
     layers of the network."""
     frozen_dropout: bool = True
     """Apply dropout in frozen layers too, as in the paper."""
-    outputs: int | None = None
+    outputs: Count | None = None
     """Outputs of the classifier, at least the number of classes of a task; default:
     that number. The paper uses 1000 for every task."""
-    epochs: int = length(12)
+    epochs: Count = length(12)
     """Training epochs, at least 1."""
-    batch: int = 128
+    batch: Count = 128
     """Examples per step, at least 1."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Micro-batches per step, a divisor of batch; a larger number needs less memory."""
     cache: bool = True
     """Compute the outputs of frozen layers once and train on them, if these outputs do
@@ -87,7 +88,8 @@ def check(config: Config) -> None:
     Raises:
         ValueError: an invalid option; the message states what is allowed.
     """
-    check_study(config, ["outputs"])
+    check_study(config)
+    check_apart(train=config.data.train, test=config.data.test)
     if config.augment.side is not None:
         raise ValueError(
             f"expected no augment.side, got {config.augment.side}: layer transfer "
@@ -97,7 +99,6 @@ def check(config: Config) -> None:
         raise ValueError(
             "expected splits in at least one grid, got none: set --similar.splits 0"
         )
-    check_optim(config.optim)
     check_different("layers", config.layers, needed=True)
     for name, grid in config.grids().items():
         for part in ("splits", "seeds", "treatments"):

@@ -3,14 +3,22 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from experiments.inputs import ClassData, Network, check_different
+from experiments.inputs import (
+    ClassData,
+    Episodes,
+    Network,
+    Way,
+    check_apart,
+    check_different,
+)
 from experiments.options import Mesh
 from jaxfer import heads
 from jaxfer.config import check_at_least, how, length, to_json
 from jaxfer.data import Affine, Crop, Jitter
-from jaxfer.methods import Temperature, prototypes
+from jaxfer.methods import Temperature
 from jaxfer.models import Options
-from jaxfer.optim import Optim, check_optim, needs_length
+from jaxfer.optim import Optim, needs_length
+from jaxfer.ranges import Amount, Count, Seed, check_ranges
 
 
 @dataclass(frozen=True)
@@ -39,16 +47,16 @@ class Data(ClassData):
 class Task:
     """The shape of a training episode."""
 
-    way: int = 60
+    way: Way = 60
     """Classes per episode, at least 2."""
-    shot: int = 1
+    shot: Count = 1
     """Support examples per class, at least 1."""
-    query: int = 5
+    query: Count = 5
     """Queries per class, at least 1."""
     grouped: bool = False
     """Take the classes of an episode from one superclass, such as an alphabet of
     Omniglot, in training and validation."""
-    least_shot: int | None = None
+    least_shot: Count | None = None
     """Fewest support examples of a class, from 1 to shot: the classes of an episode
     have different numbers of them, at random. Images that are left out still count in
     the BatchNorm statistics of training. Default: all have shot."""
@@ -80,18 +88,18 @@ Other = Literal[
 class Evaluation:
     """Test episodes, for every combination of way and shot."""
 
-    ways: tuple[int, ...] = (5, 20)
+    ways: tuple[Way, ...] = (5, 20)
     """Classes per episode: one or more numbers, each at least 2."""
-    shots: tuple[int, ...] = (1, 5)
+    shots: tuple[Count, ...] = (1, 5)
     """Support examples per class: one or more numbers, each at least 1."""
-    query: int = 15
+    query: Count = 15
     """Queries per class, at least 1."""
-    episodes: int = 1000
+    episodes: Episodes = 1000
     """Episodes per combination of way and shot, at least 1."""
     grouped: bool = False
     """Take the classes of an episode from one superclass, such as an alphabet of
     Omniglot."""
-    least_shot: int | None = None
+    least_shot: Count | None = None
     """Fewest support examples of a class, from 1 to the smallest of shots: the classes
     of an episode have different numbers of them, at random. Default: all have the same
     number."""
@@ -110,15 +118,15 @@ class Evaluation:
 class Validation:
     """Validation episodes: shots as in training, new episodes at each validation."""
 
-    every: int = 100
+    every: Count = 100
     """Training episodes between validations, at least 1."""
-    episodes: int = 100
+    episodes: Episodes = 100
     """Episodes per validation, at least 1."""
-    way: int = 5
+    way: Way = 5
     """Classes per episode, at least 2."""
-    query: int = 15
+    query: Count = 15
     """Queries per class, at least 1."""
-    patience: int = 200
+    patience: Count = 200
     """Validations without improvement before training stops, at least 1."""
 
 
@@ -126,12 +134,12 @@ class Validation:
 class Base:
     """A classifier of the training classes, which is trained before the episodes."""
 
-    epochs: int = 0
+    epochs: Amount = 0
     """Passes over the training images; 0 skips this phase."""
     head: Literal["linear", "cosine"] = "linear"
     """Its last layer, which is not used in episodes: linear, or cosine with a trained
     scale."""
-    batch: int = 128
+    batch: Count = 128
     """Images per step, at least 1."""
     optim: Optim = field(
         default_factory=lambda: Optim(
@@ -183,15 +191,15 @@ class Config:
     of the embedding. The paper uses 1."""
     learn_temperature: bool = False
     """Train the temperature with the network, from this value on."""
-    episodes: int = length(2000)
+    episodes: Amount = length(2000)
     """Training episodes, a multiple of episodes_per_step; with validation, the
     maximum. 0 tests the base network without training on episodes."""
     extend: bool = how(False)
     """Go on from a run in the workdir that is the same but has fewer episodes."""
-    episodes_per_step: int = 1
+    episodes_per_step: Count = 1
     """Episodes per update, at least 1; their gradients are averaged. The paper uses
     1."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights and of all episodes, in [0, 2^32)."""
     mesh: Mesh = how(Mesh())
     run: Options = how(Options(save_every=500, log_every=50))
@@ -284,33 +292,17 @@ def check(config: Config) -> None:
         ValueError: an invalid option; the message states what is allowed.
     """
     values, val = to_json(config), config.val
-    positive = ("episodes_per_step", "test.episodes", "base.batch")
-    own = ("val.every", "val.episodes", "val.patience")
-    sizes = ("data.max_images", "data.side", "crop.side")
-    check_at_least(1, values, (*positive, *own, *sizes))
-    check_at_least(1, values, ("task.shot", "task.query", "test.query", "val.query"))
-    check_at_least(2, values, ("task.way", "val.way"))
-    check_at_least(0, values, ("base.epochs",))
+    check_ranges(config)
+    data = config.data
+    check_apart(train=data.train, val=data.val, test=data.test)
+    check_apart(retrain=data.retrain, test=data.test)
     check_at_least(0 if config.base.epochs else 1, values, ("episodes",))
-    changes = ("augment.", "crop.", "jitter.")
-    check_at_least(0, values, [name for name in values if name.startswith(changes)])
-    prototypes(temperature=config.temperature)
     if config.data.side:
         config.crop.window(config.data.side, config.data.side)
     for name in ("ways", "shots", "methods"):
         chosen = getattr(config.test, name)
         check_different(f"test.{name}", chosen, needed=name != "methods")
-    for name, least in (("ways", 2), ("shots", 1)):
-        if min(chosen := getattr(config.test, name)) < least:
-            raise ValueError(
-                f"expected test.{name} of at least {least}, got {list(chosen)}"
-            )
     _check_unbalanced(config)
-    for name in ("seed", "data.class_seed"):
-        if values[name] is not None and not 0 <= values[name] < 2**32:
-            raise ValueError(f"expected {name} in [0, 2^32), got {values[name]}")
-    check_optim(config.optim)
-    check_optim(config.base.optim, "base.optim")
     _check_method(config)
     config.net.build()
     config.mesh.check()

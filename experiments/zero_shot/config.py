@@ -3,12 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from experiments.inputs import ClassData, Network, check_different
+from experiments.inputs import (
+    ClassData,
+    Episodes,
+    Network,
+    Way,
+    Width,
+    check_different,
+)
 from experiments.options import StudyOptions
 from jaxfer.config import check_at_least, how, length, to_json, which
 from jaxfer.data.attributes import AttributeSource, Scale
-from jaxfer.methods import Temperature, prototypes
-from jaxfer.optim import Optim, check_optim, needs_length
+from jaxfer.methods import Temperature
+from jaxfer.optim import Optim, needs_length
+from jaxfer.ranges import Count, NotNegative, Positive, Seed, check_ranges
 
 
 @dataclass(frozen=True)
@@ -44,16 +52,16 @@ class Attributes:
 class Simulated:
     """Features that are simulated from attributes, in place of a data set's."""
 
-    noise: tuple[float, ...] = which(())
+    noise: tuple[Positive, ...] = which(())
     """Noise levels, each above 0: the standard deviation of an image's features around
     those of its class, in units of how features vary between classes. Leave empty to
     use the data set."""
-    class_noise: float = 0.5
+    class_noise: NotNegative = 0.5
     """Standard deviation, in the same units, of a class's features around what its
     attributes determine; at least 0."""
-    per_class: int = 60
+    per_class: Count = 60
     """Images per class, at least 1."""
-    dim: int = 1024
+    dim: Width = 1024
     """Dimensions of the features, at least 1."""
 
 
@@ -61,11 +69,11 @@ class Simulated:
 class Stopping:
     """Validation of the first training, which decides how long it lasts."""
 
-    every: int = 100
+    every: Count = 100
     """Training episodes between validations, at least 1."""
-    episodes: int = 20
+    episodes: Count = 20
     """Episodes per validation, at least 1."""
-    patience: int = 20
+    patience: Count = 20
     """Validations without improvement before training stops, at least 1."""
 
 
@@ -81,13 +89,13 @@ class Config(StudyOptions):
     features: Literal["raw", "standard"] = "standard"
     """raw; or standard, which subtracts the mean of the training features and divides
     them by one standard deviation."""
-    seeds: tuple[int, ...] = which((0, 1, 2, 3, 4))
-    """Seeds of the maps and of the episodes: one or more integers of at least 0."""
-    way: int = 50
+    seeds: tuple[Seed, ...] = which((0, 1, 2, 3, 4))
+    """Seeds of the maps and of the episodes: one or more, in [0, 2^32)."""
+    way: Way = 50
     """Classes per training episode, at least 2."""
-    query: int = 10
+    query: Count = 10
     """Queries per class, at least 1."""
-    dim: int = 1024
+    dim: Width = 1024
     """Dimension of the embeddings, at least 1."""
     unit: bool = True
     """Scale prototypes to length 1; the image embedding is not scaled."""
@@ -100,16 +108,16 @@ class Config(StudyOptions):
     optim: Optim = field(default_factory=lambda: Optim("adam", 1e-4, weight_decay=1e-5))
     """Optimizer; its schedule counts episodes. Adam adds weight decay to the gradient,
     as in the paper."""
-    episodes: int = length(10_000)
+    episodes: Count = length(10_000)
     """Maximum number of training episodes, at least val.every."""
     val: Stopping = field(default_factory=Stopping)
     retrain: bool = True
     """Train again from scratch on train and val, for as many episodes as the best state
     took."""
-    shots: tuple[int, ...] = (1, 2, 5, 10)
+    shots: tuple[Count, ...] = (1, 2, 5, 10)
     """Shots of few-shot prototypes of the same features, to compare with; each at least
     1. Leave empty to skip them."""
-    test_episodes: int = 100
+    test_episodes: Episodes = 100
     """Episodes per shot of few-shot prototypes, at least 1."""
 
 
@@ -144,26 +152,12 @@ def check(config: Config) -> None:
         ValueError: an invalid option; the message states what is allowed.
     """
     values = to_json(config)
-    own = ("query", "dim", "val.every", "val.episodes", "val.patience", "test_episodes")
-    sizes = ("threads", "data.max_images", "data.side")
-    simulated = ("simulated.per_class", "simulated.dim")
-    check_at_least(1, values, (*own, *sizes, *simulated))
-    check_at_least(2, values, ("way",))
-    check_at_least(0, values, ("simulated.class_noise", "data.class_seed"))
+    check_ranges(config)
     check_at_least(config.val.every, values, ("episodes",))
     check_different("seeds", config.seeds, needed=True)
     check_different("shots", config.shots)
     check_different("simulated.noise", config.simulated.noise)
-    if max(config.seeds) >= 2**32 or (config.data.class_seed or 0) >= 2**32:
-        raise ValueError("expected seeds and data.class_seed below 2^32")
     _check_used(config)
-    for name, least in (("seeds", 0), ("shots", 1)):
-        if min(chosen := getattr(config, name), default=least) < least:
-            raise ValueError(f"expected {name} of at least {least}, got {list(chosen)}")
-    if min(config.simulated.noise, default=1.0) <= 0:
-        raise ValueError(
-            f"expected simulated.noise above 0, got {list(config.simulated.noise)}"
-        )
     for name, usual in (("population", None), ("mesh.data", None), ("mesh.model", 1)):
         if values[name] != usual:
             raise ValueError(
@@ -176,8 +170,6 @@ def check(config: Config) -> None:
             "expected attributes.source table or cub with simulated.noise, got "
             f"{source!r}, which needs the classes of a data set"
         )
-    prototypes(temperature=config.temperature)
-    check_optim(config.optim)
     if needs_length(config.optim):
         raise ValueError(
             "expected an optim.schedule of constant or staircase without optim.warmup, "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from jaxfer.data.images import LUMINANCE
 from jaxfer.keys import stable_draws
+from jaxfer.ranges import Count, Range, check_ranges
 from jaxfer.types import AnyArray
 
 
@@ -20,18 +21,22 @@ class Affine:
     """Limits of a random affine map: parameters are uniform in [-limit, limit].
 
     Attributes:
-        rotate: largest angle in degrees, in either direction, at least 0.
-        scale: largest natural logarithm of the scale factor, at least 0, sampled
+        rotate: largest angle in degrees, in either direction, from 0 to 180.
+        scale: largest natural logarithm of the scale factor, from 0 to 2, sampled
             separately for height and width; 0.1 is about a tenth smaller or larger.
-        shear: largest vertical offset in pixels per column, at least 0.
-        shift: largest offset in pixels, at least 0, sampled separately for height and
-            width.
+        shear: largest vertical offset in pixels per column, from 0 to 1000.
+        shift: largest offset in pixels, from 0 to 1000, sampled separately for height
+            and width.
     """
 
-    rotate: float = 0.0
-    scale: float = 0.0
-    shear: float = 0.0
-    shift: float = 0.0
+    rotate: Annotated[float, Range(0, 180)] = 0.0
+    scale: Annotated[float, Range(0, 2)] = 0.0
+    shear: Annotated[float, Range(0, 1000)] = 0.0
+    shift: Annotated[float, Range(0, 1000)] = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        check_ranges(self)
 
     def __bool__(self) -> bool:
         """Whether any limit is nonzero."""
@@ -43,8 +48,8 @@ class Crop:
     """How images are shifted, cropped and mirrored at random.
 
     Attributes:
-        shift: largest shift in pixels, in either direction; whole shifts are sampled
-            separately for height and width.
+        shift: largest shift in pixels, in either direction, less than a side of the
+            image; whole shifts are sampled separately for height and width.
         mirror: whether to flip each image from left to right with probability 1/2.
         side: side in pixels of the square window cropped from each image, at a random
             position (`random_crop`) or at the centre (`centre_crop`); default: the
@@ -55,18 +60,15 @@ class Crop:
             Szegedy et al. 2015). Default: no such crop.
     """
 
-    shift: int = 0
+    shift: Annotated[int, Range(0, 1000)] = 0
     mirror: bool = False
-    side: int | None = None
-    area: float | None = None
+    side: Count | None = None
+    area: Annotated[float, Range(0, 1, open_low=True, open_high=True)] | None = None
 
     def __post_init__(self) -> None:
-        """Check the area."""
-        if self.area is None:
-            return
-        if not 0 < self.area < 1:
-            raise ValueError(f"expected area in (0, 1), got {self.area}")
-        if self.shift:
+        """Check the numbers."""
+        check_ranges(self)
+        if self.area is not None and self.shift:
             raise ValueError(f"expected area without shift, got shift = {self.shift}")
 
     def __bool__(self) -> bool:
@@ -77,8 +79,14 @@ class Crop:
         """Height and width of the window cropped from an image.
 
         Raises:
-            ValueError: the window is larger than the image.
+            ValueError: the window is larger than the image, or the shift moves all of
+                the image out of sight.
         """
+        if self.shift >= min(height, width):
+            raise ValueError(
+                f"expected a shift of less than {min(height, width)} pixels for images "
+                f"of {height}x{width}, got {self.shift}"
+            )
         if self.side is None:
             return height, width
         if not 0 < self.side <= min(height, width):
@@ -101,17 +109,13 @@ class Jitter:
             pixel, in [0, 1]; images with one channel have none.
     """
 
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
+    brightness: Annotated[float, Range(0, 1)] = 0.0
+    contrast: Annotated[float, Range(0, 1)] = 0.0
+    saturation: Annotated[float, Range(0, 1)] = 0.0
 
     def __post_init__(self) -> None:
         """Check the limits."""
-        for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"expected {name} in [0, 1], got {getattr(self, name)}"
-                )
+        check_ranges(self)
 
     def __bool__(self) -> bool:
         """Whether any limit is nonzero."""

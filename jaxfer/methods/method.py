@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxfer import heads
+from jaxfer.ranges import Positive
 from jaxfer.types import ClassSums, Episode, Params
 
 
@@ -90,7 +91,7 @@ def with_support_encoder(method: Method) -> Method:
 
 
 # The divisor of distances: a number, or the root of the embeddings' dimension.
-Temperature = float | Literal["sqrt_dim"]
+Temperature = Positive | Literal["sqrt_dim"]
 
 
 def divisor_of(

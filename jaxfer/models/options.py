@@ -2,24 +2,27 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated
+
+from jaxfer.ranges import Amount, Count, NotNegative, Range, check_ranges
 
 
 @dataclass(frozen=True)
 class Options:
     """How to run. Results do not depend on these, and they may change on resume."""
 
-    steps_per_call: int = 1
+    steps_per_call: Count = 1
     """Steps per compiled call, at least 1; increase it if the overhead of calls is
     large."""
-    save_every: int = 500
+    save_every: Amount = 500
     """Steps between checkpoints, at least 0; 0 for none before the end."""
-    log_every: int = 50
+    log_every: Count = 50
     """Steps averaged in one line of metrics.jsonl, at least 1."""
-    limit: float = 4.0
+    limit: NotNegative = 4.0
     """Gigabytes of pixels, at least 0, kept on a device; larger data are streamed."""
-    workers: int = 2
+    workers: Annotated[int, Range(1, 1024)] = 2
     """Threads that decode images and read streamed data, at least 1."""
-    cache_limit: float = 2.0
+    cache_limit: NotNegative = 2.0
     """Gigabytes of cached activations, at least 0, kept on a device; more are kept on
     disk."""
     progress: bool = True
@@ -36,16 +39,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse numbers outside their ranges."""
-        for name in ("steps_per_call", "log_every", "workers"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(
-                    f"expected {name} of at least 1, got {getattr(self, name)}"
-                )
-        for name in ("save_every", "limit", "cache_limit"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"expected {name} of at least 0, got {getattr(self, name)}"
-                )
+        check_ranges(self)
 
     def for_member(self) -> "Options":
         """The options of a study's member: its record replaces checkpoint and bar."""

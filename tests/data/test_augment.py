@@ -226,7 +226,7 @@ def test_colours_change_between_black_and_white(rng, key):
     grey = augmented(keys, pixels[..., :1], [limits])
     assert grey.shape == (5, 6, 6, 1)
     assert not Jitter() and Jitter(saturation=0.1)
-    with pytest.raises(ValueError, match=r"brightness in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"brightness from 0 to 1, got 2"):
         Jitter(brightness=2.0)
 
 

@@ -30,7 +30,7 @@ from tests.experiments.tiny import EPISODIC as TINY
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 VALIDATED = dataclasses.replace(
     TINY,
-    data=dataclasses.replace(TINY.data, val="val", retrain="trainval"),
+    data=dataclasses.replace(TINY.data, val="val", retrain="trainval", test="test"),
     val=Validation(every=2, episodes=4, way=3, query=2, patience=2),
     test=Evaluation(ways=(5,), shots=(1,), query=3, episodes=6),
     # With so high a rate the loss stops falling before the end.
@@ -300,7 +300,7 @@ def test_validation_and_retraining_follow_the_released_code(validated, tmp_path)
     assert len(losses) == best + 4 < 20
     # One program for each phase, whose data have other shapes.
     assert result["compilations"] == 2
-    data = dataclasses.replace(TINY.data, train="trainval")
+    data = dataclasses.replace(TINY.data, train="trainval", test="test")
     plain = _with(VALIDATED, data=data, episodes=2 * (best + 2))
     prototypes.run(plain, tmp_path)
     found = [(_episodes(path), _trained(path)) for path in (workdir, tmp_path)]
@@ -315,7 +315,9 @@ def test_without_retraining_the_best_state_is_tested(validated, tmp_path):
     assert result["phases"] == {"train": phase}
     best = phase["best_step"]
     assert best < phase["steps"]
-    plain = _with(VALIDATED, data=TINY.data, episodes=best)
+    plain = _with(
+        VALIDATED, data=dataclasses.replace(TINY.data, test="test"), episodes=best
+    )
     prototypes.run(plain, tmp_path / "plain")
     found = [
         (_episodes(tmp_path / name), _trained(tmp_path / name))

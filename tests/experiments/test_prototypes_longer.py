@@ -131,7 +131,9 @@ def test_a_longer_run_that_dies_keeps_the_result_until_it_has_trained(
         ),
         (
             {
-                "data": dataclasses.replace(SHORT.data, val="val", retrain="trainval"),
+                "data": dataclasses.replace(
+                    SHORT.data, val="val", retrain="trainval", test="test"
+                ),
                 "val": Validation(every=2, episodes=1, way=2, query=2),
             },
             "training on data.retrain = 'trainval' replaced its checkpoints",

@@ -202,7 +202,10 @@ def test_images_need_a_network_with_weights(facts, small_glyphs, tmp_path):
         ({"way": 1}, "expected way of at least 2, got 1"),
         ({"seeds": ()}, "one or more different values for seeds"),
         ({"shots": (0,)}, r"expected shots of at least 1, got \[0\]"),
-        ({"simulated": Simulated(noise=(0.0,))}, "expected simulated.noise above 0"),
+        (
+            {"simulated": Simulated(noise=(0.0,))},
+            "expected simulated.noise a finite number above 0",
+        ),
         ({"population": 2}, "expected no population, got 2"),
         ({"episodes": 10}, "expected episodes of at least 50, got 10"),
         ({"optim": Optim(schedule="cosine")}, "constant or staircase"),
@@ -213,7 +216,7 @@ def test_images_need_a_network_with_weights(facts, small_glyphs, tmp_path):
             {"simulated": Simulated(dim=3)},
             "expected no simulated.dim without simulated.noise",
         ),
-        ({"seeds": (2**32,)}, "seeds and data.class_seed below"),
+        ({"seeds": (2**32,)}, r"expected seeds in \[0, 2\^32\)"),
     ],
 )
 def test_bad_options_are_refused(facts, changes, message):
