@@ -106,7 +106,7 @@ def write_result(
         figures = sorted((workdir / "figures").glob("*.png"))
         runlog.write_events(workdir, step, content["metrics"], figures)
     write_tables(workdir, content)
-    runlog.write_json(workdir / "result.json", content)
+    runlog.write_result(workdir, content)
 
 
 def tables_of(result: Mapping[str, Any]) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ absent, even if the process is killed.
 import copy
 import hashlib
 import json
+import logging
 import shutil
 import threading
 from pathlib import Path
@@ -27,6 +28,14 @@ _KEPT = 2
 _KINDS: tuple[Kind, ...] = ("last", "best")
 # Orbax reports the progress of a save under names that all threads of a process share.
 _SAVING = threading.Lock()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is not of an error that Orbax raises as well."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+logging.getLogger("absl").addFilter(_is_news)
 
 
 class Checkpoints:

@@ -26,19 +26,17 @@ from typing import Any, NamedTuple
 from jaxfer import distributed
 from jaxfer.clusters import find_start
 from jaxfer.config_files import load_config
+from jaxfer.signals import interruptible
 
 # Errors of the system that a user can mend.
 _ERRNOS = {
     getattr(errno, name)
     for name in (
-        *("EACCES", "EDQUOT", "EFBIG", "EIO", "EISDIR", "ELOOP", "EMFILE"),
-        *("ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS"),
+        *("EACCES", "EEXIST", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG"),
+        *("ENOTDIR", "EPERM", "EROFS"),
     )
 }
-_DISK = (
-    "make room or choose another place, then start the same command again; it goes on "
-    "from its last checkpoint"
-)
+_FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 
 def how(default: Any) -> Any:
@@ -70,14 +68,12 @@ class Command(NamedTuple):
         config: the config in the file, with the overrides applied.
         workdir: the folder of the run.
         published: the published values listed in the config file.
-        line: the command itself, to show it again.
         start_timeout: seconds in which all processes of the run must start.
     """
 
     config: Any
     workdir: Path
     published: Sequence[dict[str, Any]]
-    line: str
     start_timeout: int
 
 
@@ -112,11 +108,12 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     default, published = config_class(), []
     if known.config:
         default, published = load_config(Path(known.config), config_class)
+    if known.workdir == "":
+        raise ValueError("expected the path of a folder as --workdir, got ''")
     config = _override(default, rest, f"{prog} --config FILE --workdir DIR")
     published = _comparable(published, default, config)
     workdir = known.workdir or f"runs/{Path(known.config).stem}"
-    line = f"{prog} {shlex.join(argv)}"
-    return Command(config, Path(workdir), published, line, known.start_timeout)
+    return Command(config, Path(workdir), published, known.start_timeout)
 
 
 def _override(default: Any, args: Sequence[str], prog: str) -> Any:
@@ -194,23 +191,25 @@ def main(
         SystemExit: bad input, with code 2.
     """
     argv = sys.argv[1:] if argv is None else argv
-    with clean_errors(), contextlib.ExitStack() as stack:
-        command = parse(experiment, config_class, argv)
-        start = find_start() if together else None
-        if started := distributed.initialize(start, timeout=command.start_timeout):
-            print(started)
-        if distributed.index():
-            # Process 0 speaks for all; errors of others are shown.
-            silent = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(silent))
-        try:
+    try:
+        with clean_errors(), interruptible(), contextlib.ExitStack() as stack:
+            command = parse(experiment, config_class, argv)
+            start = find_start() if together else None
+            if started := distributed.initialize(start, timeout=command.start_timeout):
+                print(started)
+            if distributed.index():
+                # Process 0 speaks for all; errors of others are shown.
+                silent = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(silent))
             run = importlib.import_module(f"{experiment}.run").run
             result = run(command.config, command.workdir, command.published)
-        except KeyboardInterrupt as e:
-            print(f"{str(e) or 'stopped'}; to go on:\n  {command.line}")
-            return 130
-        tables = importlib.import_module(f"{experiment}.report").tables(result)
-        print(_summary(command.workdir, result, tables))
+            tables = importlib.import_module(f"{experiment}.report").tables(result)
+            print(_summary(command.workdir, result, tables))
+    except KeyboardInterrupt as e:
+        if not distributed.index():
+            again = f"python -m {experiment} {shlex.join(argv)}"
+            print(f"{str(e) or 'stopped'}; to go on:\n  {again}")
+        return 130
     return 0
 
 
@@ -304,12 +303,14 @@ def clean_errors() -> Iterator[None]:
 def _said(error: Exception) -> str | None:
     """The line for an error that is no fault of the code; None for others."""
     text = " ".join(f"{error}".split())
-    if full := re.search("No space left on device|Disk quota exceeded", text):
-        return f"{full[0]}: {_DISK} ({text[:300]})"
+    if full := _FULL.search(text):
+        return (
+            f"{full[0]}: make room, then start the same command again to go on from "
+            f"the last checkpoint ({text[:200]})"
+        )
     if isinstance(error, OSError):
-        if error.errno not in _ERRNOS:
-            return None
-        return f"{error.strerror}: {error.filename or 'a file of the run'}: {_DISK}"
+        known = error.errno in _ERRNOS and error.filename is not None
+        return f"{error.strerror}: {error.filename}" if known else None
     if isinstance(error, RuntimeError):
         full = text.startswith("RESOURCE_EXHAUSTED")
         return f"expected more memory on the device: {text[:300]}" if full else None

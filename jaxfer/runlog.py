@@ -1,5 +1,6 @@
 """The outputs of a run: metrics.jsonl, TensorBoard events, progress, result.json."""
 
+import hashlib
 import json
 import math
 import os
@@ -209,6 +210,17 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"expected JSON in {path}, which is damaged: {e}") from e
 
 
+def write_result(workdir: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a run's result.json, with a checksum; `read_result` reads it."""
+    known = plain(content)
+    write_json(Path(workdir) / "result.json", {**known, "sha256": _sum(known)})
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     """The content of a run's result.json.
 
@@ -217,7 +229,8 @@ def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, An
         needed: entries that it must have, besides the name of its experiment.
 
     Raises:
-        ValueError: no result, a damaged one, or one without these entries.
+        ValueError: no result, a damaged one, one that differs from what was written,
+            or one without these entries.
     """
     path = Path(workdir) / "result.json"
     if not path.is_file():
@@ -228,13 +241,42 @@ def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, An
         raise ValueError(
             f"expected a result with {', '.join(lost)} in {path}, got none"
         )
-    return dict(known)
+    result = dict(known)
+    # Results of earlier versions have no checksum.
+    if result.pop("sha256", None) not in (None, _sum(result)):
+        raise ValueError(
+            f"expected what was written in {path}, got other content: it is damaged or "
+            "edited; remove it and start the same command again to make it anew"
+        )
+    return result
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, float | int]]:
-    """Return the lines of a run's metrics.jsonl."""
-    text = (Path(workdir) / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    """Return the lines of a run's metrics.jsonl.
+
+    Raises:
+        ValueError: a line that is no JSON object with a step.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    return [_metrics_in(line, path, n) for n, line in enumerate(_lines(path), 1)]
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file with their ends; what is no text is marked."""
+    return path.read_text(errors="replace").splitlines(keepends=True)
+
+
+def _metrics_in(line: str, path: Path, number: int) -> dict[str, float | int]:
+    try:
+        found = json.loads(line)
+        found["step"] + 0
+    except (ValueError, TypeError, KeyError) as e:
+        raise ValueError(
+            f"expected metrics with a step in {path}, line {number}, got "
+            f"{line.strip()[:60]!r}: the file is damaged or of another program; move "
+            "it away, or choose another --workdir"
+        ) from e
+    return found
 
 
 def compare(
@@ -347,10 +389,13 @@ def version_of(package: str) -> str | None:
 
 def _keep_lines(path: Path, start: int) -> None:
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
         # A line that was truncated by a kill has no line break.
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in whole if json.loads(line)["step"] <= start]
+        whole = [line for line in _lines(path) if line.endswith("\n")]
+        kept = [
+            line
+            for n, line in enumerate(whole, 1)
+            if _metrics_in(line, path, n)["step"] <= start
+        ]
         _write_whole(path, "".join(kept))
 
 

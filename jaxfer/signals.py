@@ -1,4 +1,8 @@
-"""Requests to stop: SIGINT (Ctrl-C) and SIGTERM."""
+"""Requests to stop: SIGINT (Ctrl-C) and SIGTERM.
+
+Training finishes its running calls and saves (`stop_requests`); what comes before and
+after it stops at once (`interruptible`).
+"""
 
 import signal
 import threading
@@ -10,6 +14,36 @@ from jaxfer import distributed
 
 # The event of the main thread, which alone may handle signals; all threads share it.
 _active: threading.Event | None = None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM raise `KeyboardInterrupt`, as SIGINT does.
+
+    On other threads than the main one, this does nothing.
+
+    Example:
+        >>> try:
+        ...     with interruptible():
+        ...         signal.raise_signal(signal.SIGTERM)
+        ... except KeyboardInterrupt as e:
+        ...     print(e)
+        stopped by SIGTERM
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt("stopped by SIGTERM")
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: stop}
+    before = {s: signal.signal(s, handler) for s, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def check_workdir(
     path = workdir / "config.json"
     if not path.exists():
         return
-    theirs, ours = read_json(path), to_json(config)
+    theirs, ours = _read_config(path), to_json(config)
     if _OLD in theirs and _OLD not in ours:
         raise ValueError(
             f"{workdir} holds a run of jaxfer 0.1, which cannot be resumed or "
@@ -133,10 +133,17 @@ def join_workdir(workdir: Path, config: Any) -> Any:
     check_workdir(workdir, config, grows=True)
     path, whole = workdir / "config.json", config
     if path.exists():
-        whole = _grown(config, read_json(path))
+        whole = _grown(config, _read_config(path))
     make_workdir(workdir)
     write_json(path, to_json(whole))
     return whole
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected the config of a run in {path}, got {found!r}")
+    return found
 
 
 def _grown(config: Any, theirs: dict[str, Any], prefix: str = "") -> Any:
@@ -192,7 +199,7 @@ def _claim(workdir: Path, config: Any, refusal: str | None, locks: ExitStack) ->
     check_workdir(workdir, config, refusal=refusal)
     path = workdir / "config.json"
     # A shorter run keeps its config and its result until `replace_run`.
-    if not path.exists() or not _differing(config, read_json(path)):
+    if not path.exists() or not _differing(config, _read_config(path)):
         write_json(path, to_json(config))
 
 

@@ -121,12 +121,6 @@ def test_nothing_is_said_where_nothing_is_published(config_file, capsys):
     assert not capsys.readouterr().out
 
 
-def test_the_command_can_be_shown_again(config_file):
-    line = _parse(config_file, "--seed", "3").line
-    expected = f"python -m experiments.lab --config {config_file} --workdir runs/x"
-    assert line == f"{expected} --seed 3"
-
-
 def test_the_workdir_is_named_after_the_config_unless_given(config_file):
     command = configs.parse("experiments.lab", Config, ["--config", str(config_file)])
     assert command.workdir == Path("runs/mine")

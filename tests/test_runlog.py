@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from jaxfer import runlog
-from jaxfer.runlog import RunLog, read_metrics
+from jaxfer.runlog import (
+    RunLog,
+    read_metrics,
+    read_result,
+    write_json,
+    write_result,
+)
 
 
 def _train(tmp_path, steps, *, start=0, **options):
@@ -102,7 +108,13 @@ def test_it_works_without_tensorboardx(tmp_path):
     code = f"""
 import sys
 sys.modules["tensorboardX"] = None
-from jaxfer.runlog import RunLog, read_metrics
+from jaxfer.runlog import (
+    RunLog,
+    read_metrics,
+    read_result,
+    write_json,
+    write_result,
+)
 with RunLog({str(tmp_path)!r}, num_steps=1, every=1, show=False) as log:
     log.train(1, {{"loss": [2.0]}})
 assert read_metrics({str(tmp_path)!r})[0]["train/loss"] == 2.0
@@ -176,3 +188,23 @@ def test_events_have_the_metrics_and_figures_of_a_result(tmp_path, monkeypatch):
         "rows": ((2, 4, 3), 30),
         "closed": True,
     }
+
+
+def test_a_changed_result_is_not_believed(tmp_path):
+    content = {"experiment": "x", "metrics": {"a": {"mean": 98.5}}}
+    write_result(tmp_path, content)
+    assert read_result(tmp_path) == content
+    path = tmp_path / "result.json"
+    path.write_text(path.read_text().replace("98.5", "99.5"))
+    with pytest.raises(ValueError, match=r"written in .*result.json, got other"):
+        read_result(tmp_path)
+    write_json(path, content)
+    assert read_result(tmp_path) == content, "of an earlier version"
+
+
+@pytest.mark.parametrize("line", ["hello", "{", '{"loss": 1}', "[1]", '{"step": "a"}'])
+def test_a_foreign_line_of_metrics_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + "\n")
+    for read in (read_metrics, lambda w: RunLog(w, num_steps=9, start=1, show=False)):
+        with pytest.raises(ValueError, match="a step in .*metrics.jsonl, line 2, "):
+            read(tmp_path)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxfer.data import Bank, load_bank
 from jaxfer.estimator import FewShotClassifier
 from jaxfer.models import FILE, Model, load_model
-from jaxfer.runlog import read_json
+from jaxfer.runlog import read_result
 from jaxfer.tensors import read_tensors
 
 
@@ -112,7 +112,7 @@ def _of_run(path: Path) -> dict[str, Any]:
     if not done:
         members = [*path.glob("members/*/record.json")]
         return facts | ({"members done": len(members)} if members else {})
-    result = read_json(path / "result.json")
+    result = read_result(path, ("metrics",))
     facts |= {"experiment": result["experiment"], "seconds": result.get("wall_s")}
     for name, metric in list(result["metrics"].items())[:20]:
         if "accuracy" in name:

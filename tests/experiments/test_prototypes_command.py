@@ -69,6 +69,9 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
     assert int(saved.name) > 0 and f"stopped at step {saved.name}" in shown
 
 
+COSINE = ("--optim.schedule", "cosine", "--val.every", "10")
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -127,7 +130,7 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, data_d
             r"expected optim.warmup in \[0, 1\), got 40",
         ),
         (
-            "--optim.schedule cosine --data.train train --data.val val --val.every 10".split(),
+            [*COSINE, "--data.train", "train", "--data.val", "val"],
             "expected no data.val with optim.schedule = 'cosine'.*got 'val'",
         ),
         (["--val.every", "0"], "expected val.every of at least 1, got 0"),
