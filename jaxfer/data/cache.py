@@ -4,11 +4,14 @@ Loading a cache decodes nothing and needs neither tensorflow-datasets nor Grain,
 cache is also the way to copy data to a machine that has neither.
 """
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ FORMAT = 3
 # Above this many bytes of pixels, the fingerprint of a cache is not verified.
 _TRUSTED = 8e9
 _FILES = {"images.npy", "labels.npy", "meta.json"}
+_DAMAGE = (OSError, EOFError, AttributeError, KeyError, TypeError, ValueError)
 
 
 def write_cache(data: Images, directory: str | Path) -> Path:
@@ -76,7 +80,15 @@ def _write(data: Images, folder: Path) -> None:
         "fingerprint": fingerprint,
         "class_names": data.class_names,
     }
+    meta["sum"] = _sum(meta)
     (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def _sum(meta: Mapping[str, Any]) -> str:
+    """The checksum of what describes a cache, without its own."""
+    kept = {name: value for name, value in meta.items() if name != "sum"}
+    text = json.dumps(json.loads(json.dumps(kept)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_cache(directory: str | Path) -> Images:
@@ -96,6 +108,9 @@ def read_cache(directory: str | Path) -> Images:
         meta = json.loads((directory / "meta.json").read_text())
         if meta["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {meta['format']}")
+        # Caches of earlier versions have no checksum.
+        if meta.get("sum", _sum(meta)) != _sum(meta):
+            raise ValueError("meta.json differs from what was written")
         parts = meta.get("class_parts")
         data = Images(
             name=meta["name"],
@@ -108,7 +123,8 @@ def read_cache(directory: str | Path) -> Images:
         )
         if data.images.nbytes > _TRUSTED:
             data = replace(data, origin=meta["fingerprint"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError) as e:
+    # NumPy parses the headers of damaged files as if they were Python.
+    except (*_DAMAGE, SyntaxError, TokenError) as e:
         raise ValueError(f"the cache {directory} is damaged ({e}): {remedy}") from e
     if data.fingerprint != meta["fingerprint"]:
         raise ValueError(

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from jaxfer.data.images import Images
 from jaxfer.data.lists import look_up
-from jaxfer.data.tfds import naming, open_records
+from jaxfer.data.tfds import naming, open_records, retried
 from jaxfer.data.view import View
 
 # Default side in pixels (Qi et al. 2018, section 6.1).
@@ -75,7 +75,8 @@ class Photos:
         row = 0
         with naming(lambda: self.place(row)):
             for i, row in enumerate(np.asarray(rows).tolist()):
-                images[i] = _decoded(self.read(row), self.shape[1])
+                encoded = retried(lambda row=row: self.read(row))
+                images[i] = _decoded(encoded, self.shape[1])
         return images
 
 
@@ -157,9 +158,17 @@ def square(picture: Any, side: int) -> np.ndarray:
         side: side of the square in pixels.
 
     Raises:
-        ValueError: a picture with more than 16 bits per channel.
+        ValueError: a picture with more than 16 bits per channel, or with more pixels
+            than `PIL.Image.MAX_IMAGE_PIXELS`, about 89 million; nothing of it is
+            decoded.
     """
     image_module, ops = _pillow()
+    most = image_module.MAX_IMAGE_PIXELS
+    if most is not None and picture.width * picture.height > most:
+        raise ValueError(
+            f"expected at most {most:,} pixels, got {picture.width:,} x "
+            f"{picture.height:,}; raise PIL.Image.MAX_IMAGE_PIXELS to allow more"
+        )
     image = ops.exif_transpose(picture)
     if image.mode.startswith("I;16"):
         pixels = (np.asarray(image) / 257).round().astype(np.uint8)

@@ -1,9 +1,13 @@
 """Records prepared by TFDS, read in any order and without TensorFlow."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# Seconds to wait before a file is read again that could not be read.
+_WAITS = (0.1, 0.8, 4.0)
 
 
 class Records(NamedTuple):
@@ -64,7 +68,8 @@ def open_records(name: str, directory: Path, split: str) -> Records:
             if isinstance(feature, tfds.features.Image)
         }
         source = builder.as_data_source(split=split, decoders=encoded)
-    except (AssertionError, NotImplementedError, OSError, ValueError) as e:
+    # TFDS and protobuf raise many types for damaged files.
+    except Exception as e:
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
             f"expected {name} in {directory} as ArrayRecord files, got files that "
@@ -74,6 +79,28 @@ def open_records(name: str, directory: Path, split: str) -> Records:
     paths = [str(path) for path in builder.info.splits[split].filepaths]
     files = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"
     return Records(source, builder.info.features, files)
+
+
+def retried(read: Callable[[], bytes]) -> bytes:
+    """What a function reads; it is called again, later and later, if that fails.
+
+    File systems that are shared over a network fail for moments. A file that does not
+    exist is no such failure.
+
+    Args:
+        read: the function.
+
+    Raises:
+        OSError: four calls failed, over five seconds.
+    """
+    for wait in _WAITS:
+        try:
+            return read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise
+        except OSError:
+            time.sleep(wait)
+    return read()
 
 
 @contextmanager

@@ -85,6 +85,17 @@ def _rename_a_class(cache):
     path.write_text(path.read_text().replace("blob07", "blob77"))
 
 
+def _simulate(cache):
+    path = cache / "meta.json"
+    path.write_text(path.read_text().replace('"simulated": true', '"simulated": false'))
+    path.write_text(path.read_text().replace('"num_train": null', '"num_train": 3'))
+
+
+def _flip_the_header_of_labels(cache):
+    path = cache / "labels.npy"
+    path.write_bytes(path.read_bytes().replace(b"{'descr'", b"{'descr\n"))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -93,7 +104,9 @@ def _rename_a_class(cache):
         (_lose_labels, "No such file.*labels.npy"),
         (_cut_meta, "Unterminated|Expecting"),
         (_age, f"expected format {FORMAT}, got 0"),
-        (_rename_a_class, "expected fingerprint"),
+        (_rename_a_class, "meta.json differs from what was written"),
+        (_simulate, "meta.json differs from what was written"),
+        (_flip_the_header_of_labels, "labels|header|literal|string"),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
@@ -103,3 +116,15 @@ def test_damage_is_found_and_the_remedy_named(cache, damage, message):
         read_cache(cache)
     assert f"the cache {cache} is damaged" in str(e.value)
     assert "write it again with python -m jaxfer prepare" in str(e.value)
+
+
+def test_a_cache_without_a_checksum_is_read(cache):
+    """One of an earlier version."""
+    path = cache / "meta.json"
+    meta = json.loads(path.read_text())
+    del meta["sum"]
+    path.write_text(json.dumps(meta))
+    read_cache(cache)
+    _rename_a_class(cache)
+    with pytest.raises(ValueError, match="expected fingerprint"):
+        read_cache(cache)

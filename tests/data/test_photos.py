@@ -14,6 +14,7 @@ from jaxfer.data import (
     official_split,
     photos,
     read_excluded,
+    tfds,
     tfds_photos,
     write_cache,
 )
@@ -88,6 +89,36 @@ def test_pixels_are_those_one_sees():
     assert (_read(_written(grey, "PNG")) == 77).all()
     with pytest.raises(ValueError, match="it is damaged .expected .*, got mode 'F'"):
         _read(_written(Image.new("F", (4, 4)), "TIFF"))
+
+
+def test_an_image_above_the_limit_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ValueError, match="at most 70 pixels, got 9 x 9"),
+    ):
+        _read(_written(Image.new("L", (9, 9)), "PNG"))
+    assert _read(_written(Image.new("L", (8, 8)), "PNG")).size
+
+
+def test_a_file_that_fails_for_a_moment_is_read_again(monkeypatch):
+    encoded, failures, waited = _written(Image.new("L", (4, 4), 9), "PNG"), [], []
+    monkeypatch.setattr(tfds.time, "sleep", waited.append)
+
+    def read(row):
+        if len(failures) < lasting:
+            failures.append(row)
+            raise OSError(5, "Input/output error", "a file")
+        return encoded
+
+    photos = Photos(read, 1, 2, lambda row: f"file {row}")
+    lasting = 2
+    assert (photos[np.array([0])] == 9).all() and len(waited) == 2
+    failures.clear()
+    lasting = 99
+    with pytest.raises(ValueError, match="file 0 is damaged .*Input/output error"):
+        photos[np.array([0])]
+    assert len(failures) == 4 and waited[2:] == sorted(waited[2:])
 
 
 def test_a_huge_image_is_named(monkeypatch):
