@@ -1,6 +1,7 @@
 """Options that experiments share: the data, the network and how a study runs."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -329,17 +330,16 @@ def moments(images: Images, rows: np.ndarray, block: int = 1000) -> Pixels:
 
 
 def check_apart(**parts: str | None) -> None:
-    """Refuse a part of a data set that has something of the first one.
+    """Refuse parts of a data set that share classes or images.
 
     Args:
         parts: the parts by the names of their options, without `data.`; None for one
             that is not used.
 
     Raises:
-        ValueError: such a part.
+        ValueError: two such parts.
     """
-    (name, first), *others = parts.items()
-    for other, part in others:
+    for (name, first), (other, part) in itertools.combinations(parts.items(), 2):
         common = _PARTS.get(first or "", set()) & _PARTS.get(part or "", set())
         if common:
             raise ValueError(

@@ -6,6 +6,7 @@ states that were the best when they were saved. A checkpoint is either complete 
 absent, even if the process is killed.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from jaxfer import distributed, sharding
+from jaxfer.tensors import json_digest, retried, without
 from jaxfer.types import TrainState
 
 Kind = Literal["last", "best"]
@@ -30,12 +32,12 @@ _KINDS: tuple[Kind, ...] = ("last", "best")
 _SAVING = threading.Lock()
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is not of an error that Orbax raises as well."""
-    return not (record.exc_info and "orbax" in record.pathname)
+def _is_shown(record: logging.LogRecord) -> bool:
+    """False for errors of a save in the background, which Orbax raises later too."""
+    return not (record.exc_info and "orbax/checkpoint/_src/futures" in record.pathname)
 
 
-logging.getLogger("absl").addFilter(_is_news)
+logging.getLogger("absl").addFilter(_is_shown)
 
 
 class Checkpoints:
@@ -108,16 +110,29 @@ class Checkpoints:
         Raises:
             ValueError: no saved state is intact.
         """
-        step = self._intact("last", self.latest_step())
+        step = self._intact(self.latest_step())
         return None if step is None else self._read("last", step)[0]["run"]
+
+    def check_best(self) -> None:
+        """Read the newest best state, which a run tests at its end.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        manager = self._managers["best"]
+        manager.wait_until_finished()
+        if (step := manager.latest_step()) is not None:
+            self._read("best", step)
+            self._known.clear()
 
     def restore(
         self, like: TrainState, *, kind: Kind = "last", step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """An intact state and its meta, or None where nothing is saved.
 
-        Every array is compared with the checksum of what was saved. A damaged state is
-        named, moved to `checkpoints/damaged`, and the one before it is restored.
+        Every array is compared with the checksum of what was saved. A damaged newest
+        state of kind 'last' is named and moved to `checkpoints/damaged`, and the one
+        before it is restored.
 
         Args:
             like: a state with the same shapes and the wanted placement on devices.
@@ -125,11 +140,12 @@ class Checkpoints:
             step: the step to restore; default: the newest.
 
         Raises:
-            ValueError: no saved state is intact, or the saved state has other shapes,
-                such as those of another network.
+            ValueError: no saved state is intact, or the one that is asked for is not;
+                or it has other shapes, such as those of another network.
         """
-        newest = self._managers[kind].latest_step()
-        step = self._intact(kind, newest if step is None else step)
+        if step is None:
+            step = self._managers[kind].latest_step()
+            step = self._intact(step) if kind == "last" else step
         if step is None:
             return None
         meta, arrays = self._read(kind, step)
@@ -141,43 +157,41 @@ class Checkpoints:
         shardings = tree.unflatten([x.sharding for _, x in leaves])
         return sharding.place_as(host, shardings), meta["run"]
 
-    def _intact(self, kind: Kind, step: int | None) -> int | None:
+    def _intact(self, step: int | None) -> int | None:
         """The last intact step up to a given one; damaged ones are moved away."""
         if step is None:
             return None
-        self._managers[kind].wait_until_finished()
-        found = distributed.on_first(lambda: self._find_intact(kind, step))
+        self._managers["last"].wait_until_finished()
+        found = distributed.on_first(lambda: self._find_intact(step))
         if found != step:
-            self._managers[kind].reload()
+            self._managers["last"].reload()
         return found
 
-    def _find_intact(self, kind: Kind, step: int) -> int:
+    def _find_intact(self, step: int) -> int:
         damaged: dict[Path, str] = {}
-        earlier = {one for one in self._managers[kind].all_steps() if one < step}
-        for one in sorted({step, *earlier}, reverse=True):
-            place = self._root / kind / str(one)
+        steps = {one for one in self._managers["last"].all_steps() if one <= step}
+        for one in sorted(steps, reverse=True):
             try:
-                self._read(kind, one)
+                self._read("last", one)
             except Damaged as e:
-                damaged[place] = f"{place} is damaged: {e}"
+                damaged[self._root / "last" / str(one)] = str(e)
                 continue
             for place, text in damaged.items():
-                print(f"{text}; going back to step {one}{self._set_aside(kind, place)}")
+                aside = self._set_aside(place)
+                print(f"{text}; going back to step {one}, and keeping it in {aside}")
             return one
         raise ValueError(
             f"expected an intact checkpoint, got none: {'; '.join(damaged.values())}; "
             "choose another --workdir to start again"
         )
 
-    def _set_aside(self, kind: Kind, place: Path) -> str:
-        """Move a damaged checkpoint, whose step is saved again, and say where to."""
-        aside = self._root / "damaged" / f"{kind}-{place.name}"
-        if not place.exists():
-            return ""
+    def _set_aside(self, place: Path) -> Path:
+        """Move a damaged checkpoint away, and return its new place."""
+        aside = self._root / "damaged" / place.name
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)
         place.rename(aside)
-        return f", and it is kept in {aside}"
+        return aside
 
     def _read(self, kind: Kind, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """The description and the arrays of a checkpoint, verified.
@@ -187,8 +201,11 @@ class Checkpoints:
         """
         if (kind, step) not in self._known:
             place = self._root / kind / str(step)
-            meta = _read_meta(place / "meta" / "metadata")
-            arrays = _read_arrays(place / "train_state", meta)
+            try:
+                meta = _read_meta(place / "meta" / "metadata")
+                arrays = _read_arrays(place / "train_state", meta)
+            except Damaged as e:
+                raise Damaged(f"the checkpoint {place} is damaged: {e}") from e
             self._known = {(kind, step): (meta, arrays)}
         return self._known[kind, step]
 
@@ -208,8 +225,9 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Wait for unfinished saves."""
-        for manager in self._managers.values():
-            manager.close()
+        with contextlib.ExitStack() as stack:
+            for manager in self._managers.values():
+                stack.callback(manager.close)
 
 
 class Damaged(ValueError):
@@ -230,30 +248,23 @@ def _described(train_state: TrainState, run: dict[str, Any]) -> dict[str, Any]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(sharding.local(train_state))
     sums = {_name(path): _sum(x) for path, x in leaves}
     meta = {"run": run, "is": _shapes(train_state), "sums": sums}
-    return {**meta, "seal": _seal(meta)}
+    return {**meta, "sha256": json_digest(meta)}
 
 
 def _sum(x: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(x)).hexdigest()[:16]
 
 
-def _seal(meta: dict[str, Any]) -> str:
-    """The checksum of a description, without its own."""
-    kept = {key: value for key, value in meta.items() if key != "seal"}
-    # As JSON stores it: tuples become lists, and keys strings.
-    kept = json.loads(json.dumps(kept))
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _read_meta(path: Path) -> dict[str, Any]:
     try:
-        meta = json.loads(path.read_bytes())
-    except (OSError, ValueError) as e:
+        meta = json.loads(retried(path.read_bytes))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as e:
         raise Damaged(f"its description cannot be read ({e})") from e
-    # Versions before 0.2 saved no checksums.
     keys = {*meta} if isinstance(meta, dict) else set()
+    # Versions before 0.2 saved no checksums.
     if keys != {"run", "is"} and (
-        keys != {"run", "is", "sums", "seal"} or meta["seal"] != _seal(meta)
+        not keys >= {"run", "is", "sums", "sha256"}
+        or meta["sha256"] != json_digest(without(meta, "sha256"))
     ):
         raise Damaged("its description differs from what was saved")
     return meta
@@ -264,13 +275,22 @@ def _read_arrays(place: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
     opened = {name: _array_file(place, name) for name in meta["is"]}
     try:
         arrays = {name: file.result().read().result() for name, file in opened.items()}
-    # TensorStore and its decoders raise many types.
-    except Exception as e:
-        raise Damaged(f"its arrays cannot be read ({_first_line(e)})") from e
+    except (ValueError, OSError, RuntimeError) as e:
+        text = _first_line(e)
+        if text.startswith(_PASSING):
+            raise ValueError(f"{place} cannot be read: {text}") from e
+        raise Damaged(f"its arrays cannot be read ({text})") from e
     for name, known in meta.get("sums", {}).items():
         if _sum(arrays[name]) != known:
             raise Damaged(f"the array {name} differs from what was saved")
     return arrays
+
+
+# What TensorStore says of errors that are none of the files.
+_PASSING = (
+    *("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "PERMISSION_DENIED"),
+    *("RESOURCE_EXHAUSTED", "UNAVAILABLE"),
+)
 
 
 def _array_file(place: Path, name: str) -> Any:

@@ -1,7 +1,11 @@
 """How a cluster started this process, as its environment variables tell."""
 
+import http.client
 import os
 import re
+import socket
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -9,6 +13,8 @@ from typing import NamedTuple
 
 # Seconds to wait for the metadata server of a TPU VM, which is on the same host.
 _METADATA_S = 5
+# Seconds to wait after each failure of it.
+_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 
 
 class _Cluster(NamedTuple):
@@ -100,7 +106,7 @@ def find_start(environ: Mapping[str, str] = os.environ) -> Start | None:
         environ: the environment variables.
 
     Raises:
-        ValueError: variables that are missing, no numbers or no address.
+        ValueError: a variable that is missing, or that is not a number or an address.
 
     Example:
         >>> slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]"}
@@ -147,13 +153,22 @@ def _of_tpu_vm(environ: Mapping[str, str]) -> Start | None:
     if found is None or not found.strip().isdecimal():
         return None
     of_slice = int(found)
-    workers = len((_metadata(environ, "worker-network-endpoints") or "").split(","))
+    if not (workers := _metadata(environ, "worker-network-endpoints")):
+        raise ValueError(
+            "expected the metadata server of this TPU VM to list the workers in "
+            f"worker-network-endpoints, got {workers!r}: start the process again"
+        )
     # Lines such as MEGASCALE_NUM_SLICES: '2'.
     text = _metadata(environ, "tpu-env") or ""
-    slices = dict(re.findall(r"MEGASCALE_(NUM_SLICES|SLICE_ID): *'?(\d+)", text))
-    count = workers * int(slices.get("NUM_SLICES", 1))
-    before = workers * int(slices.get("SLICE_ID", 0))
+    slices = dict(re.findall(rf"({'|'.join(_SLICES)}): *'?(\d+)", text))
+    slices |= {name: environ[name] for name in _SLICES if environ.get(name)}
+    each = len(workers.split(","))
+    count = each * int(slices.get("MEGASCALE_NUM_SLICES", 1))
+    before = each * int(slices.get("MEGASCALE_SLICE_ID", 0))
     return Start("TPU VM", count, before + of_slice) if count > 1 else None
+
+
+_SLICES = ("MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID")
 
 
 def _metadata(environ: Mapping[str, str], name: str) -> str | None:
@@ -165,11 +180,22 @@ def _metadata(environ: Mapping[str, str], name: str) -> str | None:
     )
     # A proxy would not know this host.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=_METADATA_S) as answer:
-            return answer.read().decode()
-    except OSError:
-        return None
+    for wait in _WAITS_S:
+        try:
+            with direct.open(request, timeout=_METADATA_S) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as e:
+            # There is no such attribute.
+            if e.code == 404:
+                return None
+        except urllib.error.URLError as e:
+            # There is no such host, or nothing listens there.
+            if isinstance(e.reason, socket.gaierror | ConnectionRefusedError):
+                return None
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(wait)
+    return None
 
 
 def _address(environ: Mapping[str, str]) -> str | None:

@@ -33,7 +33,7 @@ _ERRNOS = {
     getattr(errno, name)
     for name in (
         *("EACCES", "EEXIST", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG"),
-        *("ENOTDIR", "EPERM", "EROFS"),
+        *("EBUSY", "ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS", "ESTALE", "ETIMEDOUT"),
     )
 }
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
@@ -303,11 +303,9 @@ def clean_errors() -> Iterator[None]:
 def _said(error: Exception) -> str | None:
     """The line for an error that is no fault of the code; None for others."""
     text = " ".join(f"{error}".split())
-    if full := _FULL.search(text):
-        return (
-            f"{full[0]}: make room, then start the same command again to go on from "
-            f"the last checkpoint ({text[:200]})"
-        )
+    full = _FULL.search(text)
+    if full and (isinstance(error, OSError) or "error" in text.lower()):
+        return f"{full[0]}: make room, then start the same command again ({text[:200]})"
     if isinstance(error, OSError):
         known = error.errno in _ERRNOS and error.filename is not None
         return f"{error.strerror}: {error.filename}" if known else None

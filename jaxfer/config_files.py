@@ -56,7 +56,7 @@ def _run(path: Path) -> dict[str, Any]:
     try:
         return runpy.run_path(str(path))
     except SyntaxError as e:
-        where, why = f"{path}, line {e.lineno or 1}", e.msg
+        where, why = f"{e.filename or path}, line {e.lineno or 1}", e.msg
     except ImportError as e:
         moved = re.sub(r"^(experiments\.\w+?)_config$", r"\1.config", e.name or "")
         hint = f": it is now called {moved}" if moved != (e.name or "") else ""

@@ -225,6 +225,7 @@ class Run:
             # If the run was killed before its first 'last' state was saved, it starts
             # again at step 0, and this line removes the best states saved so far.
             self._checkpoints.drop_best_after(self._checkpoints.latest_step() or 0)
+            self._checkpoints.check_best()
         return self._found
 
     def __enter__(self) -> "Run":

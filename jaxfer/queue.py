@@ -2,8 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfer.runlog import plain, read_json, write_json
+from jaxfer.tensors import json_digest
 
 Record = dict[str, Any]
 
@@ -240,5 +239,4 @@ class Queue:
 
 
 def _hash(content: Any) -> str:
-    text = json.dumps(plain(content), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json_digest(plain(content))

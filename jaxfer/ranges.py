@@ -9,6 +9,7 @@ class Task:
 import dataclasses
 import functools
 import math
+import numbers
 import typing
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
@@ -28,7 +29,7 @@ class Range(NamedTuple):
         >>> 0 in Range(1), -1 in Range(1, also=-1), float("nan") in Range(0)
         (False, True, False)
         >>> print(Range(0), "|", Range(0, 1, open_high=True))
-        a finite number of at least 0 | in [0, 1)
+        to be a finite number of at least 0 | in [0, 1)
     """
 
     low: int | float
@@ -39,7 +40,7 @@ class Range(NamedTuple):
 
     def __contains__(self, x: object) -> bool:
         """Whether a number may be used."""
-        if not isinstance(x, int | float) or not math.isfinite(x):
+        if not isinstance(x, numbers.Real) or not math.isfinite(x):
             return False
         above = x > self.low if self.open_low else x >= self.low
         below = self.high is None or (
@@ -52,7 +53,7 @@ class Range(NamedTuple):
         low, high = _text(self.low), _text(self.high)
         if self.high is None:
             than = "above" if self.open_low else "of at least"
-            text = f"a finite number {than} {low}"
+            text = f"to be a finite number {than} {low}"
         elif self.open_low or self.open_high:
             text = f"in {'[('[self.open_low]}{low}, {high}{'])'[self.open_high]}"
         else:
@@ -94,11 +95,13 @@ def check_ranges(config: Any, prefix: str = "") -> None:
         ValueError: expected shots of at least 1, got [1, 0]
     """
     for name, value, allowed in ranges_of(config, prefix):
-        for number in value if isinstance(value, tuple) else (value,):
+        for number in value if isinstance(value, tuple | list) else (value,):
             # A word or None may stand for a number.
             if isinstance(number, str) or number is None or number in allowed:
                 continue
-            shown = list(value) if isinstance(value, tuple) else value
+            if not isinstance(number, numbers.Real):
+                raise ValueError(f"expected numbers as {name}, got {value!r}")
+            shown = list(value) if isinstance(value, tuple | list) else value
             raise ValueError(f"expected {name} {_broken(allowed, number)}, got {shown}")
 
 

@@ -1,6 +1,5 @@
 """The outputs of a run: metrics.jsonl, TensorBoard events, progress, result.json."""
 
-import hashlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ import numpy as np
 from jaxfer import distributed
 from jaxfer.progress import Progress
 from jaxfer.stats import Mean
+from jaxfer.tensors import json_digest
 
 # Called with a step and the numbers logged at it, by name.
 Logger = Callable[[int, Mapping[str, float]], None]
@@ -213,12 +213,7 @@ def read_json(path: str | Path) -> Any:
 def write_result(workdir: str | Path, content: Mapping[str, Any]) -> None:
     """Write a run's result.json, with a checksum; `read_result` reads it."""
     known = plain(content)
-    write_json(Path(workdir) / "result.json", {**known, "sha256": _sum(known)})
-
-
-def _sum(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    write_json(Path(workdir) / "result.json", {**known, "sha256": json_digest(known)})
 
 
 def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, Any]:
@@ -243,7 +238,7 @@ def read_result(workdir: str | Path, needed: Sequence[str] = ()) -> dict[str, An
         )
     result = dict(known)
     # Results of earlier versions have no checksum.
-    if result.pop("sha256", None) not in (None, _sum(result)):
+    if result.pop("sha256", None) not in (None, json_digest(result)):
         raise ValueError(
             f"expected what was written in {path}, got other content: it is damaged or "
             "edited; remove it and start the same command again to make it anew"
@@ -262,7 +257,7 @@ def read_metrics(workdir: str | Path) -> list[dict[str, float | int]]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file with their ends; what is no text is marked."""
+    """The lines of a file with their ends; invalid bytes are replaced."""
     return path.read_text(errors="replace").splitlines(keepends=True)
 
 
@@ -376,7 +371,7 @@ def plain(content: Any) -> Any:
 def version_of(package: str) -> str | None:
     """The version of an installed package; None if it is not installed.
 
-    jaxfer itself is not if it runs from its source tree.
+    It is None for jaxfer itself if it runs from a source tree.
 
     Example:
         >>> version_of("no-such-package")

@@ -1,18 +1,21 @@
 """Arrays with a JSON header in one file, verified when they are read; no pickle."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 Arrays = Mapping[str, np.ndarray]
+T = TypeVar("T")
 
 
 def write_tensors(path: Path, tensors: Arrays, texts: Mapping[str, Any]) -> None:
@@ -53,6 +56,50 @@ def digest(tensors: Arrays) -> str:
         found.update(repr((name, x.shape, str(x.dtype))).encode())
         found.update(np.ascontiguousarray(x))
     return found.hexdigest()
+
+
+def json_digest(content: Any) -> str:
+    """The beginning of the SHA-256 of what JSON keeps of a value, 16 hex digits.
+
+    Example:
+        >>> json_digest({"a": (1, 2), "b": 3}) == json_digest({"b": 3, "a": [1, 2]})
+        True
+    """
+    # JSON turns tuples into lists, and the keys of dictionaries into strings.
+    kept = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A dictionary without one of its entries, such as its own checksum."""
+    return {key: value for key, value in content.items() if key != name}
+
+
+# Errors of file systems that pass, above all of those shared over a network.
+_PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ETIMEDOUT}
+_PASSING.add(getattr(errno, "ESTALE", errno.EIO))
+# Seconds to wait before a file is read again.
+_WAITS = (0.1, 0.8, 4.0)
+
+
+def retried(read: Callable[[], T]) -> T:
+    """What a function reads; after an error that may pass, it is called again.
+
+    Args:
+        read: the function; it is called up to four times, over five seconds.
+
+    Raises:
+        OSError: the error of the last call, or one that does not pass, such as that of
+            a missing file.
+    """
+    for wait in _WAITS:
+        try:
+            return read()
+        except OSError as e:
+            if e.errno not in _PASSING:
+                raise
+            time.sleep(wait)
+    return read()
 
 
 def seal(header: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfer import checkpoint, sharding, steps
+from jaxfer import checkpoint, sharding, steps, tensors
 from jaxfer.checkpoint import Checkpoints
 from jaxfer.types import TrainState
 
@@ -195,12 +195,12 @@ def test_damage_anywhere_is_harmless_or_named_and_the_state_before_is_used(
         assert known == again == {"position": step}
         _assert_same(restored, states[step])
         shown = capsys.readouterr().out
-        listed = (tmp_path / str(n) / "checkpoints" / "damaged" / "last-6").exists()
+        listed = (tmp_path / str(n) / "checkpoints" / "damaged" / "6").exists()
         if step == 6:
             assert not shown and not listed
         else:
             went_back += 1
-            assert "last/6 is damaged: " in shown or not listed, name
+            assert "last/6 is damaged: " in shown and listed, name
         with Checkpoints(tmp_path / str(n)) as checkpoints:
             _assert_same(checkpoints.restore(_state())[0], states[6])
     assert went_back >= 3
@@ -249,12 +249,43 @@ def test_states_without_checksums_are_still_read(tmp_path):
         _assert_same(checkpoints.restore(_state())[0], _state(3, 1.0))
 
 
-def test_a_damaged_best_state_is_replaced_by_the_one_before(tmp_path, capsys):
+def test_a_damaged_best_state_is_refused_when_the_run_goes_on(tmp_path):
+    """Another one would be another result."""
     with Checkpoints(tmp_path) as checkpoints:
         for step in (2, 4):
             checkpoints.save(step, _state(step, step), kind="best")
+        checkpoints.check_best()
     (tmp_path / "checkpoints/best/4/meta/metadata").unlink()
     with Checkpoints(tmp_path) as checkpoints:
-        restored, _ = checkpoints.restore(_state(), kind="best", step=4)
+        for call in (
+            checkpoints.check_best,
+            lambda: checkpoints.restore(_state(), kind="best", step=4),
+        ):
+            with pytest.raises(ValueError, match="best/4 is damaged: its description"):
+                call()
+        restored, _ = checkpoints.restore(_state(), kind="best", step=2)
     _assert_same(restored, _state(2, 2))
-    assert "best/4 is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lasting", [2, 9])
+def test_an_error_that_passes_is_no_damage(tmp_path, monkeypatch, lasting):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, _state(step))
+    failures, real = [], Path.read_bytes
+
+    def read(path):
+        if path.name == "metadata" and len(failures) < lasting:
+            failures.append(path)
+            raise OSError(5, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(tensors.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with Checkpoints(tmp_path) as checkpoints:
+        if lasting == 9:
+            with pytest.raises(OSError, match="Input/output error"):
+                checkpoints.meta()
+        else:
+            assert int(checkpoints.restore(_state())[0].step) == 6
+    assert not (tmp_path / "checkpoints" / "damaged").exists()

@@ -236,17 +236,23 @@ def test_any_optax_transformation_is_used_as_it_is():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": -1.0}, "expected finetune.learning_rate a finite .* got -1"),
-        ({"learning_rate": 0.0}, "learning_rate a finite number above 0, got 0"),
+        (
+            {"learning_rate": -1.0},
+            "expected finetune.learning_rate to be a finite .* got -1",
+        ),
+        ({"learning_rate": 0.0}, "learning_rate to be a finite number above 0, got 0"),
         ({"learning_rate": math.nan}, "learning_rate .* got nan"),
         ({"warmup": 1.0}, r"warmup in \[0, 1\), got 1.0"),
         ({"warmup": -3.0}, r"warmup in \[0, 1\), got -3"),
         ({"decay": 0.0}, r"decay in \(0, 1\], got 0"),
         ({"decay_every": 0}, "decay_every of at least 1, got 0"),
         ({"momentum": 7.0}, r"momentum in \[0, 1\), got 7"),
-        ({"weight_decay": -1.0}, "weight_decay a finite number of at least 0, got -1"),
-        ({"clip": math.inf}, "clip a finite number of at least 0, got inf"),
-        ({"head_rate": 0.0}, "head_rate a finite number above 0, got 0"),
+        (
+            {"weight_decay": -1.0},
+            "weight_decay to be a finite number of at least 0, got -1",
+        ),
+        ({"clip": math.inf}, "clip to be a finite number of at least 0, got inf"),
+        ({"head_rate": 0.0}, "head_rate to be a finite number above 0, got 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(changes, message):

@@ -8,9 +8,10 @@
     python tools/bench.py --work compile
 
 The first two commands time the Conv4 prototypical network of the presets on 28x28
-images, or with `--data photos` on random 84x84 images, as many as miniImageNet has in
-its classes for testing. All contenders for the same work take turns, so that changes in
-the speed of the machine affect them equally. A row gives the median time and, against
+images, or with `--data photos` on random 84x84 images: 80 classes of 20 for training,
+and 20 of 600, as miniImageNet has, for testing. Without Grain, no rows are streamed.
+All contenders for the same work take turns, so that changes in the speed of the machine
+affect them equally. A row gives the median time and, against
 each peer that does the same work in the same precision, the median of the ratios within
 a turn. Peers run eagerly, on the same kind of device, in their own process
 (tools/bench_torch.py), with one thread per core that JAX may use. The third command

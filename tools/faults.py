@@ -1,13 +1,13 @@
-"""Try what disks and clusters do to a run, and print a table of how it ended.
+"""Try what signals, disks and damaged files do to a run, and print how it ended.
 
     python tools/faults.py
     python tools/faults.py --kinds kill stop --trials 5 --json faults.json
 
-Every trial starts `python -m experiments.prototypes` in a process of its own, on
-generated handwriting. A trial is good if the run ends with the bits of one that nothing
-happened to, or says in one line what is wrong and ends with code 2; damaged checkpoints
-must be named. What is lost or ends in a traceback is counted too, and listed. The exit
-code is 1 if there is any.
+Every trial starts `python -m experiments.prototypes` in processes of its own, on
+generated handwriting, and is compared with a run without a fault. A trial of `kill`,
+`stop` and `disk` is good if the last command gives the same bits and metrics; one of
+`damage` also if the damage was named; the others also if one line says what is wrong
+and the exit code is 2. Everything else is listed, and the exit code is then 1.
 
     kill     kill -9 at a random moment, then the same command again
     stop     SIGTERM or SIGINT at a random moment, then the same command again
@@ -36,7 +36,8 @@ from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from jaxfer.runlog import write_json
+from jaxfer.runlog import read_result, write_json
+from jaxfer.tensors import json_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 _OPTIONS = (
@@ -46,11 +47,11 @@ _OPTIONS = (
 )
 # How a trial may end; the last three are bad.
 SAME, SAID, NAMED, LOST, SILENT, TRACE = (
-    "as if nothing had been",
-    "one line, code 2",
-    "named, went on from an earlier state",
-    "other bits, without a word",
-    "ended without a word",
+    "same result",
+    "refused in one line",
+    "damage named, same result",
+    "other result",
+    "no message",
     "traceback",
 )
 BAD = (LOST, SILENT, TRACE)
@@ -133,14 +134,15 @@ class Lab:
         return Ended(process.returncode, shown)
 
     def bits_of(self, workdir: Path) -> str:
-        """Return the hash of a run's model and of its accuracies."""
+        """Return the hash of a run's model, metrics and accuracies."""
         import jax
         import numpy as np
 
         import jaxfer
 
         model = jaxfer.load_model(workdir)
-        found = hashlib.sha256()
+        metrics = read_result(workdir, ("metrics",))["metrics"]
+        found = hashlib.sha256(json_digest(metrics).encode())
         for x in jax.tree.leaves((model.params, model.state)):
             found.update(np.asarray(x).tobytes())
         with np.load(workdir / "episodes.npz") as episodes:
@@ -154,7 +156,7 @@ class Lab:
         Args:
             ended: the last process of the trial.
             workdir: its folder.
-            word: what it has to say if its bits differ.
+            word: what it says if it found the damage.
         """
         if "Traceback" in ended.shown:
             return TRACE
@@ -163,13 +165,12 @@ class Lab:
             return SAID
         if ended.code:
             return SILENT
-        named = word and word in ended.shown
-        if self.bits_of(workdir) == self.bits:
-            return NAMED if named else SAME
-        return NAMED if named else LOST
+        if self.bits_of(workdir) != self.bits:
+            return LOST
+        return NAMED if word and word in ended.shown else SAME
 
     def copied(self, number: int) -> Path:
-        """Return a copy of the finished run, without its end."""
+        """Return a copy of the finished run."""
         place = self.folder / f"copy{number}"
         shutil.copytree(self.whole, place)
         return place
@@ -178,15 +179,21 @@ class Lab:
 Trial = tuple[str, Callable[[], str]]
 
 
+def _same(end: str) -> str:
+    """How a run ended that has to go on: a refusal is bad."""
+    return LOST if end == SAID else end
+
+
 def kill(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
     """Yield trials that kill a run, and start it again."""
     for n in range(trials):
-        at = rng.uniform(0, lab.seconds)
+        # A process that ends earlier was not killed.
+        at = rng.uniform(0, 0.9 * lab.seconds)
 
         def one(n: int = n, at: float = at) -> str:
             workdir = lab.folder / f"kill{n}"
             lab.run(workdir, after=at)
-            return lab.judged(lab.run(workdir), workdir)
+            return _same(lab.judged(lab.run(workdir), workdir))
 
         yield f"kill -9 after {at:.2f} s", one
 
@@ -194,7 +201,7 @@ def kill(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
 def stop(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
     """Yield trials that ask a run to stop, and start it again."""
     for n in range(trials):
-        at, sent = rng.uniform(0.3, lab.seconds), rng.choice(_STOPS)
+        at, sent = rng.uniform(0.3, 0.9 * lab.seconds), rng.choice(_STOPS)
 
         def one(n: int = n, at: float = at, sent: signal.Signals = sent) -> str:
             workdir = lab.folder / f"stop{n}"
@@ -206,7 +213,7 @@ def stop(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
                 return SILENT
             if first.code == 130 and "to go on:" not in first.shown:
                 return SILENT
-            return lab.judged(lab.run(workdir), workdir)
+            return _same(lab.judged(lab.run(workdir), workdir))
 
         yield f"{sent.name} after {at:.2f} s", one
 
@@ -277,7 +284,7 @@ def disk(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
             first = lab.run(workdir, file_size=size)
             if first.code and lab.judged(first, workdir) != SAID:
                 return lab.judged(first, workdir)
-            return lab.judged(lab.run(workdir), workdir)
+            return _same(lab.judged(lab.run(workdir), workdir))
 
         yield f"files of at most {size} bytes", one
 
@@ -343,6 +350,7 @@ def config_files(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
             path, workdir = lab.folder / f"config{n}.py", lab.folder / f"refused{n}"
             path.write_text(text)
             found = lab.judged(lab.run(workdir, config=str(path)), workdir)
+            # A refused run makes no folder.
             return LOST if workdir.exists() else found
 
         yield name, one

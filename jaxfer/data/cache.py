@@ -4,11 +4,9 @@ Loading a cache decodes nothing and needs neither tensorflow-datasets nor Grain,
 cache is also the way to copy data to a machine that has neither.
 """
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tokenize import TokenError
@@ -18,6 +16,7 @@ import numpy as np
 
 from jaxfer.data.images import Images
 from jaxfer.data.view import View
+from jaxfer.tensors import json_digest, without
 
 FORMAT = 3
 # Above this many bytes of pixels, the fingerprint of a cache is not verified.
@@ -80,15 +79,8 @@ def _write(data: Images, folder: Path) -> None:
         "fingerprint": fingerprint,
         "class_names": data.class_names,
     }
-    meta["sum"] = _sum(meta)
+    meta["sha256"] = json_digest(meta)
     (folder / "meta.json").write_text(json.dumps(meta))
-
-
-def _sum(meta: Mapping[str, Any]) -> str:
-    """The checksum of what describes a cache, without its own."""
-    kept = {name: value for name, value in meta.items() if name != "sum"}
-    text = json.dumps(json.loads(json.dumps(kept)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_cache(directory: str | Path) -> Images:
@@ -109,7 +101,8 @@ def read_cache(directory: str | Path) -> Images:
         if meta["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {meta['format']}")
         # Caches of earlier versions have no checksum.
-        if meta.get("sum", _sum(meta)) != _sum(meta):
+        found = json_digest(without(meta, "sha256"))
+        if meta.get("sha256", found) != found:
             raise ValueError("meta.json differs from what was written")
         parts = meta.get("class_parts")
         data = Images(

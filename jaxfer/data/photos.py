@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from jaxfer.data.images import Images
 from jaxfer.data.lists import look_up
-from jaxfer.data.tfds import naming, open_records, retried
+from jaxfer.data.tfds import TooLarge, naming, open_records
 from jaxfer.data.view import View
+from jaxfer.tensors import retried
 
 # Default side in pixels (Qi et al. 2018, section 6.1).
 SIDE = 256
@@ -110,7 +111,7 @@ def tfds_photos(
     part, row = places[0]
     with naming(lambda: part.place(row)):
         for i, (part, row) in enumerate(tqdm(places, f"reading {name}", leave=False)):
-            record = part.source[row]
+            record = retried(lambda part=part, row=row: part.source[row])
             labels[i] = record["label"]
             if "image/filename" in record:
                 files.append(_text(record["image/filename"]))
@@ -165,9 +166,10 @@ def square(picture: Any, side: int) -> np.ndarray:
     image_module, ops = _pillow()
     most = image_module.MAX_IMAGE_PIXELS
     if most is not None and picture.width * picture.height > most:
-        raise ValueError(
-            f"expected at most {most:,} pixels, got {picture.width:,} x "
-            f"{picture.height:,}; raise PIL.Image.MAX_IMAGE_PIXELS to allow more"
+        raise TooLarge(
+            f"expected an image of at most {most:,} pixels, got {picture.width:,} x "
+            f"{picture.height:,}: shrink it, leave it out, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS in Python"
         )
     image = ops.exif_transpose(picture)
     if image.mode.startswith("I;16"):

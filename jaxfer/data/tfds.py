@@ -1,13 +1,9 @@
 """Records prepared by TFDS, read in any order and without TensorFlow."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-
-# Seconds to wait before a file is read again that could not be read.
-_WAITS = (0.1, 0.8, 4.0)
 
 
 class Records(NamedTuple):
@@ -48,6 +44,19 @@ def import_tfds(what: str) -> Any:
     return tensorflow_datasets
 
 
+# What TFDS raises for text files that are cut or changed.
+_DAMAGE = (
+    *(AssertionError, AttributeError, IndexError, KeyError, NotImplementedError),
+    *(OSError, TypeError, ValueError),
+)
+
+
+def _of_protobuf() -> tuple[type[Exception], ...]:
+    from google.protobuf import json_format, message, text_format
+
+    return json_format.Error, message.Error, text_format.ParseError
+
+
 def open_records(name: str, directory: Path, split: str) -> Records:
     """The records of a split of a data set.
 
@@ -68,39 +77,20 @@ def open_records(name: str, directory: Path, split: str) -> Records:
             if isinstance(feature, tfds.features.Image)
         }
         source = builder.as_data_source(split=split, decoders=encoded)
-    # TFDS and protobuf raise many types for damaged files.
-    except Exception as e:
+    except (*_DAMAGE, *_of_protobuf()) as e:
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
             f"expected {name} in {directory} as ArrayRecord files, got files that "
-            f"cannot be read in any order ({why}): prepare it with `python "
-            f"python -m jaxfer prepare {name} --to DIR`"
+            f"cannot be read in any order ({why}): prepare it with "
+            f"`python -m jaxfer prepare {name} --to DIR`"
         ) from e
     paths = [str(path) for path in builder.info.splits[split].filepaths]
     files = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"
     return Records(source, builder.info.features, files)
 
 
-def retried(read: Callable[[], bytes]) -> bytes:
-    """What a function reads; it is called again, later and later, if that fails.
-
-    File systems that are shared over a network fail for moments. A file that does not
-    exist is no such failure.
-
-    Args:
-        read: the function.
-
-    Raises:
-        OSError: four calls failed, over five seconds.
-    """
-    for wait in _WAITS:
-        try:
-            return read()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise
-        except OSError:
-            time.sleep(wait)
-    return read()
+class TooLarge(ValueError):
+    """An image that is not damaged, but larger than what is decoded."""
 
 
 @contextmanager
@@ -115,6 +105,8 @@ def naming(place: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
+    except TooLarge as e:
+        raise TooLarge(f"{place()}: {e}") from e
     except (RuntimeError, OSError, SyntaxError, ValueError) as e:
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(

@@ -122,7 +122,7 @@ def test_a_cache_without_a_checksum_is_read(cache):
     """One of an earlier version."""
     path = cache / "meta.json"
     meta = json.loads(path.read_text())
-    del meta["sum"]
+    del meta["sha256"]
     path.write_text(json.dumps(meta))
     read_cache(cache)
     _rename_a_class(cache)

@@ -27,7 +27,7 @@ PAPERS = ("cub_imprinting", "inaturalist_imprinting")
         (["--dims", "64"], r"dims other than dim = 64, got \[64\]"),
         (["--losses", "softmax"], "losses other than 'softmax'"),
         (["--side-shots", "2"], r"dims with side_shots = \[2\], got none"),
-        (["--scale", "0"], "scale a finite number above 0, got 0.0"),
+        (["--scale", "0"], "scale to be a finite number above 0, got 0.0"),
         (["--epochs", "0"], "epochs of at least 1, got 0"),
         (["--augment.side", "15"], "crop side from 1 to 14 for images of 14x14, got"),
         (["--data.min-images", "99"], "data.min_images = 99 training images, got at"),

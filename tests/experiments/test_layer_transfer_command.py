@@ -89,7 +89,7 @@ def _refused(tmp_path, capsys, *options):
         ("--optim.learning_rate -1", "learning.rate"),
         ("--optim.name sdg", "sdg"),
         ("--run.steps_per_call 0", "steps_per_call of at least 1, got 0"),
-        ("--run.limit -1", "run.limit a finite number of at least 0, got -1"),
+        ("--run.limit -1", "run.limit to be a finite number of at least 0, got -1"),
         ("--epoch 3", "--epoch.*--epochs"),
         ("--steps-per-call 3", "--run.steps-per-call"),
     ],

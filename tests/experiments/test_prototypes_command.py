@@ -181,7 +181,7 @@ COSINE = ("--optim.schedule", "cosine", "--val.every", "10")
             "crop side from 1 to 14 for images of 14x14, got 15",
         ),
         (["--distance", "l1"], "'l1'.*sqeuclidean.*cosine"),
-        (["--temperature", "0"], "temperature a finite number above 0, got 0"),
+        (["--temperature", "0"], "temperature to be a finite number above 0, got 0"),
         (["--temperature", "hot"], "sqrt_dim.*'hot'"),
         (["--mesh.data", "0"], "expected mesh.data of at least 1, or -1, got 0"),
         (["--mesh.data", "2"], "to be a multiple of the 2 devices of mesh.data, got 1"),
@@ -193,7 +193,10 @@ COSINE = ("--optim.schedule", "cosine", "--val.every", "10")
         (["--run.steps-per-call", "0"], "steps_per_call of at least 1, got 0"),
         (["--run.log-every", "0"], "log_every of at least 1, got 0"),
         (["--run.workers", "0"], "workers of at least 1, got 0"),
-        (["--run.limit", "-1"], "run.limit a finite number of at least 0, got -1"),
+        (
+            ["--run.limit", "-1"],
+            "run.limit to be a finite number of at least 0, got -1",
+        ),
         # Names of earlier versions.
         (["--data.limit", "0"], "unknown option --data.limit: .* --run.limit?"),
         (["--data.workers", "3"], "unknown option --data.workers: .* --run.workers?"),

@@ -204,7 +204,7 @@ def test_images_need_a_network_with_weights(facts, small_glyphs, tmp_path):
         ({"shots": (0,)}, r"expected shots of at least 1, got \[0\]"),
         (
             {"simulated": Simulated(noise=(0.0,))},
-            "expected simulated.noise a finite number above 0",
+            "expected simulated.noise to be a finite number above 0",
         ),
         ({"population": 2}, "expected no population, got 2"),
         ({"episodes": 10}, "expected episodes of at least 50, got 10"),

@@ -28,7 +28,8 @@ def test_other_bits_and_tracebacks_are_bad(lab, tmp_path):
     assert lab.judged(ended, other) == faults.LOST
     assert lab.judged(ended._replace(shown="Traceback"), other) == faults.TRACE
     assert lab.judged(ended._replace(code=1), other) == faults.SILENT
-    assert lab.judged(ended, other, "testing on") == faults.NAMED
+    assert lab.judged(ended, other, "testing on") == faults.LOST
+    assert lab.judged(ended, lab.whole, "testing on") == faults.NAMED
     refused = faults.Ended(2, "error: a\n")
     assert lab.judged(refused, other) == faults.SAID
     assert (
