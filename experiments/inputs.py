@@ -40,8 +40,8 @@ _PARTS = {
     **{name: {name} for name in ("train", "val", "test")},
     "trainval": {"train", "val"},
 }
-# A share of the classes, which may be all of them.
-Part = Annotated[float, Range(0, 1, open_low=True)]
+# A share of the classes, which may be none or all of them.
+Part = Annotated[float, Range(0, 1)]
 # Classes of an episode, and episodes to test.
 Way = Annotated[int, Range(2, 65_536)]
 Episodes = Annotated[int, Range(1, 10_000_000)]

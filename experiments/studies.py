@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments.inputs import load_parts
-from jaxfer import models, nets, runlog, sharding, study
+from jaxfer import models, nets, runlog, sharding, study, versions
 from jaxfer import workdir as workdirs
 from jaxfer.claims import findings_table
 from jaxfer.data import Images
@@ -251,7 +251,7 @@ def about(
     return {
         "throughput": {"examples_per_s": float(np.median(rates)) if rates else None},
         "compilations": sum(r.get("compilations", 0) for r in records.values()),
-        **runlog.environment(jax.devices()[:devices]),
+        **versions.environment(jax.devices()[:devices]),
         "processes": jax.process_count(),
         "dataset_fingerprint": {name: x.fingerprint for name, x in parts.items()},
         "parts": {

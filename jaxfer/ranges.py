@@ -38,7 +38,7 @@ class Range(NamedTuple):
     open_high: bool = False
     also: int | float | None = None
 
-    def __contains__(self, x: object) -> bool:
+    def __contains__(self, x: Any) -> bool:
         """Whether a number may be used."""
         if not isinstance(x, numbers.Real) or not math.isfinite(x):
             return False

@@ -3,10 +3,8 @@
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +262,8 @@ def _lines(path: Path) -> list[str]:
 def _metrics_in(line: str, path: Path, number: int) -> dict[str, float | int]:
     try:
         found = json.loads(line)
-        found["step"] + 0
+        if not isinstance(found["step"], int):
+            raise TypeError("no step")
     except (ValueError, TypeError, KeyError) as e:
         raise ValueError(
             f"expected metrics with a step in {path}, line {number}, got "
@@ -328,23 +327,6 @@ def write_events(
     writer.close()
 
 
-def environment(devices: Iterable[Any]) -> dict[str, Any]:
-    """The devices and package versions a result was made with.
-
-    Args:
-        devices: the JAX devices of the run.
-    """
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        "devices": [device.device_kind for device in devices],
-        "versions": {
-            "jaxfer": version_of("jaxfer"),
-            "python": platform.python_version(),
-            **{name: version_of(name) for name in packages},
-        },
-    }
-
-
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file completely or not at all, with NaN and infinity as null."""
     _write_whole(Path(path), json.dumps(plain(content), indent=1) + "\n")
@@ -366,20 +348,6 @@ def plain(content: Any) -> Any:
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return content
-
-
-def version_of(package: str) -> str | None:
-    """The version of an installed package; None if it is not installed.
-
-    It is None for jaxfer itself if it runs from a source tree.
-
-    Example:
-        >>> version_of("no-such-package")
-    """
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _keep_lines(path: Path, start: int) -> None:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfer import runlog
+from jaxfer import runlog, versions
 from jaxfer.runlog import (
     RunLog,
     read_metrics,
@@ -152,7 +152,7 @@ def test_a_published_value_of_nothing_measured_has_no_verdict():
 
 
 def test_environment_names_devices_and_versions():
-    found = json.loads(json.dumps(runlog.environment(jax.devices()[:2])))
+    found = json.loads(json.dumps(versions.environment(jax.devices()[:2])))
     assert found["devices"] == ["cpu"] * 2
     assert {"jaxfer", "python", "jax", "flax", "optax"} <= set(found["versions"])
     assert found["versions"]["jax"]

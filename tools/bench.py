@@ -38,7 +38,7 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
-from jaxfer import runlog, steps
+from jaxfer import runlog, steps, versions
 from jaxfer.config import clean_errors
 from jaxfer.data import Images, load
 from jaxfer.models import EpisodeShape
@@ -243,7 +243,7 @@ def main() -> int:
         else:
             content = measure(options, stack)
         if options.json:
-            about = runlog.environment(jax.devices()[:1])
+            about = versions.environment(jax.devices()[:1])
             about |= {"threads": THREADS, "options": dataclasses.asdict(options)}
             runlog.write_json(options.json, {**about, **content})
             print(f"written to {options.json}")

@@ -12,7 +12,7 @@ from experiments.prototypes.classifiers import transductive_name
 from experiments.prototypes.config import Config, check, why_not_longer
 from experiments.studies import draw_figures, opening, write_result
 from jaxfer import config as configs
-from jaxfer import distributed, models, nets, runlog, sharding, stats
+from jaxfer import distributed, models, nets, runlog, sharding, stats, versions
 from jaxfer import workdir as workdirs
 from jaxfer.data import Images
 from jaxfer.data.feed import place_episodes
@@ -110,7 +110,7 @@ def _run(
             "phases": ended.phases,
             "throughput": {"episodes_per_s": ended.trained.rate},
             "compilations": ended.compilations,
-            **runlog.environment(mesh.devices.flat),
+            **versions.environment(mesh.devices.flat),
             "processes": distributed.count(),
             "dataset_fingerprint": {
                 split: part.fingerprint for split, part in loaded.items()

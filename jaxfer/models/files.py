@@ -13,10 +13,10 @@ import numpy as np
 from jaxfer import nets
 from jaxfer.models.model import Model, Pixels
 from jaxfer.nets import AnyNet, as_net
-from jaxfer.runlog import version_of
 from jaxfer.tensors import digest, read_tensors, write_tensors
 from jaxfer.trees import flatten, unflatten
 from jaxfer.types import Head, Net
+from jaxfer.versions import version_of
 
 FILE = "model.safetensors"
 FORMAT = 1

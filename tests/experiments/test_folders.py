@@ -145,7 +145,7 @@ def test_class_lists_and_shares_are_alternatives(refused, photographs, tmp_path)
     error = refused("prototypes", "--data.class-lists", str(tmp_path / "nowhere"))
     assert "expected lists such as train.txt" in error
     error = refused("prototypes", *line, "--data.class-shares", "1", "1", "-1")
-    assert "three class shares" in error
+    assert "data.class_shares from 0 to 1, got [1.0, 1.0, -1.0]" in error
     assert "data.class_seed in [0, 2^32), got -1" in refused(
         "prototypes", "--data.class-seed", "-1"
     )

@@ -21,7 +21,7 @@ from jaxfer.keys import COPIES, CROP, DROPOUT, HEAD, INIT, ORDER, key_of
 from jaxfer.losses import lifted_structured_loss, nca_loss
 from jaxfer.models import Options
 from jaxfer.optim import Optim
-from jaxfer.runlog import read_json, read_metrics
+from jaxfer.runlog import read_json, read_metrics, read_result
 from jaxfer.study import member_folder
 from jaxfer.trees import flatten
 
@@ -139,7 +139,7 @@ def test_a_study_measures_every_row(finished):
     known = dict.fromkeys(("base", "base_balanced"), 2)
     assert rows["base_classifier", "n0"] == known
     assert result["data"] == "simulated" and result["seed"] == [0, 1]
-    assert read_json(workdir / "result.json") == result
+    assert read_result(workdir) == result
 
 
 def test_a_finished_study_says_so(finished, capsys):

@@ -24,7 +24,7 @@ from jaxfer.data import load, write_cache
 from jaxfer.data.feed import place_episodes
 from jaxfer.models import episode_step, episodic
 from jaxfer.optim import Optim
-from jaxfer.runlog import RunLog, read_json, read_metrics
+from jaxfer.runlog import RunLog, read_json, read_metrics, read_result
 from tests.experiments.tiny import EPISODIC as TINY
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
@@ -85,7 +85,7 @@ def _assert_same_runs(one, other):
 
 def test_a_run_leaves_what_it_promises(finished):
     workdir, result = finished
-    assert result == read_json(workdir / "result.json")
+    assert result == read_result(workdir)
     assert set(result) == {
         "classes",
         "compilations",

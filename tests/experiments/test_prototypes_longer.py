@@ -15,7 +15,7 @@ from experiments.prototypes.config import Config, Data, Evaluation, Task, Valida
 from jaxfer.config import to_json
 from jaxfer.models import Options
 from jaxfer.optim import Optim
-from jaxfer.runlog import read_json, read_metrics
+from jaxfer.runlog import read_json, read_metrics, read_result
 
 pytestmark = pytest.mark.usefixtures("small_glyphs")
 # The rate changes twice: once before and once after the end of the short run.
@@ -67,7 +67,7 @@ def _assert_same(workdir, whole):
         for folder in (workdir, other)
     ]
     assert lines[0] == lines[1] and [x["step"] for x in lines[0]] == [2, 4, 6, 8]
-    result = read_json(workdir / "result.json")
+    result = read_result(workdir)
     for name in ("metrics", "phases", "classes", "dataset_fingerprint"):
         assert result[name] == expected[name]
     assert result["phases"]["train"]["steps"] == result["config"]["episodes"] == 8
@@ -95,7 +95,7 @@ def test_a_longer_run_that_dies_keeps_the_result_until_it_has_trained(
     short, whole, monkeypatch
 ):
     """First it dies in training, then in the test."""
-    kept = read_json(short / "result.json")
+    kept = read_result(short)
     real = train.train
 
     def dying(config, *rest):

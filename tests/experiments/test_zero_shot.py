@@ -24,7 +24,7 @@ from jaxfer import load_model
 from jaxfer.data import Bank, load_attributes, random_class_split, save_bank
 from jaxfer.models import Options
 from jaxfer.optim import Optim
-from jaxfer.runlog import read_json
+from jaxfer.runlog import read_result
 from tests.experiments.drawn import assert_readable
 
 QUIET = Options(save_every=50, log_every=10, progress=False)
@@ -104,7 +104,7 @@ def test_accuracy_is_that_of_the_saved_maps(finished, facts):
 
 def test_the_result_keeps_the_contract(finished):
     workdir, result = finished
-    assert read_json(workdir / "result.json") == result
+    assert read_result(workdir) == result
     assert result["data"] == "simulated" and result["lacking"] == []
     assert result["parts"]["trainval_noise0.3"]["classes"] == 18
     assert not {*result["classes"]["trainval_noise0.3"]} & {
