@@ -42,11 +42,12 @@ class Range(NamedTuple):
         """Whether a number may be used."""
         if not isinstance(x, numbers.Real) or not math.isfinite(x):
             return False
-        above = x > self.low if self.open_low else x >= self.low
+        n = float(x)
+        above = n > self.low if self.open_low else n >= self.low
         below = self.high is None or (
-            x < self.high if self.open_high else x <= self.high
+            n < self.high if self.open_high else n <= self.high
         )
-        return x == self.also or (above and below)
+        return n == self.also or (above and below)
 
     def __str__(self) -> str:
         """What is expected, to follow the name of the field."""
