@@ -122,7 +122,7 @@ class Checkpoints:
         manager = self._managers["best"]
         manager.wait_until_finished()
         if (step := manager.latest_step()) is not None:
-            self._read("best", step)
+            distributed.on_first(lambda: bool(self._read("best", step)))
             self._known.clear()
 
     def restore(

@@ -34,6 +34,14 @@ from jaxfer.data import Images, glyphs, write_cache
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of experiments and tools as "once", except those of a whole run."""
+    for item in items:
+        folder, name = item.path.parent.name, item.path.name
+        if folder in ("experiments", "tools") and name != "test_prototypes.py":
+            item.add_marker(pytest.mark.once)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _few_programs() -> Iterator[None]:
     """Forget compiled programs before there are too many for one process.

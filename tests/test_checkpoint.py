@@ -169,9 +169,17 @@ DAMAGES = {
     ),
     "gone": Path.unlink,
 }
+# The others take long.
+QUICK = ("middle byte", "gone")
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(damage, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, damage in DAMAGES.items()
+    ],
+)
 def test_damage_anywhere_is_harmless_or_named_and_the_state_before_is_used(
     damage, tmp_path, capsys
 ):

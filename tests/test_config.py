@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -191,6 +192,63 @@ def _lab(monkeypatch, run):
     report = SimpleNamespace(tables=lambda result: {"Accuracy": result["table"]})
     monkeypatch.setitem(sys.modules, "experiments.lab.run", SimpleNamespace(run=run))
     monkeypatch.setitem(sys.modules, "experiments.lab.report", report)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device: make room"),
+        (
+            ValueError("write error: No space left on device"),
+            "No space left on device: ",
+        ),
+        (OSError(30, "Read-only file system", "a"), "Read-only file system: a"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "expected more memory on "),
+        (MemoryError("8 TB"), "expected more memory: 8 TB"),
+        (ValueError("one\n  two"), "one two"),
+    ],
+)
+def test_full_disks_and_memory_end_in_one_line(
+    config_file, capsys, monkeypatch, tmp_path, error, shown
+):
+    def run(*args):
+        raise error
+
+    _lab(monkeypatch, run)
+    with pytest.raises(SystemExit) as ended:
+        argv = ["--config", str(config_file), "--workdir", str(tmp_path / "x")]
+        configs.main("experiments.lab", Config, argv)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {shown}") and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [OSError(2, "No such file", "a"), RuntimeError("a")])
+def test_faults_of_the_code_keep_their_traceback(
+    config_file, monkeypatch, tmp_path, error
+):
+    def run(*args):
+        raise error
+
+    _lab(monkeypatch, run)
+    with pytest.raises(type(error)):
+        argv = ["--config", str(config_file), "--workdir", str(tmp_path / "x")]
+        configs.main("experiments.lab", Config, argv)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_with_a_word(
+    config_file, capsys, monkeypatch, tmp_path, sent
+):
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    _lab(monkeypatch, lambda *args: signal.raise_signal(sent))
+    argv = ["--config", str(config_file), "--workdir", str(tmp_path / "x")]
+    assert configs.main("experiments.lab", Config, argv) == 130
+    word = "stopped by SIGTERM" if sent == signal.SIGTERM else "stopped"
+    assert capsys.readouterr().out == (
+        f"{word}; to go on:\n  python -m experiments.lab {' '.join(argv)}\n"
+    )
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_a_command_prints_its_result_and_bad_input_ends_it(

@@ -8,14 +8,6 @@ from typing import Any
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of experiments as "once", except those of a whole run."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.parent == here and item.path.name != "test_prototypes.py":
-            item.add_marker(pytest.mark.once)
-
-
 @pytest.fixture
 def kill_imprinting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run an imprinting study up to a call of its training steps, which fails."""

@@ -60,7 +60,7 @@ def whole(tmp_path_factory, data_dir):
             *_arguments(workdir, data_dir, "--episodes", "12"),
             processes=processes,
             devices=devices,
-            programs=workdir / "programs" if processes > 1 else None,
+            programs=workdir / "programs" if processes == 2 else None,
         )
         assert ended.returncode == 0, ended.stdout
         found[processes] = workdir, ended
@@ -78,9 +78,8 @@ def test_processes_and_devices_divide_a_run(whole):
 
 def test_processes_say_one_thing_per_step(whole):
     """Gradients and statistics together; no image crosses, and no activation."""
-    for processes in (2, 4):
-        said = collectives_of(whole[processes][0] / "programs")
-        assert said and all(step == {"all-reduce": 1} for step in said)
+    said = collectives_of(whole[2][0] / "programs")
+    assert said and all(step == {"all-reduce": 1} for step in said)
 
 
 def test_process_0_speaks_for_all(whole):
@@ -209,13 +208,13 @@ def test_images_are_shared_by_two_processes(tmp_path):
             *("-c", BATCHES, str(folder)),
             processes=processes,
             devices=devices,
-            programs=folder / "programs",
+            programs=folder / "programs" if processes > 1 else None,
         )
         assert ended.returncode == 0, ended.stdout
-        # BatchNorm has the statistics of the whole batch: it says more than gradients.
-        said = collectives_of(folder / "programs")
-        assert said and all({*step} == {"all-reduce"} for step in said)
         made.append([x for x in of_process(ended, 0) if x.startswith("made")])
+    # BatchNorm has the statistics of the whole batch: it says more than gradients.
+    said = collectives_of(tmp_path / "2" / "programs")
+    assert said and all({*step} == {"all-reduce"} for step in said)
     assert made[0] == made[1] and len(made[0]) == 4
     assert made[0][:2] == made[0][2:]
 
