@@ -21,7 +21,9 @@ def draw(workdir: Path, result: Result) -> plots.Drawn:
     """Return the learning curve, one test episode and its embeddings, by name."""
     config = result["config"]
     drawn: plots.Drawn = {}
-    drawn["learning_curve"] = learning_curve(read_metrics(workdir), config)
+    # A base network alone has no episodes to show.
+    if config["episodes"]:
+        drawn["learning_curve"] = learning_curve(read_metrics(workdir), config)
     # Runs of earlier versions and runs without figures left no example.
     if (workdir / EXAMPLE).exists():
         with np.load(workdir / EXAMPLE) as file:

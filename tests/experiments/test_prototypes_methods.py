@@ -240,7 +240,9 @@ def test_episodes_start_from_a_classifier_of_the_training_classes(based, tmp_pat
     base = jaxfer.load_model(workdir / "base")
     assert base.head is None and base.about["steps"] == steps
     shutil.copytree(workdir / "base", tmp_path / "base")
-    alone = prototypes.run(dataclasses.replace(BASED, episodes=0), tmp_path)
+    alone = prototypes.run(
+        dataclasses.replace(BASED, episodes=0, figures=True), tmp_path
+    )
     assert alone["phases"] == {"base": {"steps": steps}}
     model = jaxfer.load_model(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.params, base.params)
