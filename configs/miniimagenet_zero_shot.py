@@ -9,7 +9,8 @@ Run: python -m experiments.zero_shot --config configs/miniimagenet_zero_shot.py
     runs/miniimagenet_modern/base/model.safetensors
     where dataset_spec.json is Meta-Dataset's specification of ILSVRC 2012, which holds
     the graph.
-Expect: not yet measured.
+Expect: 15.1% over the 20 test classes with a network of 8 base epochs, where chance is
+    5% and one image per class gives 15.4% (docs/results/prototypes.md).
 """
 
 from experiments.zero_shot.presets import with_images
