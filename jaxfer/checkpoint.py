@@ -33,8 +33,8 @@ _SAVING = threading.Lock()
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    """False for errors of a save in the background, which Orbax raises later too."""
-    return not (record.exc_info and "orbax/checkpoint/_src/futures" in record.pathname)
+    """False for errors that Orbax logs with their traceback, and raises as well."""
+    return not (record.exc_info and "orbax/checkpoint/" in record.pathname)
 
 
 logging.getLogger("absl").addFilter(_is_shown)
