@@ -276,7 +276,7 @@ def _read_arrays(place: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
     try:
         arrays = {name: file.result().read().result() for name, file in opened.items()}
     except (ValueError, OSError, RuntimeError) as e:
-        text = _first_line(e)
+        text = distributed.first_line(e)[:200]
         if text.startswith(_PASSING):
             raise ValueError(f"{place} cannot be read: {text}") from e
         raise Damaged(f"its arrays cannot be read ({text})") from e
@@ -298,10 +298,6 @@ def _array_file(place: Path, name: str) -> Any:
     folder = {"driver": "file", "path": f"{place}/"}
     kvstore = {"driver": "ocdbt", "base": folder, "path": f"{name.replace('/', '.')}/"}
     return ts.open({"driver": "zarr", "kvstore": kvstore}, read=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def _check_shapes(found: dict[str, str], needed: dict[str, str], where: str) -> None:

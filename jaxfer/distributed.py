@@ -85,7 +85,7 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     except (RuntimeError, ValueError) as e:
         raise ValueError(
             f"process {start.index} of {start.count} ({start.cluster}) cannot join the "
-            f"others at {place}: {_first_line(e)}"
+            f"others at {place}: {first_line(e)}"
         ) from e
     finally:
         waiting.cancel()
@@ -148,7 +148,7 @@ def barrier(name: str, *, timeout: float = WAIT_S) -> None:
         lost = sorted({*range(count())} - came)
         raise ValueError(
             f"expected all {count()} processes at {name!r} within {timeout:g} s, got "
-            f"none of {lost}: {_first_line(e)}"
+            f"none of {lost}: {first_line(e)}"
         ) from e
 
 
@@ -174,7 +174,7 @@ def on_first(function: Callable[[], T], *, timeout: float = WAIT_S) -> T:
             text = client.blocking_key_value_get(place, int(1000 * timeout))
         except jax.errors.JaxRuntimeError as e:
             raise ValueError(
-                f"expected process 0 to go on within {timeout:g} s: {_first_line(e)}"
+                f"expected process 0 to go on within {timeout:g} s: {first_line(e)}"
             ) from e
         ok, found = json.loads(text)
         if not ok:
@@ -249,5 +249,11 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def first_line(error: Exception) -> str:
+    """What an error of JAX or of its libraries says first; its type if nothing.
+
+    Example:
+        >>> first_line(ValueError("one\\ntwo")), first_line(KeyError())
+        ('one', 'KeyError')
+    """
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -11,16 +11,16 @@ The first two commands time the Conv4 prototypical network of the presets on 28x
 images, or with `--data photos` on random 84x84 images: 80 classes of 20 for training,
 and 20 of 600, as miniImageNet has, for testing. Without Grain, no rows are streamed.
 All contenders for the same work take turns, so that changes in the speed of the machine
-affect them equally. A row gives the median time and, against
-each peer that does the same work in the same precision, the median of the ratios within
-a turn. Peers run eagerly, on the same kind of device, in their own process
-(tools/bench_torch.py), with one thread per core that JAX may use. The third command
-times steps of the layer-transfer study: full, frozen, on cached activations, and with a
-masked optimizer (tools/bench_transfer.py). The fourth times imprinting against a copy
-of the embeddings that it reads (tools/bench_imprint.py). The fifth times the search for
-the nearest of a million templates beside faiss (tools/bench_search.py). The last one
-times the prototypes step with and without jaxfer's compiler options, and with and
-without the gradient of jaxfer.nets.pool (tools/bench_compile.py).
+affect them equally. A row gives the median time and, against each peer that does the
+same work in the same precision, the median of the ratios within a turn. Peers run
+eagerly, on the same kind of device, in their own process (tools/bench_torch.py), with
+one thread per core that JAX may use. The third command times steps of the
+layer-transfer study: full, frozen, on cached activations, and with a masked optimizer
+(tools/bench_transfer.py). The fourth times imprinting against a copy of the embeddings
+that it reads (tools/bench_imprint.py). The fifth times the search for the nearest of a
+million templates beside faiss (tools/bench_search.py). The last one times the
+prototypes step with and without jaxfer's compiler options, and with and without the
+gradient of jaxfer.nets.pool (tools/bench_compile.py).
 """
 
 import contextlib

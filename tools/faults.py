@@ -281,9 +281,9 @@ def disk(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
 
         def one(n: int = n, size: int = size) -> str:
             workdir = lab.folder / f"disk{n}"
-            first = lab.run(workdir, file_size=size)
-            if first.code and lab.judged(first, workdir) != SAID:
-                return lab.judged(first, workdir)
+            found = lab.judged(lab.run(workdir, file_size=size), workdir)
+            if found not in (SAME, SAID):
+                return found
             return _same(lab.judged(lab.run(workdir), workdir))
 
         yield f"files of at most {size} bytes", one
