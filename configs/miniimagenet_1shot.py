@@ -5,8 +5,8 @@ Reproduces: Snell et al. 2017, Table 2: 5-way 1-shot (49.42%), trained on 30-way
     `miniimagenet_snell2017` describes the protocol.
 Run: python -m experiments.prototypes --config configs/miniimagenet_1shot.py --workdir
     runs/miniimagenet_1shot --data.dir DIR --run.steps-per-call 50
-Expect: with --episodes 12000 --val.every 500 --val.episodes 500, 46.6%
-    (docs/results/prototypes.md), 2.8 points below the published value. The command
+Expect: with --episodes 12000 --val.every 500 --val.episodes 500, 47.2%
+    (docs/results/prototypes.md), 2.3 points below the published value. The command
     above trains longer, until validation stops it, and has not been run in full;
     re-implementations are at most 2.2 points below the published value.
 """

@@ -5,7 +5,8 @@ Reproduces: Snell et al. 2017, Table 2 (49.42 and 68.20% at 5-way 1-shot and 5-s
     times as many images as miniimagenet_modern.py.
 Run: python -m experiments.prototypes --config configs/miniimagenet_modern_gpu.py
     --workdir runs/miniimagenet_modern_gpu --data.dir DIR --run.steps-per-call 50
-Expect: 49.88 and 68.29% (docs/results/prototypes.md), after minutes on a GPU.
+Expect: 49.96 and 68.03% over two seeds (docs/results/prototypes.md). A run takes a
+    minute and a half on a GPU.
 """
 
 from experiments.prototypes.presets import conv4_modern, published_accuracies

@@ -6,7 +6,7 @@ Reproduces: nothing of Snell et al. 2017. It is the harder task of Lake et al. 2
     of omniglot_1shot_short.py.
 Run: python -m experiments.prototypes --config configs/omniglot_within_alphabet.py
     --workdir runs/omniglot_within_alphabet --data.dir DIR
-Expect: 79.4% (docs/results/prototypes.md).
+Expect: 79.0% (docs/results/prototypes.md).
 """
 
 from experiments.prototypes.config import Config, Data, Evaluation, Task

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.prototypes.report import spoken
 from jaxfer import stats
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_result, write_json
@@ -126,6 +127,7 @@ def compare(
                 "setting": name,
                 "metric": metric,
                 "seeds": len(runs),
+                "trained": metric.split("/")[2] == _method(runs[0]),
             }
             row |= {"mean": every.mean, "ci95_episodes": every.ci95, "n": every.n}
             means = stats.summarize([part.mean() for part in parts])
@@ -220,12 +222,17 @@ def _others(
 
 def _trained(run: Run) -> dict[str, np.ndarray]:
     """Return the accuracies of the method that a run trained, by task."""
-    own, found = run.options.get("method", "prototypes"), {}
+    found = {}
     for name, values in run.episodes.items():
         _, task, method, _ = name.split("/")
-        if method == own:
+        if method == _method(run):
             found[task] = values
     return found
+
+
+def _method(run: Run) -> str:
+    """Return the name of the method that a run trained."""
+    return run.options.get("method", "prototypes")
 
 
 def _paired(
@@ -286,14 +293,29 @@ def draw(settings: Mapping[str, Sequence[Run]]) -> Any:
             axes.errorbar(mean, place, xerr=half, fmt="o", color="#0072B2")
             means = [x.mean() for x in found]
             axes.plot(means, [place] * len(means), "|", color="#888888", zorder=1)
-        way, _, shot = task.partition("_")
-        axes.set(
-            title=f"{way.removesuffix('way')}-way {shot.removesuffix('shot')}-shot",
-            xlabel="accuracy (%)",
-        )
+        axes.set(title=spoken(task), xlabel="accuracy (%)")
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     return figure
+
+
+def trained_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the accuracies of trained methods: a row per setting, a column per task.
+
+    Args:
+        rows: rows of `compare`.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["trained"]:
+            mean = stats.Summary(row["mean"], row["ci95_episodes"], row["n"])
+            task = spoken(row["metric"].split("/")[1])
+            cells.setdefault(row["setting"], {})[task] = str(mean)
+    tasks = [*dict.fromkeys(task for own in cells.values() for task in own)]
+    lines = [
+        [name, *(own.get(task, "") for task in tasks)] for name, own in cells.items()
+    ]
+    return markdown(["setting", *tasks], lines)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

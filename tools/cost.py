@@ -36,12 +36,13 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
                 f"{images / 1e6:.2f}",
                 f"{images * _PASSES * forward_flops(result) / 1e15:.2f}",
                 f"{result['wall_s'] / 60:.0f}",
+                ", ".join(x.upper() if x == "cpu" else x for x in result["devices"]),
                 config["data.test"],
                 *(f"{best[task]:.2f}" for task in tasks),
             ]
         )
-    facts = ["base epochs", "episodes", "million images", "PFLOP", "minutes", "part"]
-    return markdown([*facts, *tasks], rows)
+    facts = ["base epochs", "episodes", "million images", "PFLOP", "minutes"]
+    return markdown([*facts, "device", "part", *tasks], rows)
 
 
 def _best(result: Mapping[str, Any]) -> dict[str, float]:

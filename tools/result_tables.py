@@ -4,17 +4,18 @@
     python tools/result_tables.py [--check]
 
 The first line copies what tables need from RUN/result.json to
-docs/results/data/NAME.json. The second line makes every table of README.md and docs/
-again. A table lies between two comments. The first one names the kept result and the
-beginning of a title:
+docs/results/data/NAME.json; RUN may also be a file that tools/compare.py --json wrote.
+The second line makes every table of README.md and docs/ again. A table lies between two
+comments. The first one names the kept result and the beginning of a title:
 
     <!-- table NAME: Accuracy on images of novel classes -->
     <!-- end of table -->
 
 The title "Findings" stands for the verdicts on a paper's findings, and "Cost" for the
-cost of several runs beside their accuracies. Names without a title give one row per run
-of prototypical networks. With --check nothing is written, and the exit code is 1 if a
-table differs from its result.
+cost of several runs beside their accuracies. The titles of a comparison of runs are
+"Accuracy" and the options that it compares by. Names without a title give one row per
+run of prototypical networks. With --check nothing is written, and the exit code is 1 if
+a table differs from its result.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from jaxfer import models
 from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json, read_result, write_json
-from tools import cost, photo_results
+from tools import compare, cost, photo_results
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "results" / "data"
@@ -48,6 +49,11 @@ _TABLE = re.compile(
 
 def keep(workdir: Path, name: str) -> Path:
     """Write the part of a result that tables need, and return its path."""
+    DATA.mkdir(parents=True, exist_ok=True)
+    if workdir.suffix == ".json":
+        compared = {key: read_json(workdir)[key] for key in ("rows", "by")}
+        write_json(DATA / f"{name}.json", _rounded(compared))
+        return DATA / f"{name}.json"
     result = read_result(workdir, ("config", "metrics"))
     kept = {key: result[key] for key in _KEPT if key in result}
     kept["metrics"] = {
@@ -64,7 +70,6 @@ def keep(workdir: Path, name: str) -> Path:
     if (workdir / models.FILE).is_file():
         kept["image_shape"] = models.load_model(workdir).about["image_shape"]
     kept = {k: x if k == "config" else _rounded(x) for k, x in kept.items()}
-    DATA.mkdir(parents=True, exist_ok=True)
     write_json(DATA / f"{name}.json", kept)
     return DATA / f"{name}.json"
 
@@ -106,6 +111,8 @@ def _kept(name: str) -> Any:
 def _table(result: Mapping[str, Any], title: str) -> str:
     if title == "Findings":
         return findings_table(result["findings"])
+    if "by" in result:
+        return _comparison(result, title)
     own = result["experiment"] == "photographs"
     tables = photo_results.tables(result) if own else tables_of(result)
     found = [table for name, table in tables.items() if name.startswith(title)]
@@ -115,6 +122,17 @@ def _table(result: Mapping[str, Any], title: str) -> str:
             f"are {[*tables]}"
         )
     return found[0]
+
+
+def _comparison(compared: Mapping[str, Any], title: str) -> str:
+    if title == "Accuracy":
+        return compare.trained_table(compared["rows"])
+    if title not in compared["by"]:
+        raise ValueError(
+            f"expected Accuracy or an option of the comparison, got {title!r}: the "
+            f"options are {[*compared['by']]}"
+        )
+    return compare.table_by(compared["by"][title])
 
 
 def _rounded(content: Any) -> Any:
@@ -131,7 +149,7 @@ def main() -> int:
         "--keep",
         nargs=2,
         metavar=("RUN", "NAME"),
-        help="keep the result of the finished run in folder RUN as NAME",
+        help="keep the result of a finished run or of a comparison as NAME",
     )
     parser.add_argument(
         "--check", action="store_true", help="compare the tables, and write nothing"

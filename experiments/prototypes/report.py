@@ -35,7 +35,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     rows = []
     for task, row in cells.items():
         way = int(task.partition("way")[0])
-        rows.append([_spoken(task), *(row.get(name, "") for name in columns)])
+        rows.append([spoken(task), *(row.get(name, "") for name in columns)])
         rows[-1].append(f"{100 / way:.2f}")
         if published:
             rows[-1].append(published.get(task, ""))
@@ -67,7 +67,7 @@ def compare_runs(results: Sequence[Mapping[str, Any]]) -> str:
         rows.append([source, "", "", *(published.get(task, "") for task in tasks)])
     name = "pixel_nearest_neighbour"
     rows.append([_METHODS[name], "", "", *(every[0][task][name] for task in tasks)])
-    return markdown(["trained", "episodes", "seed", *map(_spoken, tasks)], rows)
+    return markdown(["trained", "episodes", "seed", *map(spoken, tasks)], rows)
 
 
 def _cells(result: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -86,6 +86,7 @@ def _published(result: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _spoken(task: str) -> str:
+def spoken(task: str) -> str:
+    """Return the name of a task as text has it: 5-way 1-shot for 5way_1shot."""
     way, shot = task.split("_")
     return f"{way.removesuffix('way')}-way {shot.removesuffix('shot')}-shot"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from tools import compare, grid
+from tools import compare, grid, result_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 VARY = [["task.way", "5", "20"], ["seed", "0", "1"]]
@@ -140,7 +140,9 @@ def test_runs_are_compared_over_seeds_and_episodes(tmp_path, rng, capsys):
     assert "difference" not in other[2]
 
 
-def test_settings_that_differ_in_one_option_are_compared(tmp_path, rng, capsys):
+def test_settings_that_differ_in_one_option_are_compared(
+    tmp_path, rng, capsys, monkeypatch
+):
     """Every pair of runs on the same episodes, and all of them together."""
     place = "test/5way_1shot/{}/accuracy"
     made, runs = {}, []
@@ -178,6 +180,23 @@ def test_settings_that_differ_in_one_option_are_compared(tmp_path, rng, capsys):
     assert row["difference"] == pytest.approx(np.mean(gaps))
     assert "prototypes - matching" in capsys.readouterr().out
     assert figure.stat().st_size > 1000
+    # A row per setting, with the method that it trained.
+    kept = json.loads(to.read_text())["rows"]
+    table = compare.trained_table(kept).splitlines()
+    assert table[0].split() == ["|", "setting", "|", "5-way", "1-shot", "|"]
+    mean = np.mean([made[20, "matching", seed] for seed in (0, 1)])
+    (line,) = [x for x in table if "way 20, method matching" in x]
+    assert len(table) == 6 and f" {mean:.2f} ± " in line
+    monkeypatch.setattr(result_tables, "DATA", tmp_path / "kept")
+    assert result_tables.keep(to, "grid").is_file()
+    for title, made_table in {
+        "Accuracy": "\n".join(table),
+        "method": compare.table_by(found["method"]),
+    }.items():
+        page = f"<!-- table grid: {title} -->\n<!-- end of table -->"
+        assert made_table in result_tables.written(page)
+    with pytest.raises(ValueError, match="option of the comparison, got 'seed'"):
+        result_tables.written("<!-- table grid: seed -->\n<!-- end of table -->")
     with pytest.raises(SystemExit, match="2"):
         compare.main([*runs, "--by", "distance"])
     assert "that differ in distance alone" in capsys.readouterr().err
