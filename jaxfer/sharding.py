@@ -88,18 +88,38 @@ def over_model(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, "model"))
 
 
-def spread(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Within jit, shard the leading axis of every array over "data".
+def each_own(
+    function: Callable[..., PyTree], count: int, mesh: Mesh | None, *args: PyTree
+) -> PyTree:
+    """Within jit, compute some numbered rows so that each device computes its own.
 
-    The arrays are first computed whole on every device: for small arrays, such as the
-    rows of an episode, that is cheaper than gathering them.
+    The number of devices changes no row, and they say nothing to each other.
+
+    Args:
+        function: `function(numbers, *args)` returns one row per number; a row depends
+            on its own number only.
+        count: the number of rows, a multiple of the devices of "data".
+        mesh: the mesh; None to compute all rows on the device at hand.
+        *args: arrays that every device has whole.
+
+    Returns:
+        The rows 0 to count - 1, with the leading axis sharded over "data".
+
+    Example:
+        >>> each_own(lambda i, x: i * x, 3, make_mesh(1), 10).tolist()
+        [0, 10, 20]
     """
-    return jax.lax.with_sharding_constraint(whole(tree, mesh), over_data(mesh))
+    if mesh is None:
+        return function(jnp.arange(count, dtype=jnp.int32), *args)
+    mine = count // mesh.shape["data"]
 
+    def own(*args: PyTree) -> PyTree:
+        first = jax.lax.axis_index("data") * mine
+        return function(first + jnp.arange(mine, dtype=jnp.int32), *args)
 
-def whole(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Within jit, compute every array whole on every device."""
-    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+    return jax.shard_map(
+        own, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec("data")
+    )(*args)
 
 
 def spread_members(

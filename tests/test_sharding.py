@@ -29,15 +29,23 @@ def test_placed_arrays_are_whole_everywhere():
     assert [s.data.shape for s in x.addressable_shards] == [(8,)] * 4
 
 
-def test_spread_arrays_are_parted_over_data():
-    mesh = sharding.make_mesh(4)
-    x = jax.jit(lambda x: sharding.spread(x, mesh))(jnp.arange(8))
-    assert [s.data.tolist() for s in x.addressable_shards] == [
-        [0, 1],
-        [2, 3],
-        [4, 5],
-        [6, 7],
-    ]
+@pytest.mark.parametrize("model", [1, 2])
+def test_each_device_computes_its_own_rows(model, collectives):
+    """The rows of all devices are those of one device, and nothing is said."""
+    mesh = sharding.make_mesh(4, model)
+
+    def rows(numbers, power):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), numbers)
+        return numbers, jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys) * power
+
+    of_mesh = jax.jit(lambda power: sharding.each_own(rows, 8, mesh, power))
+    power = sharding.place(jnp.uint32(3), mesh)
+    numbers, bits = of_mesh(power)
+    owned = [s.data.tolist() for s in numbers.addressable_shards]
+    assert owned[::model] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    expected = sharding.each_own(rows, 8, None, jnp.uint32(3))
+    np.testing.assert_array_equal(bits, expected[1])
+    assert not collectives(of_mesh.lower(power).compile())
 
 
 def test_host_rows_make_the_global_batch():

@@ -316,7 +316,7 @@ def test_a_population_over_devices_has_nothing_to_say(
     shared = sharding.place(data[0], mesh)
     compiled = spread.lower(placed, (shared, own)).compile()
     assert not collectives(compiled)
-    gathered = jax.jit(lambda x: sharding.spread(x.sum(0)[None] + x, mesh))
+    gathered = jax.jit(lambda x: x.sum(0)[None] + x)
     assert collectives(gathered.lower(own[0]).compile()), "it would be found"
     after, metrics = compiled(placed, (shared, own))
     expected, alone = single(together, data)

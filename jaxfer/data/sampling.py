@@ -66,8 +66,9 @@ def draw_batch(
     batch: int,
     n: int,
     table: ClassTable | None = None,
+    at: Int[Array, " some"] | None = None,
 ) -> Batch:
-    """The batch of one step.
+    """The batch of one step, or a part of it.
 
     Args:
         sampler: how the batch is sampled.
@@ -76,6 +77,7 @@ def draw_batch(
         batch: examples per step.
         n: number of examples of the task.
         table: class table of the task, required for 'class' and 'groups'.
+        at: positions in the batch, whose examples are returned; default: all.
 
     Raises:
         ValueError: the batch is larger than the task, or a required table is missing.
@@ -85,7 +87,7 @@ def draw_batch(
         >>> sorted(drawn.places.tolist())
         [0, 1, 2, 3]
     """
-    place = jnp.arange(batch, dtype=jnp.int32)
+    place = jnp.arange(batch, dtype=jnp.int32) if at is None else at
     numbers = jnp.asarray(step, jnp.int32) * batch + place
     if sampler.kind == "epoch":
         per_epoch = n // batch
@@ -103,7 +105,7 @@ def draw_batch(
     if sampler.kind == "groups":
         way = batch // sampler.group
         drawn = sample_episode(key, table, way=way, shot=sampler.group, n_query=0)
-        return Batch(jnp.asarray(drawn.support).reshape(-1), numbers)
+        return Batch(jnp.asarray(drawn.support).reshape(-1)[place], numbers)
     # The samples do not depend on the default of this flag.
     with stable_draws():
         which, where = jax.random.split(key)
@@ -112,4 +114,5 @@ def draw_batch(
         )
         counts = jnp.asarray(table.counts, jnp.int32)[classes]
         chosen = jax.random.randint(where, (batch,), 0, counts, dtype=jnp.int32)
+        classes, chosen = classes[place], chosen[place]
     return Batch(jnp.asarray(table.rows, jnp.int32)[classes, chosen], numbers)

@@ -158,25 +158,25 @@ def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
         values, accuracies = jax.vmap(lambda e: measure(method, e))(shifted(embedded))
         return values.mean(), (state, accuracies.mean())
 
+    def drawn(places: Array, step: Array, table: Any) -> tuple[Array, Any]:
+        """The numbers of some episodes of a step, and the rows of resident data."""
+        numbers = step * per_step + places
+        if table is None:
+            return numbers, ()
+        names = program.seed, program.split
+        draw = lambda k: numbered_episode(table, *names, k, **shape.sizes())  # noqa: E731
+        return numbers, jax.vmap(draw)(numbers)
+
     def measure(method: Params, embedded: Episode) -> tuple[Array, Array]:
         logits = program.method.logits(method, embedded)
         return losses.episode_nll(logits), losses.episode_accuracy(logits)
 
     def loss(params: Params, state: State, step: Array, data: tuple[Any, Pixels]):
         items, pixels = data
-        numbers = step * per_step + jnp.arange(per_step)
-        if isinstance(items, Resident):
-            rows = jax.vmap(
-                lambda k: numbered_episode(
-                    items.table, program.seed, program.split, k, **shape.sizes()
-                )
-            )(numbers)
-            if program.mesh is not None:
-                rows = sharding.spread(rows, program.mesh)
-                # Otherwise the keys of augmentation would make XLA gather the samples.
-                numbers = sharding.whole(numbers, program.mesh)
-            read = lambda rows: gather(items.items, rows)  # noqa: E731
-        else:
+        table = items.table if isinstance(items, Resident) else None
+        numbers, rows = sharding.each_own(drawn, per_step, program.mesh, step, table)
+        read = lambda rows: gather(items.items, rows)  # noqa: E731
+        if table is None:
             rows, read = items, lambda episode: episode
         value, (states, accuracy) = jax.vmap(
             lambda rows, k: one(params, state, read(rows), pixels, k)

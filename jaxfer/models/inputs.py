@@ -48,8 +48,11 @@ def step_data(
     first, last = (program.batch * i // count for i in (index, index + 1))
 
     def rows(given: Task, step: Any) -> Any:
+        mine = jnp.arange(first, last, dtype=jnp.int32)
+        number = step.astype(jnp.int32)
+
         def of_task(task: Task) -> Any:
-            places = drawn(program, task, step.astype(jnp.int32)).places[first:last]
+            places = drawn(program, mine, number, task.key, task.table).places
             return places if stores else task.rows[places]
 
         return jax.vmap(of_task)(given)

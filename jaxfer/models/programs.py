@@ -110,16 +110,21 @@ def trained_head(params: Params, *, unit: bool) -> Head:
     )
 
 
-def drawn(program: Program, task: Task, step: Array) -> Batch:
-    """The examples of a step: positions in the task, and numbers for augmentation."""
-    return draw_batch(
-        program.recipe.sampler,
-        jax.random.fold_in(task.key, ORDER),
-        step,
-        batch=program.batch,
-        n=program.n,
-        table=task.table,
-    )
+def drawn(
+    program: Program, at: Array, step: Array, key: Array, table: ClassTable | None
+) -> Batch:
+    """Some examples of a step: positions in the task, and numbers for augmentation.
+
+    Args:
+        program: the program.
+        at: positions in the batch.
+        step: the number of the step.
+        key: the key of the task.
+        table: the class table of the task.
+    """
+    recipe, key = program.recipe, jax.random.fold_in(key, ORDER)
+    sizes: Any = dict(batch=program.batch, n=program.n, table=table, at=at)
+    return draw_batch(recipe.sampler, key, step, **sizes)
 
 
 def objective(program: Program, params: Params, z: Array, labels: Array) -> Any:
@@ -148,15 +153,18 @@ def make_loss(program: Program) -> steps.Loss:
     net, recipe, pieces = program.net, program.recipe, program.recipe.accumulate
     size = program.batch // pieces
     modes = recipe.modes(net, program.frozen)
-    alone = program.members == 1 and program.mesh is not None
+    # One model on several devices: each device draws its share of a micro-batch.
+    mesh = program.mesh if program.members == 1 else None
+    if mesh is not None and size % mesh.shape["data"]:
+        mesh = None
 
     def loss(params: Params, state: State, number: Array, data: tuple[Any, Task]):
         images, task = data
         step, piece = number // pieces, number % pieces
-        found = drawn(program, task, step)
-        # For one model on several devices, each device gets its share of the batch.
-        found = sharding.spread(found, program.mesh) if alone else found
-        places, numbers = (_part(x, piece, size) for x in found)
+        places, numbers = sharding.each_own(
+            lambda at, piece, *given: drawn(program, at + piece * size, *given),
+            *(size, mesh, piece, step, task.key, task.table),
+        )
         labels = task.labels[places]
         if program.feed == "shared":
             x = images[task.rows[places]]
