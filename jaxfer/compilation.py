@@ -7,6 +7,7 @@ by running the known failures under each candidate, once per process, at the fir
 compiled call.
 """
 
+import contextvars
 import functools
 import threading
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ _OPTION = "xla_cpu_experimental_ynn_fusion_type"
 _CANDIDATES = ("LIBRARY_FUSION_TYPE_REDUCE", "")
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _running = threading.local()
+# The platform that the function being traced is compiled for, if it was named.
+_target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target")
 
 
 def jit(
@@ -54,6 +57,32 @@ def jit(
         ([2.0, 2.0], 1)
     """
     return Jitted(function, platform, outermost, rarely_called, options)
+
+
+def target() -> str:
+    """The platform that a function is traced for: the one named, or JAX's default.
+
+    Example:
+        >>> jit(lambda x: x * len(target()), platform="tpu").trace(1.0).jaxpr
+        { lambda ; a:f32[]. let b:f32[] = mul a 3.0:f32[] in (b,) }
+    """
+    return _target.get(None) or jax.default_backend()
+
+
+def _traced_for(platform: str | None, function: Callable[..., Any]) -> Any:
+    """The function, within which `target` is the platform."""
+    if platform is None:
+        return function
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        token = _target.set(platform)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _target.reset(token)
+
+    return traced
 
 
 class _OfThread(threading.local):
@@ -88,7 +117,7 @@ class Jitted:
         """Store the arguments; nothing is compiled before the first call."""
         functools.update_wrapper(self, function)
         self.compilations = 0
-        self._function = function
+        self._function = _traced_for(platform, function)
         self._platform = platform
         self._outermost = outermost
         self._rarely_called = rarely_called

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from jaxfer import distributed
 from jaxfer.clusters import find_start
 from jaxfer.config_files import load_config
-from jaxfer.signals import interruptible
+from jaxfer.signals import AllStopped, interruptible
 
 # Errors of the system that a user can mend.
 _ERRNOS = {
@@ -209,6 +209,8 @@ def main(
         if not distributed.index():
             again = f"python -m {experiment} {shlex.join(argv)}"
             print(f"{str(e) or 'stopped'}; to go on:\n  {again}")
+        if not isinstance(e, AllStopped):
+            distributed.leave(130)
         return 130
     return 0
 

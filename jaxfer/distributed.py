@@ -4,6 +4,7 @@ Every process runs the same program. Arrays of a mesh are shared by all of them 
 `jaxfer.sharding`); files are written by process 0.
 """
 
+import ctypes
 import itertools
 import json
 import os
@@ -11,7 +12,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
@@ -28,6 +30,11 @@ WAIT_S = 1800
 _waits, _polls = itertools.count(), itertools.count()
 # Set once the other processes were told of a request to stop.
 _told = threading.Event()
+# Set once this process looks for the others.
+_joining = threading.Event()
+# How JAX handles SIGTERM, as the struct sigaction of the C library, whose size is less.
+_jax_handler: Any = None
+_ACTION_BYTES = 512
 
 
 class Elsewhere(ValueError):
@@ -57,6 +64,7 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     """
     if start is None:
         return ""
+    _joining.set()
     gpus = None if os.environ.get("JAX_PLATFORMS") == "cpu" else own_gpus(start)
     place = start.coordinator or "the coordinator"
 
@@ -73,15 +81,18 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     waiting = threading.Timer(timeout, give_up)
     waiting.start()
     try:
-        jax.distributed.initialize(
-            start.coordinator,
-            start.count,
-            start.index,
-            local_device_ids=gpus,
-            cluster_detection_method="deactivate" if start.coordinator else None,
-            # Later than the other, so that the process is not aborted without a word.
-            initialization_timeout=timeout + 60,
+        _in_thread(
+            lambda: jax.distributed.initialize(
+                start.coordinator,
+                start.count,
+                start.index,
+                local_device_ids=gpus,
+                cluster_detection_method="deactivate" if start.coordinator else None,
+                # Later than the other, so that the process is not aborted in silence.
+                initialization_timeout=timeout + 60,
+            )
         )
+        _take_handler()
     except (RuntimeError, ValueError) as e:
         raise ValueError(
             f"process {start.index} of {start.count} ({start.cluster}) cannot join the "
@@ -100,6 +111,63 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
         + "; ".join(f"{i} on {where}" for i, where in enumerate(taken))
         + ")"
     )
+
+
+def _in_thread(function: Callable[[], None]) -> None:
+    """Call a function in a thread, so that signals are handled while it waits."""
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            function()
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+    if errors:
+        raise errors[0]
+
+
+def _take_handler() -> None:
+    """Keep JAX's handler of SIGTERM for `tell_all`, and put that of Python back."""
+    global _jax_handler
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        return
+    _jax_handler = ctypes.create_string_buffer(_ACTION_BYTES)
+    ctypes.CDLL(None).sigaction(signal.SIGTERM, None, _jax_handler)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def tell_all() -> Iterator[None]:
+    """Within this context, SIGTERM is a request that `stop_now` tells all processes.
+
+    Outside of it, SIGTERM has its usual effect on the process that gets it.
+    """
+    if _jax_handler is None:
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    ctypes.CDLL(None).sigaction(signal.SIGTERM, _jax_handler, None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def leave(code: int) -> None:
+    """End this process at once if there are others, which it cannot tell any more.
+
+    JAX would wait for them for minutes.
+    """
+    if _joining.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def index() -> int:
@@ -223,8 +291,8 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
 def stop_now(requested: bool) -> bool:
     """Whether all processes stop here, since one of them was asked to.
 
-    With several processes, every process calls it at every step, JAX handles SIGTERM,
-    and all of them learn of it.
+    With several processes, every process calls it at every step within `tell_all`: JAX
+    handles SIGTERM there, and all of them learn of it.
 
     Args:
         requested: whether this process was asked to stop.

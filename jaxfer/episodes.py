@@ -324,7 +324,14 @@ def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
         >>> gather(jnp.array([10, 20, 30]), rows).query.tolist()
         [[10, 30]]
     """
-    support, query = array[episode.support], array[episode.query]
+    sizes = [rows.shape for rows in episode[:2]]
+    # One gather for both: a TPU may copy the whole array into fast memory for each.
+    rows = jnp.concatenate([jnp.ravel(rows) for rows in episode[:2]])
+    parts = jnp.split(array[rows], [sizes[0][0] * sizes[0][1]])
+    support, query = (
+        part.reshape(*size, *array.shape[1:])
+        for part, size in zip(parts, sizes, strict=True)
+    )
     return episode._replace(support=support, query=query)
 
 

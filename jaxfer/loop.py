@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from jaxfer import distributed
 from jaxfer.checkpoint import Checkpoints, Kind
 from jaxfer.runlog import RunLog
-from jaxfer.signals import stop_requests
+from jaxfer.signals import AllStopped, stop_requests
 from jaxfer.steps import CompiledStep
 from jaxfer.stopping import Best, Length
 from jaxfer.types import TrainState
@@ -355,7 +355,7 @@ def fit(
                 save()
             if distributed.stop_now(stop_requested.is_set()):
                 save()
-                raise KeyboardInterrupt(f"stopped at step {done}, saved")
+                raise AllStopped(f"stopped at step {done}, saved")
         if save_last:
             save()
     return train_state

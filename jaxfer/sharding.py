@@ -5,7 +5,7 @@ and "model", over which wide parameters are sharded; one device is a mesh of one
 are placed with shardings, and `jax.jit` partitions the computation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,9 @@ from jaxfer.trees import Rules, flatten, match, unflatten
 from jaxfer.types import Params
 
 
-def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
+def make_mesh(
+    data: int | None = None, model: int = 1, *, devices: Sequence[Any] | None = None
+) -> Mesh:
     """The mesh over `data * model` devices.
 
     With several processes, a mesh has devices of this process, if they are enough, or
@@ -28,6 +30,8 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
     Args:
         data: devices over which examples are sharded; default: all that are left.
         model: devices over which one set of parameters is sharded.
+        devices: the devices, such as those of a topology to compile for; default: those
+            that JAX finds.
 
     Raises:
         ValueError: more devices than are available, or none; or more than this process
@@ -37,7 +41,8 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
         >>> dict(make_mesh(1).shape)
         {'data': 1, 'model': 1}
     """
-    devices = jax.devices()
+    given = devices is not None
+    devices = jax.devices() if devices is None else [*devices]
     if data is None:
         data = len(devices) // max(model, 1)
     if min(data, model) < 1 or data * model > len(devices):
@@ -45,7 +50,7 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
             f"expected from 1 to {len(devices)} devices, the number that JAX finds, "
             f"got {data}" + (f" x {model}" if model != 1 else "")
         )
-    own, wanted = jax.local_devices(), data * model
+    own, wanted = devices if given else jax.local_devices(), data * model
     if wanted <= len(own):
         devices = own
     elif wanted < len(devices):
@@ -53,13 +58,16 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
             f"expected up to {len(own)} devices, those of this process, or all "
             f"{len(devices)} of the {jax.process_count()} processes, got {wanted}"
         )
+    devices = devices[: data * model]
     # A contraction over sharded weights needs automatic propagation.
-    return jax.make_mesh(
-        (data, model),
-        ("data", "model"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=devices[: data * model],
-    )
+    options: Any = {"axis_types": (AxisType.Auto, AxisType.Auto)}
+    slices = [getattr(device, "slice_index", 0) for device in devices]
+    if len({*slices}) > 1:
+        # JAX arranges the chips of one TPU slice only. Neighbours stay together here.
+        devices = [devices[i] for i in np.argsort(slices, kind="stable")]
+        placed = np.array(devices).reshape(data, model)
+        return Mesh(placed, ("data", "model"), **options)
+    return jax.make_mesh((data, model), ("data", "model"), devices=devices, **options)
 
 
 def share_of(mesh: Mesh) -> tuple[int, int]:

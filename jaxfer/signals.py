@@ -16,6 +16,10 @@ from jaxfer import distributed
 _active: threading.Event | None = None
 
 
+class AllStopped(KeyboardInterrupt):
+    """All processes of a run stopped at the same step, with the state saved."""
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Let SIGTERM raise `KeyboardInterrupt`, as SIGINT does.
@@ -52,7 +56,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
     The second signal has its usual effect. A nested context, on the same thread or on
     another, yields the same object. With several processes, JAX handles SIGTERM (see
-    `distributed.stop_now`), and this only SIGINT.
+    `distributed.tell_all`), and this only SIGINT.
 
     Yields:
         An event that is set once a stop is requested; a program may set it too.
@@ -83,7 +87,8 @@ def stop_requests() -> Iterator[threading.Event]:
     for s in before:
         signal.signal(s, ask)
     try:
-        yield requests
+        with distributed.tell_all():
+            yield requests
     finally:
         _active = None
         for s, handler in before.items():

@@ -168,8 +168,6 @@ def make_population_step(
         The step of stacked states on (shared data, stacked data per network), with
         metrics `[networks]`.
     """
-    if unrolled is None:
-        unrolled = jax.default_backend() == "cpu"
 
     def one(train_state: TrainState, shared: PyTree, own: PyTree) -> Any:
         return step(train_state, (shared, own))
@@ -185,10 +183,16 @@ def make_population_step(
         return TrainState(done[0][0].step, *stacked), metrics
 
     ins, outs = (POPULATION, None, 0), (POPULATION, 0)
-    together = in_turn if unrolled else jax.vmap(one, in_axes=ins, out_axes=outs)
-    if mesh is not None:
-        together = sharding.spread_members(together, mesh, ins, outs)
-    return lambda train_state, data: together(train_state, *data)
+    at_once = jax.vmap(one, in_axes=ins, out_axes=outs)
+
+    def together(train_state: TrainState, data: tuple[PyTree, PyTree]) -> Any:
+        alone = compilation.target() == "cpu" if unrolled is None else unrolled
+        call = in_turn if alone else at_once
+        if mesh is not None:
+            call = sharding.spread_members(call, mesh, ins, outs)
+        return call(train_state, *data)
+
+    return together
 
 
 def compile_step(step: Step, *, platform: str | None = None) -> compilation.Jitted:
@@ -209,7 +213,7 @@ def compile_step(step: Step, *, platform: str | None = None) -> compilation.Jitt
     def call(
         train_state: TrainState, data: PyTree, count: int = 1
     ) -> tuple[TrainState, Metrics]:
-        if (platform or jax.default_backend()) != "cpu":
+        if compilation.target() != "cpu":
             return jax.lax.scan(
                 lambda carry, _: step(carry, data), train_state, length=count
             )

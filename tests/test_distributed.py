@@ -1,9 +1,11 @@
 """How processes are started, wait for each other, and share values."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
@@ -251,6 +253,33 @@ def test_processes_that_do_not_all_start_are_ended():
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: process 0 of 2 (JAX variables) waited 2 s at 127.")
+
+
+@pytest.mark.once
+def test_a_process_that_waits_for_others_can_be_stopped():
+    code = (
+        "from jaxfer.signals import interruptible\n"
+        "from jaxfer import clusters, distributed\n"
+        "print('begun', flush=True)\n"
+        "try:\n"
+        "    with interruptible():\n"
+        "        distributed.initialize(clusters.find_start())\n"
+        "except KeyboardInterrupt as e:\n"
+        "    print(e)\n"
+        "    distributed.leave(130)"
+    )
+    own = {**JAX, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{local.free_port()}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**environment(), **own, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        shown, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and shown == "stopped by SIGTERM\n"
 
 
 @pytest.mark.once

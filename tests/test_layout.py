@@ -35,7 +35,7 @@ LEVELS = {
     "nets": 1,
     "data": 1,
     "sharding": 1,
-    "compilation": 1,
+    "compilation": 0,
     "clusters": 0,
     "distributed": 1,
     "signals": 2,

@@ -21,9 +21,14 @@ def first_state(program: Program, models: Sequence[Model], mesh: Any) -> TrainSt
         models: the models at the start of training.
         mesh: the mesh; None for one device.
     """
+    return _place(stacked_state(program, models), mesh, len(models))
+
+
+def stacked_state(program: Program, models: Sequence[Model]) -> TrainState:
+    """The state of a population before its first step, not yet placed on devices."""
     optimizer, recipe = make_optimizer(program), program.recipe
     rules = freeze_rules(program.net, models[0].params, program.frozen)
-    stacked = steps.stack_population(
+    return steps.stack_population(
         [
             steps.init_train_state(
                 {"net": model.params, **head_params(model.head, recipe)},
@@ -34,7 +39,6 @@ def first_state(program: Program, models: Sequence[Model], mesh: Any) -> TrainSt
             for model in models
         ]
     )
-    return _place(stacked, mesh, len(models))
 
 
 def repartitioned(program: Program, train_state: TrainState, mesh: Any) -> TrainState:
@@ -59,13 +63,18 @@ def _place(train_state: TrainState, mesh: Any, members: int) -> TrainState:
     """
     mesh = sharding.make_mesh(1) if mesh is None else mesh
     if members == 1 or mesh.size == 1:
-        return sharding.place_as(train_state, _shardings(train_state, mesh))
+        return sharding.place_as(train_state, state_shardings(train_state, mesh))
     rest = sharding.place_batch(tuple(train_state[1:]), mesh)
     return TrainState(sharding.place(train_state.step, mesh), *rest)
 
 
-def _shardings(train_state: TrainState, mesh: Any) -> Any:
-    """The sharding of each array of one model's state, with its optimizer's."""
+def state_shardings(train_state: TrainState, mesh: Any) -> Any:
+    """The sharding of each array of one model's state, with its optimizer's.
+
+    Args:
+        train_state: the stacked state, or its shapes.
+        mesh: the mesh.
+    """
 
     def one(path: Any, x: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -91,6 +91,7 @@ class EpisodeProgram:
     split: str
     frozen: tuple[str, ...] = ()
     mesh: Any = None
+    platform: str | None = None
 
     @property
     def per_step(self) -> int:
@@ -127,7 +128,8 @@ def make_episode_step(program: EpisodeProgram) -> steps.CompiledStep:
             make_episode_loss(program),
             make_episode_optimizer(program),
             schedule=optim.schedule_of(program.recipe.optim, **program.length),
-        )
+        ),
+        platform=program.platform,
     )
 
 

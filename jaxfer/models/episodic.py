@@ -148,7 +148,7 @@ def train_episodes(
         )
     if start is None and pixels is None and images.images.dtype != np.uint8:
         pixels = Pixels(std=np.float32(1))
-    model = _start(program, image_shape, start, pixels)
+    model = first_model(program, image_shape, start, pixels)
     mesh = sharding.make_mesh(1) if mesh is None else mesh
     placed = place_episodes(images, mesh, limit=options.limit)
     feed = episode_feed(
@@ -174,7 +174,7 @@ def train_episodes(
         options=options,
         logger=logger,
     ) as run:
-        train_state = sharding.place(_first_state(program, model), mesh)
+        train_state = sharding.place(first_state(program, model), mesh)
 
         def measured(train_state: TrainState) -> Mapping[str, float]:
             assert evaluate is not None  # noqa: S101
@@ -217,12 +217,20 @@ def train_episodes(
         )
 
 
-def _start(
+def first_model(
     program: EpisodeProgram,
     image_shape: tuple[int, ...],
-    start: Model | None,
-    pixels: Pixels | None,
+    start: Model | None = None,
+    pixels: Pixels | None = None,
 ) -> Model:
+    """The model before the first step of a program, with the method's parameters.
+
+    Args:
+        program: the program.
+        image_shape: `(height, width, channels)` of the network's input.
+        start: see `train_episodes`.
+        pixels: see `train_episodes`.
+    """
     net, key = program.net, key_of(program.seed)
     if start is None:
         draw = init_params(net, image_shape)
@@ -245,7 +253,8 @@ def _start(
     return Model(net, params, state, pixels=pixels, about=about)
 
 
-def _first_state(program: EpisodeProgram, model: Model) -> TrainState:
+def first_state(program: EpisodeProgram, model: Model) -> TrainState:
+    """The state of a program before its first step, not yet placed on devices."""
     net = {k: v for k, v in model.params.items() if k != "method"}
     params: Params = {"net": net}
     if "method" in model.params:

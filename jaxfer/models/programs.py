@@ -60,6 +60,7 @@ class Program:
             the cached activations of each model, 'batch' for one streamed batch.
         members: the number of models that train at once.
         mesh: the devices: one model is data-parallel, several are sharded over them.
+        platform: see `steps.compile_step`.
     """
 
     net: Net
@@ -73,6 +74,7 @@ class Program:
     feed: Literal["shared", "own", "batch"] = "shared"
     members: int = 1
     mesh: Any = None
+    platform: str | None = None
 
     @property
     def length(self) -> dict[str, Any]:
@@ -232,4 +234,4 @@ def make_step(program: Program) -> steps.CompiledStep:
     together = steps.make_population_step(
         step, mesh=None if alone else program.mesh, unrolled=True if alone else None
     )
-    return steps.compile_step(together)
+    return steps.compile_step(together, platform=program.platform)

@@ -5,10 +5,11 @@ import contextvars
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from jaxfer import compilation
 
 # Up to this number of output channels the product is faster than the convolution.
 _FEW = 16
@@ -44,7 +45,7 @@ def convolve(
     few = kernel.shape[2] == 1 and kernel.shape[3] <= _FEW
     faster = (few or _PRODUCTS.get()) and not _PLAIN.get()
     fits = tuple(strides) == (1, 1) and not isinstance(padding, str)
-    if faster and fits and jax.default_backend() == "cpu":
+    if faster and fits and compilation.target() == "cpu":
         return _product(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 

@@ -160,6 +160,40 @@ def test_one_process_of_two_is_asked_to_stop(tmp_path, data_dir):
     _assert_same(tmp_path / "run", tmp_path / "alone")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["testing on", "Conv4 with"])
+def test_one_process_of_two_is_asked_to_stop_outside_of_training(
+    tmp_path, data_dir, when
+):
+    """It ends at once, and the launcher ends the other; the same command goes on."""
+    more = ("--episodes", "20", "--test.episodes", "20000")
+    arguments = _arguments(tmp_path / "run", data_dir, *more)
+    started = subprocess.Popen(
+        launcher(*arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    shown = []
+    for line in started.stdout:
+        shown.append(line)
+        if when in line:
+            break
+    pid = int(re.fullmatch(r"process 1 has number (\d+)", shown[1].strip())[1])
+    os.kill(pid, signal.SIGTERM)
+    rest, _ = started.communicate(timeout=60)
+    shown = "".join(shown) + rest
+    assert started.returncode == 130, shown
+    assert "process 1 ended with exit code 130: the others are stopped" in shown
+    assert "stopped by SIGTERM; to go on:" in shown and "Traceback" not in shown
+    ended = launch(*arguments)
+    assert ended.returncode == 0, ended.stdout
+    trained = "going on from step 5 of 5" in ended.stdout
+    assert trained == (when == "testing on")
+
+
 def test_what_does_not_fit_is_refused_once(tmp_path, data_dir):
     arguments = _arguments(tmp_path, data_dir, "--episodes-per-step", "3")
     ended = launch(*arguments, "--episodes", "6")

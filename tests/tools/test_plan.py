@@ -1,0 +1,212 @@
+"""The plan of a training on chips that are not here: its parts, and small programs."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments.imprinting.config import Config as Imprinting
+from experiments.inputs import Network
+from experiments.layer_transfer.config import Config as LayerTransfer
+from experiments.prototypes.config import Config, Data, Task
+from experiments.zero_shot.config import Config as ZeroShot
+from jaxfer import compilation
+from jaxfer.sharding import make_mesh
+from tools import plan
+from tools.planning import steps
+from tools.planning.chips import CHIPS, read_topology
+from tools.planning.programs import Cost, cost_of, kernels_of, messages_of, size_of
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS = steps.Facts(12, 20, (16, 16, 1))
+SMALL = Network("Conv4", width=4)
+PROTOTYPES = Config(net=SMALL, task=Task(way=5, shot=1, query=3))
+CONFIGS = {
+    "prototypes": PROTOTYPES,
+    "layer_transfer": LayerTransfer(net=Network(width=4, dense=16), batch=8),
+    "imprinting": Imprinting(net=Network(width=4, dense=16), dim=8, batch=8),
+}
+
+
+def _cost(config, devices, model=1, facts=FACTS, **how):
+    mesh = make_mesh(devices // model, model)
+    lowered = steps.lower(config, facts, mesh, platform="cpu", **how)
+    options = compilation.compiler_options("cpu")
+    compiled = lowered.program.compile(compiler_options=options)
+    cost = cost_of(compiled, lowered.program, chips=devices, compile_s=0)
+    return lowered, cost
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_experiment_has_the_same_work_per_chip(name, streamed):
+    """Weak scaling: operations, bytes and memory of a chip stay, and no array moves."""
+    how = {"per_chip": 1 if name == "prototypes" else 4, "streamed": streamed}
+    (two, few), (eight, many) = (_cost(CONFIGS[name], n, **how) for n in (2, 8))
+    assert eight.per_step == 4 * two.per_step
+    assert {*few.messages} == {*many.messages} == {"all-reduce"}
+    for field in ("flops", "read", "temporary"):
+        one, other = getattr(few, field), getattr(many, field)
+        assert other == pytest.approx(one, rel=0.1), field
+
+
+def test_the_rows_of_a_head_are_split_over_model():
+    config = dataclasses.replace(
+        CONFIGS["layer_transfer"], net=Network(width=4, dense=256), outputs=4096
+    )
+    _, whole = _cost(config, 2, per_chip=4)
+    _, split = _cost(config, 4, model=2, per_chip=4)
+    head = 4 * 256 * 4096
+    # The weights and their momentum; the other chip of the pair has the rest.
+    assert whole.memory - split.memory > head
+    with pytest.raises(ValueError, match="no chips of 'model' for episodes"):
+        _cost(PROTOTYPES, 2, model=2)
+
+
+def test_half_the_precision_moves_fewer_bytes():
+    half = dataclasses.replace(SMALL, precision="bfloat16")
+    _, full = _cost(PROTOTYPES, 1)
+    _, less = _cost(dataclasses.replace(PROTOTYPES, net=half), 1)
+    assert less.flops == pytest.approx(full.flops, rel=0.2)
+    text = [
+        steps.lower(
+            dataclasses.replace(PROTOTYPES, net=net),
+            FACTS,
+            make_mesh(1),
+            platform="cpu",
+        ).program.as_text()
+        for net in (SMALL, half)
+    ]
+    assert "bf16" in text[1] and "bf16" not in text[0]
+
+
+def test_a_step_is_traced_for_the_platform_that_is_named():
+    """On other platforms than the CPU, several steps are a loop."""
+    loops = {}
+    for platform in ("cpu", "tpu"):
+        lowered = steps.lower(PROTOTYPES, FACTS, make_mesh(1), platform=platform)
+        loops[platform] = lowered.program.as_text().count("stablehlo.while")
+    assert loops["tpu"] == loops["cpu"] + 1
+    assert compilation.target() == jax.default_backend()
+
+
+def test_configs_and_data_that_cannot_be_planned_are_refused():
+    with pytest.raises(ValueError, match=r"got one of experiments\.zero_shot\.config"):
+        steps.lower(ZeroShot(), FACTS, make_mesh(1), platform="cpu")
+    with pytest.raises(ValueError, match="--per-class and --image for glyphs"):
+        steps.facts_of(dataclasses.replace(PROTOTYPES, data=Data("glyphs")))
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "together"),
+    [("v5e:1x1", 1, 1), ("v5e:16x16*4", 1024, 256), ("v5p:8x8x16", 1024, 1024)]
+    + [("h100:4x8", 32, 8), ("h200:1x1", 1, 1)],
+)
+def test_topologies(text, size, together):
+    topology = read_topology(text)
+    assert (topology.size, topology.together) == (size, together)
+
+
+@pytest.mark.parametrize(
+    "text", ["v5e", "v9:1x1", "h100:1x2x3", "h100:1x8*2", "v5e:4x", "v5e:4x4*", ""]
+)
+def test_topologies_of_another_form_are_refused(text):
+    with pytest.raises(ValueError, match="expected"):
+        read_topology(text)
+
+
+def test_the_time_of_a_step_by_hand():
+    """4 chips in two hosts: products, arrays, and two rings of messages."""
+    cost = Cost(0, 1e12, 1e9, 1e9, 0, 0, {}, 1e8, None)
+    topology, chip = read_topology("h100:2x2"), CHIPS["h100"]
+    times = plan.step_times(cost, topology, half=False)
+    rings = 2 * (1 / 2) * 1e8 / chip.link + 2 * (1 / 2) * 1e8 / chip.far
+    assert times["products_s"] == pytest.approx(1e12 / 495e12)
+    assert times["arrays_s"] == pytest.approx(1e9 / 3.35e12)
+    assert times["messages_s"] == pytest.approx(rings)
+    assert times["step_s"] == pytest.approx(1e12 / 495e12 + rings)
+    half = plan.step_times(cost, topology, half=True)
+    assert half["products_s"] == pytest.approx(1e12 / 989e12)
+    rows = [
+        {"topology": "h100:1x1", "chips": 1, "per_step": 1, "step_s": 1.0},
+        {"topology": "h100:1x8", "chips": 8, "per_step": 8, "step_s": 1.25},
+    ]
+    assert [row["efficiency"] for row in plan.with_efficiency(rows)] == [1, 0.8]
+
+
+TEXT = """
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[], f32[8]{0}) parameter(0)
+  %y = f32[8]{0} fusion(%p), kind=kLoop, calls=%f
+  %z = f32[8]{0} custom-call(%y), custom_call_target="__cublas$gemm"
+  ROOT %t = (s32[], f32[8]{0}) tuple(%y, %z)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %b = f32[2,4]{1,0} bitcast(%x)
+  %s = ((f32[8]{0}), f32[8]{0}) all-reduce-start(%x), to_apply=%add
+  %d = f32[8]{0} all-reduce-done(%s)
+  %g = bf16[32]{0} all-gather(%h), dimensions={0}
+  %w = (s32[], f32[8]{0}) while(%d), condition=%c, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %o = f32[8]{0} get-tuple-element(%w), index=1
+}
+"""
+
+
+def test_a_program_is_read():
+    assert size_of("(f32[2,3]{1,0}, pred[], (u8[5]{0}))") == 30
+    assert messages_of(TEXT) == ({"all-reduce": 1, "all-gather": 1}, 32)
+    # The start of the all-reduce, the all-gather, and three turns of two kernels.
+    assert kernels_of(TEXT) == 8
+
+
+def test_the_command_line_says_what_is_wrong(capsys):
+    line = ["--config", "configs/quickstart.py", "--topology", "v5e:1x1"]
+    for more, said in {
+        ("--per-chip", "0"): "expected --per-chip of at least 1, got 0",
+        ("--", "--nte.width", "3"): "unknown option --nte.width: did you mean",
+        (): "expected --classes, --per-class and --image for glyphs train",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            plan.main([*line, *more])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "topology"),
+    [("libtpu", "v5e:2x2"), ("jax_plugins.xla_cuda13", "h100:1x4")],
+)
+def test_a_small_topology_is_compiled_for(tmp_path, module, topology):
+    """With an extra: in a process of its own, as it changes how JAX starts."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        pytest.skip(f"needs {module}: pip install -e '.[plan-tpu]' or '.[plan-gpu]'")
+    to, figure = tmp_path / "plan.json", tmp_path / "plan.png"
+    line = [sys.executable, "tools/plan.py", "--config", "configs/omniglot_1shot.py"]
+    line += ["--topology", topology.replace("2x2", "1x1").replace("1x4", "1x1")]
+    line += [topology, "--json", str(to), "--figure", str(figure)]
+    line += ["--", "--net.width", "8"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert ended.returncode == 0, ended.stderr
+    one, four = json.loads(to.read_text())["plan"]
+    assert (one["messages"], four["messages"]) == ({}, {"all-reduce": 1})
+    assert four["flops"] == pytest.approx(one["flops"], rel=0.1)
+    assert math.isfinite(four["step_s"]) and 0 < four["efficiency"] <= 1.1
+    assert f"| {topology} " in ended.stdout and figure.stat().st_size > 1000

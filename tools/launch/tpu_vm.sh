@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Set up all workers of a Cloud TPU, run a command on them, or stop it.
+#
+#   tools/launch/tpu_vm.sh [--dry-run] NAME ZONE setup [SOURCE]
+#   tools/launch/tpu_vm.sh [--dry-run] NAME ZONE run COMMAND ...
+#   tools/launch/tpu_vm.sh [--dry-run] NAME ZONE stop
+#
+# setup copies the folder SOURCE (default: this checkout) to the workers and installs it
+# there. run starts the command on every worker in that folder; the workers find each
+# other, and --workdir has to be on a disk that all of them see, or in a bucket that is
+# mounted on them. stop sends SIGTERM, so that the run saves; run the same command again
+# to go on. With --dry-run the commands are printed. It needs gcloud.
+set -euo pipefail
+
+usage() {
+    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+}
+
+dry=
+if [ "${1:-}" = --dry-run ]; then
+    dry=1
+    shift
+fi
+[ $# -ge 3 ] || usage
+name=$1 zone=$2 what=$3
+shift 3
+folder=jaxfer
+
+gcloud_() {
+    if [ -n "$dry" ]; then
+        printf '%q ' gcloud "$@"
+        echo
+    else
+        gcloud "$@"
+    fi
+}
+
+on_all() {
+    gcloud_ compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
+}
+
+case $what in
+setup)
+    source=${1:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+    gcloud_ compute tpus tpu-vm scp --recurse "$source" "$name:$folder" \
+        --zone="$zone" --worker=all
+    on_all "cd $folder && python3 -m venv .venv && .venv/bin/pip install -q -e '.[data,tpu]'"
+    ;;
+run)
+    [ $# -gt 0 ] || usage
+    on_all "cd $folder && . .venv/bin/activate && exec $(printf '%q ' "$@")"
+    ;;
+stop)
+    # The brackets keep the pattern from matching the shell that runs pkill.
+    on_all "pkill -TERM -f '[p]ython.* -m experiments'"
+    ;;
+*)
+    usage
+    ;;
+esac
