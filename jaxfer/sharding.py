@@ -158,6 +158,30 @@ def spread_members(
     )
 
 
+def init_rows(make: Callable[[], PyTree], rows: int, mesh: Mesh | None) -> PyTree:
+    """Make arrays in parts: each device along "model" makes its own rows.
+
+    The values are those of `make()`. No device has the whole of an array.
+
+    Args:
+        make: a function that returns arrays, and that can be compiled.
+        rows: the size of the leading axis of the arrays to split, a multiple of the
+            devices along "model"; other arrays are whole on every device.
+        mesh: the mesh; None for one device.
+
+    Example:
+        >>> init_rows(lambda: jnp.arange(4), 4, None).tolist()
+        [0, 1, 2, 3]
+    """
+    if mesh is None or mesh.shape["model"] == 1:
+        return make()
+    at = jax.tree.map(
+        lambda x: over_model(mesh) if x.shape[:1] == (rows,) else replicated(mesh),
+        jax.eval_shape(make),
+    )
+    return jax.jit(make, out_shardings=at)()
+
+
 def split_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Wrap a function so that each device along "model" calls it with its own rows.
 

@@ -5,6 +5,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxfer import sharding
+from jaxfer.heads import cosine_head, linear_head
 
 
 def test_one_device_is_a_mesh_of_one():
@@ -46,6 +47,19 @@ def test_each_device_computes_its_own_rows(model, collectives):
     expected = sharding.each_own(rows, 8, None, jnp.uint32(3))
     np.testing.assert_array_equal(bits, expected[1])
     assert not collectives(of_mesh.lower(power).compile())
+
+
+@pytest.mark.parametrize("make", [linear_head, cosine_head])
+def test_a_head_is_made_in_parts(make):
+    """The same bits as at once, and no device has the whole of it."""
+    mesh = sharding.make_mesh(2, 4)
+    whole = make(jax.random.key(1), 3, 8)
+    parts = sharding.init_rows(lambda: make(jax.random.key(1), 3, 8), 8, mesh)
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+    assert {s.data.shape for s in parts.weight.addressable_shards} == {(2, 3)}
+    assert parts.scale.sharding.is_fully_replicated
+    one = sharding.init_rows(lambda: jnp.arange(8), 8, sharding.make_mesh(2))
+    assert len(one.sharding.device_set) == 1
 
 
 def test_host_rows_make_the_global_batch():

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from experiments.imprinting.members import MEASURE, Imprinted, networks
 from experiments.imprinting.rows import imprinted, with_novel
 from experiments.inputs import read_parts
 from experiments.studies import keep, shared_mesh
-from jaxfer import heads, models, nets, study
+from jaxfer import heads, models, nets, sharding, study
 from jaxfer.compilation import jit
 from jaxfer.config import what_of
 from jaxfer.data import Images, random_crop
@@ -213,9 +213,14 @@ class Trainer:
             return None
         key = jax.random.fold_in(key_of(network.name), HEAD)
         classes = len(examples.names)
+        make = partial(heads.cosine_head, scale=config.scale)
         if network.loss == "linear":
-            return heads.linear_head(key, network.dim, classes)
-        head = heads.cosine_head(key, network.dim, classes, scale=config.scale)
+            make = heads.linear_head
+        head = sharding.init_rows(
+            partial(make, key, network.dim, classes), classes, self.mesh
+        )
+        if network.loss == "linear":
+            return head
         if config.scale_per_class:
             scales = jnp.full((classes,), config.scale, jnp.float32)
             head = dataclasses.replace(head, scale=scales)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from experiments.inputs import moments, read_parts
 from experiments.layer_transfer.config import Config
 from experiments.layer_transfer.members import Target, Transfer, transfers
 from experiments.studies import keep, shared_mesh
-from jaxfer import heads, models, nets, stats, study
+from jaxfer import heads, models, nets, sharding, stats, study
 from jaxfer.config import what_of
 from jaxfer.data import Images
 from jaxfer.data.feed import place
@@ -157,9 +157,9 @@ class Trainer:
         source = self.source(transfer.source) if transfer.source else self.pretrained
         pixels = source.pixels if source else self.moments(target)
         dim = models.embedding_dim(net, self.image_shape)
-        head = heads.linear_head(
-            jax.random.fold_in(key, HEAD), dim, self.outputs(target)
-        )
+        outputs, own = self.outputs(target), jax.random.fold_in(key, HEAD)
+        make = partial(heads.linear_head, own, dim, outputs)
+        head = sharding.init_rows(make, outputs, self.mesh)
         fresh = models.init_model(net, self.image_shape, key, head=head, pixels=pixels)
         if transfer.treatment is None:
             return fresh, ()

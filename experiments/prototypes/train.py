@@ -17,7 +17,7 @@ from experiments.prototypes.classifiers import (
 )
 from experiments.prototypes.config import Config, Task
 from experiments.prototypes.measure import test_shape
-from jaxfer import distributed, heads, models, nets
+from jaxfer import distributed, heads, models, nets, sharding
 from jaxfer.data import Images, read_images
 from jaxfer.data.augment import Change
 from jaxfer.data.resident import table_of
@@ -188,16 +188,18 @@ def train_base(
     key, several = key_of(config.seed), distributed.count() > 1
     make = {"linear": heads.linear_head, "cosine": heads.cosine_head}[base.head]
     dim = models.embedding_dim(net, shape)
+    own, classes = jax.random.fold_in(key, HEAD), images.num_classes
+    # Its batch may not divide evenly over the devices of one process.
+    mesh = mesh if several or not base.batch % mesh.size else None
     trained = models.train_batches(
         net,
         images,
         recipe,
         key=key,
-        head=make(jax.random.fold_in(key, HEAD), dim, images.num_classes),
+        head=sharding.init_rows(partial(make, own, dim, classes), classes, mesh),
         start=config.net.start(shape),
         pixels=None if images.images.dtype == np.uint8 else Pixels(std=np.float32(1)),
-        # Its batch may not divide evenly over the devices of one process.
-        mesh=mesh if several or not base.batch % mesh.size else None,
+        mesh=mesh,
         workdir=place,
         phase="base",
         options=config.run,

@@ -1,5 +1,6 @@
 """The state that one model or a population trains from, placed on devices."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,22 @@ def first_state(program: Program, models: Sequence[Model], mesh: Any) -> TrainSt
         models: the models at the start of training.
         mesh: the mesh; None for one device.
     """
-    return _place(stacked_state(program, models), mesh, len(models))
+    if mesh is None or mesh.shape["model"] == 1:
+        return _place(stacked_state(program, models), mesh, len(models))
+
+    def stacked(arrays: Sequence[Any]) -> TrainState:
+        filled = [
+            dataclasses.replace(model, params=params, state=state, head=head)
+            for model, (params, state, head) in zip(models, arrays, strict=True)
+        ]
+        return stacked_state(program, filled)
+
+    # The head, which may be in parts, and the state of its optimizer stay in parts.
+    arrays = [
+        (*jax.device_get((model.params, model.state)), model.head) for model in models
+    ]
+    at = state_shardings(jax.eval_shape(stacked, arrays), mesh)
+    return jax.jit(stacked, out_shardings=at)(arrays)
 
 
 def stacked_state(program: Program, models: Sequence[Model]) -> TrainState:

@@ -86,12 +86,12 @@ def embed_blocks(
         return run(params, state, pixels, x)
 
     n = len(items) if rows is None else len(rows)
-    own = _block(n, items) if block is None else block
+    own = block_of(n, items) if block is None else block
     fill = block is None
     return in_blocks(piece, items, rows, block=own, fill=fill, workers=workers)
 
 
-def _block(n: int, items: AnyArray | View) -> int:
+def block_of(n: int, items: AnyArray | View) -> int:
     """The number of images per call: 1, or a power of two from 8 on.
 
     On a CPU, images of 224 pixels take the same time each in blocks of 8 to 128.
@@ -122,7 +122,7 @@ def embed_on_host(
         (3, 4)
     """
     n = len(items_of(images))
-    block = _block(n, items_of(images))
+    block = block_of(n, items_of(images))
     # Full blocks only: cutting one would compile a program for each remainder.
     rows = np.resize(np.arange(n), -(-n // block) * block)
     blocks = embed_blocks(model, images, rows=rows, block=block, workers=workers)

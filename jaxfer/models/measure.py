@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxfer import losses, steps
+from jaxfer import distributed, losses, steps
 from jaxfer.compilation import jit
 from jaxfer.data import Images, Resident, resident
 from jaxfer.data.feed import take_episode
@@ -16,8 +16,14 @@ from jaxfer.episodes import check_episode, gather, numbered_episode
 from jaxfer.memo import memoised
 from jaxfer.methods import Method, prototypes
 from jaxfer.models.episode_step import EpisodeShape, centred_window
-from jaxfer.models.inference import embed
-from jaxfer.models.model import Model, Pixels, check_images, support_encoder
+from jaxfer.models.inference import block_of, embed
+from jaxfer.models.model import (
+    Model,
+    Pixels,
+    check_images,
+    items_of,
+    support_encoder,
+)
 from jaxfer.models.passes import adapted_logits
 from jaxfer.types import AnyArray, Net, Params, State
 
@@ -116,11 +122,23 @@ def measure_episodes(
 def embed_classes(model: Model, images: Images) -> Resident:
     """The embeddings of labelled images, to sample episodes from.
 
+    Several processes call it together. Each embeds its share of the images.
+
     Args:
         model: the model that embeds.
         images: labelled images, in memory or as a view.
     """
-    z = embed(model, images)
+    if (processes := distributed.count()) == 1:
+        z = embed(model, images)
+    else:
+        # The same blocks as in one process, so that the results are the same bits.
+        n, items = len(images.labels), items_of(images)
+        block = block_of(n, items)
+        each = -(-n // (block * processes)) * block
+        rows = np.resize(np.arange(n), each * processes)
+        mine = rows[distributed.index() * each :][:each]
+        z = embed(model, images, rows=mine, block=block)
+        z = jnp.asarray(distributed.gather_rows(np.asarray(z))[:n])
     return Resident(z.reshape(len(z), -1), jax.tree.map(jnp.asarray, table_of(images)))
 
 

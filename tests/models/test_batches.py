@@ -27,6 +27,7 @@ from jaxfer import (
 )
 from jaxfer.data import Affine, Crop, Images
 from jaxfer.data.sampling import Sampler
+from jaxfer.models import batches
 from jaxfer.nets import Flatten
 from jaxfer.sharding import make_mesh
 from jaxfer.stopping import Best
@@ -245,18 +246,21 @@ def test_one_model_on_several_devices_is_one_on_one(task, recipe, head):
 
 def test_the_rows_of_a_head_are_shared_by_devices(task, recipe, monkeypatch):
     """A mesh of 2 x 4 trains as one device does, and each device has a quarter."""
-    head = linear_head(jax.random.key(1), 8, 40)
-    shards, real = [], sharding.place_as
+    shards, real = [], batches.first_state
 
-    def spy(tree, shardings):
-        placed = real(tree, shardings)
-        rows = [x for x in jax.tree.leaves(placed) if x.shape == (1, 40, 8)]
+    def spy(*arguments):
+        state = real(*arguments)
+        rows = [x for x in jax.tree.leaves(state) if x.shape == (1, 40, 8)]
         shards.append([x.addressable_shards[0].data.shape for x in rows])
-        return placed
+        return state
 
-    monkeypatch.setattr(sharding, "place_as", spy)
+    def make():
+        return linear_head(jax.random.key(1), 8, 40)
+
+    monkeypatch.setattr(batches, "first_state", spy)
     one, eight = (
-        train(task, recipe, head, mesh=mesh) for mesh in (None, make_mesh(2, 4))
+        train(task, recipe, sharding.init_rows(make, 40, mesh), mesh=mesh)
+        for mesh in (None, make_mesh(2, 4))
     )
     assert_close(one.model, eight.model, rtol=1e-4, atol=1e-5)
     assert eight.compilations == 1
