@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 import threading
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,12 +33,25 @@ _KINDS: tuple[Kind, ...] = ("last", "best")
 _SAVING = threading.Lock()
 
 
+_OF_ORBAX = "orbax/checkpoint/"
+
+
 def _is_shown(record: logging.LogRecord) -> bool:
-    """False for errors that Orbax logs with their traceback, and raises as well."""
-    return not (record.exc_info and "orbax/checkpoint/" in record.pathname)
+    """False for errors of Orbax that are logged with their traceback, and raised too.
+
+    Orbax logs some itself, and asyncio those of writes after the first that failed.
+    """
+    if not record.exc_info:
+        return True
+    frames = traceback.extract_tb(record.exc_info[2])
+    places = [record.pathname, *(frame.filename for frame in frames)]
+    # The error of a write that was never begun names the folder it was to write to.
+    places.append(f"{record.exc_info[1]}".replace("orbax-checkpoint-tmp", _OF_ORBAX))
+    return not any(_OF_ORBAX in place for place in places)
 
 
-logging.getLogger("absl").addFilter(_is_shown)
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_is_shown)
 
 
 class Checkpoints:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from jaxfer import distributed
 from jaxfer.clusters import find_start
 from jaxfer.config_files import load_config
+from jaxfer.echoes import echoes_hidden
 from jaxfer.signals import AllStopped, interruptible
 
 # Errors of the system that a user can mend.
@@ -192,7 +193,10 @@ def main(
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        with clean_errors(), interruptible(), contextlib.ExitStack() as stack:
+        own = echoes_hidden(), clean_errors(), interruptible()
+        with contextlib.ExitStack() as stack:
+            for context in own:
+                stack.enter_context(context)
             command = parse(experiment, config_class, argv)
             start = find_start() if together else None
             if started := distributed.initialize(start, timeout=command.start_timeout):

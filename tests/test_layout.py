@@ -26,6 +26,7 @@ LEVELS = {
     "tables": 0,
     "tensors": 0,
     "ranges": 0,
+    "echoes": 0,
     "versions": 0,
     "config_files": 0,
     "heads": 1,

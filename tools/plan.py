@@ -191,7 +191,7 @@ def _read_config(path: Path, options: Sequence[str]) -> Any:
             return parse(name, kind, line).config
         except ValueError as e:
             refused.append(e)
-            if "expected config to be an experiments." not in str(e):
+            if "expected config = experiments." not in str(e):
                 raise
     raise refused[-1]
 

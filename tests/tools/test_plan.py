@@ -182,6 +182,15 @@ def test_the_command_line_says_what_is_wrong(capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "config", ["cifar100_layer_transfer", "cifar100_imprinting", "omniglot_1shot"]
+)
+def test_configs_of_every_experiment_are_read(config, capsys):
+    with pytest.raises(SystemExit):
+        plan.main(["--config", f"configs/{config}.py", "--topology", "v9:1x1"])
+    assert "expected a topology such as v5e:4x4" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "topology"),
