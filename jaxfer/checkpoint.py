@@ -50,8 +50,8 @@ def _is_shown(record: logging.LogRecord) -> bool:
     return not any(_OF_ORBAX in place for place in places)
 
 
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(_is_shown)
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).addFilter(_is_shown)
 
 
 class Checkpoints:

@@ -7,13 +7,13 @@ random bits have an explicit width, and `top_k` of them samples without replacem
 
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 from jaxfer.types import AnyArray, Episode
 
@@ -309,14 +309,14 @@ def numbered_episode(
     return sample_episode(key, table, **shape)
 
 
-def gather(array: Shaped[AnyArray, "n *item"], episode: Episode) -> Episode:
+def gather(array: Any, episode: Episode) -> Episode:
     """The episode with its row numbers replaced by those rows of an array.
 
     The array may hold images or embeddings: evaluation embeds a data set once and
     gathers features.
 
     Args:
-        array: `[n, ...]`, with as many rows as the data set.
+        array: `[n, ...]`, with as many rows as the data set: an array, or `Rows`.
         episode: an episode of row numbers.
 
     Example:

@@ -42,6 +42,7 @@ LEVELS = {
     "signals": 2,
     "stopping": 1,
     "data.bank": 2,
+    "data.rows": 1,
     "data.sampling": 2,
     "data.resident": 2,
     "data.streamed": 2,
@@ -176,7 +177,7 @@ def test_modules_are_small():
     lines = {_name(path): _lines(path) for path in MODULES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
     assert statistics.median(lines.values()) <= 180
-    assert sum(map(_code, MODULES)) <= 14400
+    assert sum(map(_code, MODULES)) <= 14500
 
 
 def test_experiments_are_small():

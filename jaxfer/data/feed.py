@@ -17,6 +17,7 @@ from jaxtyping import Array, Integer
 from jaxfer import sharding
 from jaxfer.data.images import Images
 from jaxfer.data.resident import Resident, draw, floats, resident, table_of
+from jaxfer.data.rows import Rows, as_rows
 from jaxfer.data.streamed import Drawn, read_ahead, stream
 from jaxfer.data.view import View
 from jaxfer.episodes import numbered_episode
@@ -34,7 +35,7 @@ class Source(NamedTuple):
         fingerprint: hash of the data.
     """
 
-    items: Array | View
+    items: Array | Rows | View
     fingerprint: str
 
     @property
@@ -44,7 +45,7 @@ class Source(NamedTuple):
 
 
 def place(
-    images: Images | Source | View | AnyArray,
+    images: Images | Source | View | Rows | AnyArray,
     mesh: Any = None,
     *,
     limit: float = LIMIT,
@@ -76,10 +77,10 @@ def place(
         return Source(images, _hash(images.shape, images.rows))
     else:
         items, fingerprint = images, _hash(images.shape, images)
-    return Source(sharding.place(items, mesh), fingerprint)
+    return Source(sharding.place(as_rows(items), mesh), fingerprint)
 
 
-def _hash(shape: tuple[int, ...], content: AnyArray) -> str:
+def _hash(shape: tuple[int, ...], content: Any) -> str:
     digest = hashlib.sha256(repr((shape, str(content.dtype))).encode())
     digest.update(np.ascontiguousarray(content))
     return digest.hexdigest()[:16]
@@ -128,7 +129,8 @@ def place_episodes(
     """
     if _is_streamed(images, limit):
         return images
-    return sharding.place(resident(images), mesh)
+    whole = resident(images)
+    return sharding.place(whole._replace(items=as_rows(whole.items)), mesh)
 
 
 def _is_streamed(images: Images, limit: float) -> bool:
@@ -183,7 +185,7 @@ def one_episode(
 
 def in_blocks(
     function: Callable[[Array, np.ndarray], Array],
-    items: Array | np.ndarray | View,
+    items: Array | np.ndarray | Rows | View,
     rows: Sequence[int] | AnyArray | None = None,
     *,
     block: int = 1000,
@@ -224,7 +226,7 @@ def in_blocks(
     # Data in memory need no reader threads, which would require Grain.
     if isinstance(items, View) and not isinstance(items.store, np.ndarray):
         read = read_ahead([*filled], items.__getitem__, workers=workers)
-    elif isinstance(items, Array):
+    elif isinstance(items, Array | Rows):
         read = (_take(items, at) for at in filled)
     else:
         read = (jnp.asarray(items[at]) for at in filled)
@@ -234,5 +236,5 @@ def in_blocks(
 
 
 @jax.jit
-def _take(items: Array, rows: Array) -> Array:
+def _take(items: Array | Rows, rows: Array) -> Array:
     return items[rows]

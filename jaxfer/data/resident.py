@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 
 from jaxfer.data.images import Images
+from jaxfer.data.rows import Rows
 from jaxfer.episodes import (
     ClassTable,
     class_table,
@@ -20,7 +21,7 @@ from jaxfer.types import AnyArray, Episode
 class Resident(NamedTuple):
     """The images of a data set, or its embeddings, with its class table."""
 
-    items: UInt8[AnyArray, "n height width channels"] | Float[AnyArray, "n dim"]
+    items: UInt8[AnyArray, "n height width channels"] | Float[AnyArray, "n dim"] | Rows
     table: ClassTable
 
 

@@ -13,11 +13,12 @@ from jaxtyping import Array, Float, Num, Shaped
 from jaxfer.compilation import Jitted, jit
 from jaxfer.data import Images, View, augmented
 from jaxfer.data.augment import Change
+from jaxfer.data.rows import Rows
 from jaxfer.keys import stable_draws
 from jaxfer.memo import memoised
 from jaxfer.types import EVAL, AnyArray, Head, Net, Params, State, TrainState
 
-AnyImages = AnyArray | Images | View
+AnyImages = AnyArray | Images | Rows | View
 _MEMOISED = 128
 
 
@@ -246,7 +247,7 @@ def training_facts(
     }
 
 
-def items_of(images: AnyImages) -> AnyArray | View:
+def items_of(images: AnyImages) -> AnyArray | Rows | View:
     """The array or view behind images of any kind.
 
     Raises:
@@ -261,7 +262,7 @@ def items_of(images: AnyImages) -> AnyArray | View:
     return items
 
 
-def check_images(model: Model, images: AnyArray | View) -> None:
+def check_images(model: Model, images: AnyArray | Rows | View) -> None:
     """Refuse images of another size or number of channels than a model was trained on.
 
     Raises:

@@ -21,6 +21,7 @@ from jaxfer.data.feed import (
     take_episode,
 )
 from jaxfer.data.resident import Resident
+from jaxfer.data.rows import Rows
 
 SHAPE = {"way": 3, "shot": 2, "n_query": 4}
 
@@ -88,7 +89,7 @@ def test_a_block_holds_at_most_100_megabytes(unchecked):
 
 def test_small_data_are_placed_and_large_ones_streamed(blobs, capsys):
     small, large = place(blobs), place(blobs, limit=1e-6)
-    assert not small.streamed and isinstance(small.items, jax.Array)
+    assert not small.streamed and isinstance(small.items, Rows)
     np.testing.assert_array_equal(small.items, blobs.images)
     assert capsys.readouterr().out.startswith("blobs is streamed: ")
     assert large.streamed and isinstance(large.items, View)
@@ -98,10 +99,10 @@ def test_small_data_are_placed_and_large_ones_streamed(blobs, capsys):
 def test_a_source_is_placed_on_every_device_of_a_mesh(blobs):
     mesh = sharding.make_mesh(2)
     source = place(blobs, mesh)
-    assert len(source.items.addressable_shards) == 2
+    assert len(source.items.flat.addressable_shards) == 2
     again = place(place(blobs), mesh)
     assert isinstance(again, Source) and again.fingerprint == source.fingerprint
-    assert again.items.sharding == source.items.sharding
+    assert again.items.flat.sharding == source.items.flat.sharding
     streamed = place(blobs, limit=1e-6)
     assert place(streamed, mesh) is streamed
 

@@ -203,8 +203,9 @@ def moved(text: str) -> float:
         made = sum(size for size, _ in _arrays(kind))
         slow = sum(size for size, fast in _arrays(kind) if not fast)
         if operation.endswith("-start"):
-            # The result has the operand too.
-            total += slow
+            # The result has the operand too, of which a slice takes a part.
+            parts = [size for size, _ in _arrays(kind)]
+            total += parts[1] if operation == "slice-start" else slow
             continue
         for name in re.findall(r"%([\w.-]+)", rest.partition(")")[0]):
             for size, fast in _arrays(kinds.get(name, "")):

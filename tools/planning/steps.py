@@ -1,6 +1,7 @@
 """The training step of a config, lowered for devices that need not exist here."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from experiments.prototypes.classifiers import method
 from experiments.prototypes.config import Config as Prototypes
 from jaxfer import heads, models, nets, sharding
 from jaxfer.data.resident import Resident
+from jaxfer.data.rows import Rows, padding
 from jaxfer.episodes import ClassTable
 from jaxfer.keys import key_of
 from jaxfer.models import Model, Pixels, Recipe
@@ -172,7 +174,7 @@ def _episodes(
             _like((facts.classes, facts.per_class), np.int32, whole),
             _like((facts.classes,), np.int32, whole),
         )
-        items = Resident(_like((facts.n, *facts.shape), np.uint8, whole), table)
+        items = Resident(_stored(facts.n, facts.shape, whole), table)
     data = items, _placed(pixels, whole)
     lowered = make_episode_step(program).lower(_placed(state, whole), data, count=1)
     return Lowered(lowered, "episode", per_step, program.num_steps)
@@ -269,13 +271,19 @@ def _images(
         rows = sharding.over_data(mesh, axis=1)
         task = task._replace(inputs=_like((1, batch, *facts.shape), np.uint8, rows))
     else:
-        images = _like((n, *facts.shape), np.uint8, whole)
+        images = _stored(n, facts.shape, whole)
     lowered = make_step(program).lower(state, (images, task), count=1)
     return Lowered(lowered, "image", batch, num_steps)
 
 
 def _like(shape: tuple[int, ...], dtype: Any, at: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=at)
+
+
+def _stored(n: int, shape: tuple[int, ...], at: Any) -> Rows:
+    """The shapes of images as they are placed on devices."""
+    size = math.prod(shape) + padding(shape)
+    return Rows(_like((n, size), np.uint8, at), shape)
 
 
 def _placed(tree: Any, at: Any) -> Any:
