@@ -195,11 +195,18 @@ def test_shell_lines_parse(page, line, monkeypatch):
         for option in (word for word in words if word.startswith("--")):
             field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
             assert f'"{option}"' in source or f"    {field}:" in source, option
-    elif words[0].startswith("tools/"):
-        assert os.access(ROOT / words[0], os.X_OK)
+    elif words[0] == "sbatch" or words[0].startswith("tools/"):
+        (file,) = [word for word in words if word.startswith("tools/")]
+        assert os.access(ROOT / file, os.X_OK)
+        if "-m" in words:
+            first = words.index("-m") + 1
+            config = importlib.import_module(f"{words[first]}.config").Config
+            assert parse(words[first], config, words[first + 1 :]).config
+    elif words[0] == "kubectl":
+        assert words[1:3] == ["apply", "-f"]
     elif words[0] in ("pip", "python3"):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        extras = re.search(r"\[([\w,]+)\]", line)
+        extras = re.search(r"\[([\w,-]+)\]", line)
         assert {*extras[1].split(",")} <= {*project["optional-dependencies"]}
     elif words[0] == "curl":
         route = urlsplit(words[-1]).path.split("/")[1]
@@ -211,6 +218,8 @@ def test_shell_lines_parse(page, line, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_links_resolve(page):
     for target in re.findall(r"\]\(([^)#]*)(?:#[\w-]+)?\)", PAGES[page]):
+        if target.startswith("https://"):
+            continue
         assert ((ROOT / page).parent / target).exists(), target
 
 

@@ -13,8 +13,8 @@ eight GPUs each. Options of the config follow "--".
 For each topology the table has the bytes that a chip needs beside those it has, the
 operations and bytes of a step per chip, the messages between chips, and an estimate of
 the time of a step: the larger of operations and bytes, divided by the rates of the data
-sheet, plus the time of the messages. Nothing overlaps with messages, and the time to
-start kernels is not included. Efficiency is the time on the first topology of the same
+sheet, plus the time of the messages and, on GPUs, 5 microseconds per kernel. Nothing
+overlaps with messages. Efficiency is the time on the first topology of the same
 chip divided by that on this one, since every chip has the same work. The numbers are
 estimates: no accelerator is used.
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfer.config import clean_errors, parse
-from jaxfer.runlog import write_json
+from jaxfer.runlog import read_json, write_json
 from jaxfer.tables import markdown
 from tools.planning.chips import Topology, read_topology, use_compilers_only
 
@@ -80,7 +80,11 @@ def plan(
     compiled = lowered.program.compile(compiler_options=options)
     seconds = time.monotonic() - begun
     cost = cost_of(
-        compiled, lowered.program, chips=topology.size, compile_s=round(seconds, 1)
+        compiled,
+        lowered.program,
+        chips=topology.size,
+        platform=chip.platform,
+        compile_s=round(seconds, 1),
     )
     times = step_times(cost, topology, half=config.net.precision == "bfloat16")
     return {
@@ -92,7 +96,7 @@ def plan(
         **cost._asdict(),
         "chip_memory": chip.memory,
         **times,
-        "hours": lowered.num_steps * times["step_s"] / 3600,
+        "minutes": lowered.num_steps * times["step_s"] / 60,
     }
 
 
@@ -112,11 +116,13 @@ def step_times(cost: Any, topology: Topology, *, half: bool) -> dict[str, float]
     rounds = 2 * (near - 1) / near * cost.sent / chip.link
     rounds += 2 * (slices - 1) / slices * cost.sent / chip.far
     arrays = cost.read / chip.bandwidth
+    kernels = (cost.kernels or 0) * chip.kernel
     return {
         "products_s": products,
         "arrays_s": arrays,
         "messages_s": rounds,
-        "step_s": max(products, arrays) + rounds,
+        "kernels_s": kernels,
+        "step_s": max(products, arrays) + rounds + kernels,
     }
 
 
@@ -153,12 +159,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 "" if row["kernels"] is None else str(row["kernels"]),
                 f"{1e3 * row['step_s']:.2f}",
                 f"{row['efficiency']:.2f}",
-                f"{row['hours']:.3f}",
+                f"{row['minutes']:.2f}",
             ]
         )
     header = ["topology", "chips", f"{unit}s per step", "compile (s)", "GB per chip"]
     header += ["MB temporary", "GFLOP", "GB moved", "messages", "MB sent", "kernels"]
-    return markdown([*header, "step (ms)", "efficiency", "hours"], lines)
+    return markdown([*header, "step (ms)", "efficiency", "minutes"], lines)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -178,7 +184,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     return figure
 
 
-def _read_config(path: Path, options: Sequence[str]) -> Any:
+def read_config(path: Path, options: Sequence[str]) -> Any:
     """Return the config in a file, of whichever experiment, with options applied."""
     from experiments.imprinting.config import Config as Imprinting
     from experiments.layer_transfer.config import Config as LayerTransfer
@@ -221,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--image", type=int, nargs=3, help="height, width and channels of an image"
     )
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument(
+        "--json", type=Path, help="write the rows to this file, beside those it has"
+    )
     parser.add_argument("--figure", type=Path, help="draw the times to this file")
     parser.add_argument("options", nargs="*", help="options of the config, after --")
     args = parser.parse_args(argv)
@@ -230,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, value in (("per-chip", args.per_chip), ("model", args.model)):
             if value is not None and value < 1:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
-        config = _read_config(args.config, args.options)
+        config = read_config(args.config, args.options)
         rows = []
         for topology in map(read_topology, args.topology):
             row = plan(
@@ -246,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = with_efficiency(rows)
         print(f"\nEstimates for {args.config}:\n\n{table(rows)}")
         if args.json:
-            write_json(args.json, {"config": args.config.name, "plan": rows})
+            write_json(args.json, _joined(args, rows))
             print(f"written to {args.json}")
         if args.figure:
             from experiments import plots
@@ -255,6 +263,24 @@ def main(argv: Sequence[str] | None = None) -> int:
                 draw(rows).savefig(args.figure)
             print(f"drawn to {args.figure}")
     return 0
+
+
+def _joined(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the content of a file, with rows that it has of other topologies."""
+    what = {
+        "config": args.config.name,
+        "options": args.options,
+        "per_chip": args.per_chip,
+        "model": args.model,
+        "streamed": args.streamed,
+    }
+    if args.json.is_file():
+        found = read_json(args.json)
+        if {name: found.get(name) for name in what} != what:
+            raise ValueError(f"expected plans of {what} in {args.json}, got others")
+        new = {row["topology"] for row in rows}
+        rows = [*(x for x in found["plan"] if x["topology"] not in new), *rows]
+    return {**what, "plan": rows}
 
 
 def _facts(args: argparse.Namespace, config: Any) -> Any:

@@ -4,7 +4,8 @@
     python tools/result_tables.py [--check]
 
 The first line copies what tables need from RUN/result.json to
-docs/results/data/NAME.json; RUN may also be a file that tools/compare.py --json wrote.
+docs/results/data/NAME.json; RUN may also be a file that tools/compare.py, plan.py or
+bench_plan.py wrote with --json.
 The second line makes every table of README.md and docs/ again. A table lies between two
 comments. The first one names the kept result and the beginning of a title:
 
@@ -31,7 +32,7 @@ from jaxfer import models
 from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json, read_result, write_json
-from tools import compare, cost, photo_results
+from tools import bench_plan, compare, cost, photo_results, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "results" / "data"
@@ -51,8 +52,7 @@ def keep(workdir: Path, name: str) -> Path:
     """Write the part of a result that tables need, and return its path."""
     DATA.mkdir(parents=True, exist_ok=True)
     if workdir.suffix == ".json":
-        compared = {key: read_json(workdir)[key] for key in ("rows", "by")}
-        write_json(DATA / f"{name}.json", _rounded(compared))
+        write_json(DATA / f"{name}.json", _shortened(read_json(workdir)))
         return DATA / f"{name}.json"
     result = read_result(workdir, ("config", "metrics"))
     kept = {key: result[key] for key in _KEPT if key in result}
@@ -92,7 +92,11 @@ def _filled(match: re.Match[str]) -> str:
     names, title = match["names"].split(), match["title"]
     results = [_kept(name) for name in names]
     opening = match[0].partition("\n")[0]
-    if title is None:
+    if "plan" in results[0]:
+        table = plan.table(results[0]["plan"])
+    elif "measured" in results[0]:
+        table = bench_plan.table(results[0]["measured"])
+    elif title is None:
         table = compare_runs(results)
     elif title == "Cost":
         table = cost.table(results)
@@ -133,6 +137,15 @@ def _comparison(compared: Mapping[str, Any], title: str) -> str:
             f"options are {[*compared['by']]}"
         )
     return compare.table_by(compared["by"][title])
+
+
+def _shortened(content: Any) -> Any:
+    """Numbers with six digits, for what may be far below 1."""
+    if isinstance(content, Mapping):
+        return {key: _shortened(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_shortened(value) for value in content]
+    return float(f"{content:.6g}") if isinstance(content, float) else content
 
 
 def _rounded(content: Any) -> Any:

@@ -40,7 +40,7 @@ def _cost(config, devices, model=1, facts=FACTS, **how):
     lowered = steps.lower(config, facts, mesh, platform="cpu", **how)
     options = compilation.compiler_options("cpu")
     compiled = lowered.program.compile(compiler_options=options)
-    cost = cost_of(compiled, lowered.program, chips=devices, compile_s=0)
+    cost = cost_of(compiled, lowered.program, chips=devices, platform="cpu")
     return lowered, cost
 
 
@@ -132,6 +132,8 @@ def test_the_time_of_a_step_by_hand():
     assert times["arrays_s"] == pytest.approx(1e9 / 3.35e12)
     assert times["messages_s"] == pytest.approx(rings)
     assert times["step_s"] == pytest.approx(1e12 / 495e12 + rings)
+    many = plan.step_times(cost._replace(kernels=100), topology, half=False)
+    assert many["step_s"] == pytest.approx(times["step_s"] + 100 * 5e-6)
     half = plan.step_times(cost, topology, half=True)
     assert half["products_s"] == pytest.approx(1e12 / 989e12)
     rows = [

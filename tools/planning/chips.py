@@ -41,6 +41,7 @@ class Chip:
         bandwidth: bytes per second of its memory.
         link: bytes per second that it sends to the chips of its slice or its host.
         far: bytes per second that it sends to those of other slices or hosts.
+        kernel: seconds that each kernel takes beside its work; 0 for one program.
     """
 
     kind: str
@@ -51,8 +52,12 @@ class Chip:
     bandwidth: float
     link: float
     far: float
+    kernel: float = 0.0
 
 
+# Beside their work, the kernels of a step took 3.6 to 6.1 microseconds each on an H200
+# (tools/bench_plan.py; docs/performance.md).
+_KERNEL_S = 5e-6
 # The rates are those of Google's pages on each TPU and of NVIDIA's data sheets, without
 # sparsity. Rates between slices are those of a network card, shared by its chips.
 CHIPS = {
@@ -61,9 +66,13 @@ CHIPS = {
     "v5p": Chip("v5p", "tpu", 459e12, 459e12, 95e9, 2.765e12, 600e9, 6.25e9),
     "v6e": Chip("v6e", "tpu", 918e12, 918e12, 32e9, 1.64e12, 448e9, 12.5e9),
     "h100": Chip(
-        "NVIDIA H100 80GB HBM3", "gpu", 989e12, 495e12, 80e9, 3.35e12, 450e9, 50e9
+        "NVIDIA H100 80GB HBM3",
+        *("gpu", 989e12, 495e12, 80e9, 3.35e12, 450e9, 50e9, _KERNEL_S),
     ),
-    "h200": Chip("NVIDIA H200", "gpu", 989e12, 495e12, 141e9, 4.8e12, 450e9, 50e9),
+    "h200": Chip(
+        "NVIDIA H200",
+        *("gpu", 989e12, 495e12, 141e9, 4.8e12, 450e9, 50e9, _KERNEL_S),
+    ),
 }
 
 

@@ -52,28 +52,31 @@ class Cost(NamedTuple):
     kernels: int | None
 
 
-def cost_of(compiled: Any, lowered: Any, *, chips: int, compile_s: float) -> Cost:
+def cost_of(
+    compiled: Any, lowered: Any, *, chips: int, platform: str, compile_s: float = 0
+) -> Cost:
     """Return the cost of a compiled program.
 
-    The compiler for GPUs reports no cost. There, operations are those of the program
-    before it is optimised and divided among the chips, and bytes are those of the
-    optimised program, with the arrays of library calls.
+    The compiler for GPUs does not know the operations of library calls. There, they are
+    those of the program before it is optimised and divided among the chips, and bytes
+    are those of the optimised program, with the arrays of library calls.
 
     Args:
         compiled: the compiled program.
         lowered: the program before compilation.
         chips: the number of chips.
+        platform: that of the chips.
         compile_s: seconds of compilation.
     """
-    text, cost = compiled.as_text(), compiled.cost_analysis()
-    kernels = None
-    if cost is None:
+    text, kernels = compiled.as_text(), None
+    if platform == "gpu":
         kernels = kernels_of(text)
         (module,) = compiled.runtime_executable().hlo_modules()
         whole = lowered.compiler_ir("hlo").as_hlo_module()
         flops = _analysis(whole)["flops"] / chips
         read = accessed = _analysis(module)["bytes accessed"] + _library_bytes(text)
     else:
+        cost = compiled.cost_analysis()
         flops, accessed = cost["flops"], cost["bytes accessed"]
         read = moved(text) if _FAST in text else accessed
     use = compiled.memory_analysis()

@@ -57,12 +57,14 @@ class Lowered(NamedTuple):
 
     Attributes:
         program: JAX's lowered program.
+        arguments: the shapes of the state and of the data that it takes.
         unit: what it trains on: "episode" or "image".
         per_step: how many of them per step, over all chips.
         num_steps: the steps of the whole training.
     """
 
     program: Any
+    arguments: tuple[Any, Any]
     unit: str
     per_step: int
     num_steps: int
@@ -94,6 +96,7 @@ def lower(
     platform: str,
     per_chip: int | None = None,
     streamed: bool = False,
+    count: int = 1,
 ) -> Lowered:
     """Lower the training step of a config: episodes, or images for base networks.
 
@@ -106,6 +109,7 @@ def lower(
             of the config, which each device then has.
         streamed: whether images are passed to each step, in place of a whole data set
             on the devices.
+        count: steps per call.
 
     Raises:
         ValueError: the config of another experiment.
@@ -121,7 +125,7 @@ def lower(
             f"{type(config).__module__}"
         )
     call = kinds[type(config)]
-    return call(config, facts, mesh, platform, per_chip, streamed)
+    return call(config, facts, mesh, platform, per_chip, streamed, count)
 
 
 def _episodes(
@@ -131,6 +135,7 @@ def _episodes(
     platform: str,
     per_chip: int | None,
     streamed: bool,
+    count: int,
 ) -> Lowered:
     if mesh.shape["model"] > 1:
         raise ValueError(
@@ -175,9 +180,9 @@ def _episodes(
             _like((facts.classes,), np.int32, whole),
         )
         items = Resident(_stored(facts.n, facts.shape, whole), table)
-    data = items, _placed(pixels, whole)
-    lowered = make_episode_step(program).lower(_placed(state, whole), data, count=1)
-    return Lowered(lowered, "episode", per_step, program.num_steps)
+    arguments = _placed(state, whole), (items, _placed(pixels, whole))
+    lowered = make_episode_step(program).lower(*arguments, count=count)
+    return Lowered(lowered, arguments, "episode", per_step, program.num_steps)
 
 
 def _layer_transfer(
@@ -222,6 +227,7 @@ def _images(
     platform: str,
     per_chip: int | None,
     streamed: bool,
+    count: int,
     *,
     dim: int | None = None,
 ) -> Lowered:
@@ -272,8 +278,9 @@ def _images(
         task = task._replace(inputs=_like((1, batch, *facts.shape), np.uint8, rows))
     else:
         images = _stored(n, facts.shape, whole)
-    lowered = make_step(program).lower(state, (images, task), count=1)
-    return Lowered(lowered, "image", batch, num_steps)
+    arguments = state, (images, task)
+    lowered = make_step(program).lower(*arguments, count=count)
+    return Lowered(lowered, arguments, "image", batch, num_steps)
 
 
 def _like(shape: tuple[int, ...], dtype: Any, at: Any) -> jax.ShapeDtypeStruct:
