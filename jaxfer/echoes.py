@@ -14,7 +14,7 @@ from typing import Any
 
 @contextmanager
 def echoes_hidden() -> Iterator[None]:
-    """Print no traceback for errors of files in other threads than the main one.
+    """Print one line for an error of files in another thread than the main one.
 
     If the context ends with an error of input or of files, exit handlers print none
     either.
@@ -27,7 +27,9 @@ def echoes_hidden() -> Iterator[None]:
             ignored(args)
 
     def of_thread(args: Any) -> None:
-        if not isinstance(args.exc_value, OSError):
+        if isinstance(args.exc_value, OSError):
+            print(f"a thread of a library ended: {args.exc_value}", file=sys.stderr)
+        else:
             others(args)
 
     sys.unraisablehook, threading.excepthook = of_callback, of_thread

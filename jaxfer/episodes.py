@@ -316,7 +316,7 @@ def gather(array: Any, episode: Episode) -> Episode:
     gathers features.
 
     Args:
-        array: `[n, ...]`, with as many rows as the data set: an array, or `Rows`.
+        array: `[n, ...]`, with as many rows as the data set: an array, or `FlatItems`.
         episode: an episode of row numbers.
 
     Example:

@@ -42,7 +42,7 @@ LEVELS = {
     "signals": 2,
     "stopping": 1,
     "data.bank": 2,
-    "data.rows": 1,
+    "data.flat": 1,
     "data.sampling": 2,
     "data.resident": 2,
     "data.streamed": 2,

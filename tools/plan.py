@@ -11,10 +11,10 @@ Topologies are v5e:4x4, v5e:16x16*4 for four slices, or h100:4x8 for four hosts 
 eight GPUs each. Options of the config follow "--".
 
 For each topology the table has the bytes that a chip needs beside those it has, the
-operations and bytes of a step per chip, the messages between chips, and an estimate of
-the time of a step: the larger of operations and bytes, divided by the rates of the data
-sheet, plus the time of the messages and, on GPUs, 5 microseconds per kernel. Nothing
-overlaps with messages. Efficiency is the time on the first topology of the same
+operations and bytes of a step per chip, the collectives between chips, and an estimate
+of the time of a step: the larger of operations and bytes, divided by the rates of the data
+sheet, plus the time of the collectives and, on GPUs, 5 microseconds per kernel. Nothing
+overlaps with collectives. Efficiency is the time on the first topology of the same
 chip divided by that on this one, since every chip has the same work. The numbers are
 estimates: no accelerator is used.
 """
@@ -114,13 +114,13 @@ def step_times(cost: Any, topology: Topology, *, half: bool) -> dict[str, float]
     products = cost.flops / (chip.flops if half else chip.flops32)
     near, slices = topology.together, n / topology.together
     rounds = 2 * (near - 1) / near * cost.sent / chip.link
-    rounds += 2 * (slices - 1) / slices * cost.sent / chip.far
+    rounds += 2 * (slices - 1) / slices * cost.sent / chip.network
     arrays = cost.read / chip.bandwidth
     kernels = (cost.kernels or 0) * chip.kernel
     return {
         "products_s": products,
         "arrays_s": arrays,
-        "messages_s": rounds,
+        "collectives_s": rounds,
         "kernels_s": kernels,
         "step_s": max(products, arrays) + rounds + kernels,
     }
@@ -143,7 +143,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     unit = rows[0]["unit"]
     lines = []
     for row in rows:
-        said = ", ".join(f"{n} {name}" for name, n in row["messages"].items())
+        said = ", ".join(f"{n} {name}" for name, n in row["collectives"].items())
         lines.append(
             [
                 row["topology"],
@@ -163,7 +163,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     header = ["topology", "chips", f"{unit}s per step", "compile (s)", "GB per chip"]
-    header += ["MB temporary", "GFLOP", "GB moved", "messages", "MB sent", "kernels"]
+    header += ["MB temporary", "GFLOP", "GB moved", "collectives", "MB sent", "kernels"]
     return markdown([*header, "step (ms)", "efficiency", "minutes"], lines)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Integer
 
 from jaxfer import sharding
+from jaxfer.data.flat import FlatItems, flat_items
 from jaxfer.data.images import Images
 from jaxfer.data.resident import Resident, draw, floats, resident, table_of
-from jaxfer.data.rows import Rows, as_rows
 from jaxfer.data.streamed import Drawn, read_ahead, stream
 from jaxfer.data.view import View
 from jaxfer.episodes import numbered_episode
@@ -35,7 +35,7 @@ class Source(NamedTuple):
         fingerprint: hash of the data.
     """
 
-    items: Array | Rows | View
+    items: Array | FlatItems | View
     fingerprint: str
 
     @property
@@ -45,7 +45,7 @@ class Source(NamedTuple):
 
 
 def place(
-    images: Images | Source | View | Rows | AnyArray,
+    images: Images | Source | View | FlatItems | AnyArray,
     mesh: Any = None,
     *,
     limit: float = LIMIT,
@@ -77,7 +77,7 @@ def place(
         return Source(images, _hash(images.shape, images.rows))
     else:
         items, fingerprint = images, _hash(images.shape, images)
-    return Source(sharding.place(as_rows(items), mesh), fingerprint)
+    return Source(sharding.place(flat_items(items), mesh), fingerprint)
 
 
 def _hash(shape: tuple[int, ...], content: Any) -> str:
@@ -130,7 +130,7 @@ def place_episodes(
     if _is_streamed(images, limit):
         return images
     whole = resident(images)
-    return sharding.place(whole._replace(items=as_rows(whole.items)), mesh)
+    return sharding.place(whole._replace(items=flat_items(whole.items)), mesh)
 
 
 def _is_streamed(images: Images, limit: float) -> bool:
@@ -185,7 +185,7 @@ def one_episode(
 
 def in_blocks(
     function: Callable[[Array, np.ndarray], Array],
-    items: Array | np.ndarray | Rows | View,
+    items: Array | np.ndarray | FlatItems | View,
     rows: Sequence[int] | AnyArray | None = None,
     *,
     block: int = 1000,
@@ -226,7 +226,7 @@ def in_blocks(
     # Data in memory need no reader threads, which would require Grain.
     if isinstance(items, View) and not isinstance(items.store, np.ndarray):
         read = read_ahead([*filled], items.__getitem__, workers=workers)
-    elif isinstance(items, Array | Rows):
+    elif isinstance(items, Array | FlatItems):
         read = (_take(items, at) for at in filled)
     else:
         read = (jnp.asarray(items[at]) for at in filled)
@@ -236,5 +236,5 @@ def in_blocks(
 
 
 @jax.jit
-def _take(items: Array | Rows, rows: Array) -> Array:
+def _take(items: Array | FlatItems, rows: Array) -> Array:
     return items[rows]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 
+from jaxfer.data.flat import FlatItems
 from jaxfer.data.images import Images
-from jaxfer.data.rows import Rows
 from jaxfer.episodes import (
     ClassTable,
     class_table,
@@ -21,7 +21,11 @@ from jaxfer.types import AnyArray, Episode
 class Resident(NamedTuple):
     """The images of a data set, or its embeddings, with its class table."""
 
-    items: UInt8[AnyArray, "n height width channels"] | Float[AnyArray, "n dim"] | Rows
+    items: (
+        UInt8[AnyArray, "n height width channels"]
+        | Float[AnyArray, "n dim"]
+        | FlatItems
+    )
     table: ClassTable
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Integer
 from jaxfer.compilation import jit
 from jaxfer.data.augment import centre_crop
 from jaxfer.data.feed import in_blocks
-from jaxfer.data.rows import Rows
+from jaxfer.data.flat import FlatItems
 from jaxfer.data.view import View
 from jaxfer.heads import Predictions, head_logits
 from jaxfer.memo import memoised
@@ -92,7 +92,7 @@ def embed_blocks(
     return in_blocks(piece, items, rows, block=own, fill=fill, workers=workers)
 
 
-def block_of(n: int, items: AnyArray | Rows | View) -> int:
+def block_of(n: int, items: AnyArray | FlatItems | View) -> int:
     """The number of images per call: 1, or a power of two from 8 on.
 
     On a CPU, images of 224 pixels take the same time each in blocks of 8 to 128.

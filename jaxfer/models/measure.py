@@ -11,8 +11,8 @@ from jaxfer import distributed, losses, steps
 from jaxfer.compilation import jit
 from jaxfer.data import Images, Resident, resident
 from jaxfer.data.feed import take_episode
+from jaxfer.data.flat import FlatItems
 from jaxfer.data.resident import table_of
-from jaxfer.data.rows import Rows
 from jaxfer.episodes import check_episode, gather, numbered_episode
 from jaxfer.memo import memoised
 from jaxfer.methods import Method, prototypes
@@ -161,7 +161,7 @@ def _check_own(model: Model, method: Method) -> None:
             )
 
 
-def _by_both(model: Model, images: AnyArray | Rows) -> Array:
+def _by_both(model: Model, images: AnyArray | FlatItems) -> Array:
     """Embeddings as queries and as support examples, `[n, 2 dim]`."""
     encoders = model, support_encoder(model)
     both = [embed(one, images).reshape(len(images), -1) for one in encoders]

@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, Num, Shaped
 from jaxfer.compilation import Jitted, jit
 from jaxfer.data import Images, View, augmented
 from jaxfer.data.augment import Change
-from jaxfer.data.rows import Rows
+from jaxfer.data.flat import FlatItems
 from jaxfer.keys import stable_draws
 from jaxfer.memo import memoised
 from jaxfer.types import EVAL, AnyArray, Head, Net, Params, State, TrainState
 
-AnyImages = AnyArray | Images | Rows | View
+AnyImages = AnyArray | Images | FlatItems | View
 _MEMOISED = 128
 
 
@@ -247,7 +247,7 @@ def training_facts(
     }
 
 
-def items_of(images: AnyImages) -> AnyArray | Rows | View:
+def items_of(images: AnyImages) -> AnyArray | FlatItems | View:
     """The array or view behind images of any kind.
 
     Raises:
@@ -262,7 +262,7 @@ def items_of(images: AnyImages) -> AnyArray | Rows | View:
     return items
 
 
-def check_images(model: Model, images: AnyArray | Rows | View) -> None:
+def check_images(model: Model, images: AnyArray | FlatItems | View) -> None:
     """Refuse images of another size or number of channels than a model was trained on.
 
     Raises:

@@ -20,8 +20,8 @@ from jaxfer.data.feed import (
     stream_rows,
     take_episode,
 )
+from jaxfer.data.flat import FlatItems
 from jaxfer.data.resident import Resident
-from jaxfer.data.rows import Rows
 
 SHAPE = {"way": 3, "shot": 2, "n_query": 4}
 
@@ -89,7 +89,7 @@ def test_a_block_holds_at_most_100_megabytes(unchecked):
 
 def test_small_data_are_placed_and_large_ones_streamed(blobs, capsys):
     small, large = place(blobs), place(blobs, limit=1e-6)
-    assert not small.streamed and isinstance(small.items, Rows)
+    assert not small.streamed and isinstance(small.items, FlatItems)
     np.testing.assert_array_equal(small.items, blobs.images)
     assert capsys.readouterr().out.startswith("blobs is streamed: ")
     assert large.streamed and isinstance(large.items, View)

@@ -116,13 +116,14 @@ def test_the_tpu_script_shows_what_it_would_run():
     ssh = "gcloud compute tpus tpu-vm ssh pod --zone=zone-a --worker=all"
     shown = _run(*line, "run", "python", "-m", "x y").stdout
     assert shown.startswith(f"{ssh} --command=cd\\ jaxfer") and "x" in shown
-    copy, install = _run(*line, "setup", "/some/where").stdout.splitlines()
-    assert "scp --recurse /some/where pod:jaxfer --zone=zone-a --worker=all" in copy
+    archive, copy, install = _run(*line, "setup").stdout.splitlines()
+    assert archive.startswith("git archive --output ") and "HEAD" in archive
+    assert "jaxfer.tar.gz pod: --zone=zone-a --worker=all" in copy
     assert install.startswith(ssh) and "tpu" in install
     assert "pkill\\ -TERM" in _run(*line, "stop").stdout
     for wrong in (("pod",), ("pod", "zone", "dance"), ("pod", "zone", "run")):
         refused = _run(script, *wrong)
-        assert refused.returncode == 2 and "setup [SOURCE]" in refused.stderr
+        assert refused.returncode == 2 and "NAME ZONE setup" in refused.stderr
 
 
 def _manifest(capsys, topology, *more):

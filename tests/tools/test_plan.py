@@ -22,9 +22,12 @@ from jaxfer.sharding import make_mesh
 from tools import plan
 from tools.planning import steps
 from tools.planning.chips import CHIPS, read_topology
-from tools.planning.programs import Cost, cost_of, kernels_of, messages_of, size_of
+from tools.planning.programs import Cost, collectives_of, cost_of, kernels_of, size_of
 
 ROOT = Path(__file__).resolve().parents[2]
+# Those of the documentation, in which rows have topologies.
+PLANS = sorted((ROOT / "docs" / "results" / "data").glob("plan_*.json"))
+PLANS = [path for path in PLANS if "plan" in json.loads(path.read_text())]
 FACTS = steps.Facts(12, 20, (16, 16, 1))
 SMALL = Network("Conv4", width=4)
 PROTOTYPES = Config(net=SMALL, task=Task(way=5, shot=1, query=3))
@@ -51,10 +54,23 @@ def test_every_experiment_has_the_same_work_per_chip(name, streamed):
     how = {"per_chip": 1 if name == "prototypes" else 4, "streamed": streamed}
     (two, few), (eight, many) = (_cost(CONFIGS[name], n, **how) for n in (2, 8))
     assert eight.per_step == 4 * two.per_step
-    assert {*few.messages} == {*many.messages} == {"all-reduce"}
+    assert {*few.collectives} == {*many.collectives} == {"all-reduce"}
     for field in ("flops", "read", "temporary"):
         one, other = getattr(few, field), getattr(many, field)
         assert other == pytest.approx(one, rel=0.1), field
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_work_of_a_chip_is_the_same_from_16_to_1024_of_them(path):
+    """As the compilers of TPUs and GPUs say; see docs/performance.md."""
+    rows = json.loads(path.read_text())["plan"]
+    for chip in CHIPS:
+        # Between slices, gradients go another way.
+        own = [row for row in rows if row["topology"].startswith(f"{chip}:")]
+        own = [r for r in own if r["chips"] >= 16 and "*" not in r["topology"]]
+        for field in ("flops", "read", "accessed", "temporary", "sent"):
+            values = [row[field] for row in own]
+            assert not own or max(values) <= 1.1 * min(values), (chip, field)
 
 
 def test_the_rows_of_a_head_are_split_over_model():
@@ -123,14 +139,14 @@ def test_topologies_of_another_form_are_refused(text):
 
 
 def test_the_time_of_a_step_by_hand():
-    """4 chips in two hosts: products, arrays, and two rings of messages."""
+    """4 chips in two hosts: products, arrays, and two rings."""
     cost = Cost(0, 1e12, 1e9, 1e9, 0, 0, {}, 1e8, None)
     topology, chip = read_topology("h100:2x2"), CHIPS["h100"]
     times = plan.step_times(cost, topology, half=False)
-    rings = 2 * (1 / 2) * 1e8 / chip.link + 2 * (1 / 2) * 1e8 / chip.far
+    rings = 2 * (1 / 2) * 1e8 / chip.link + 2 * (1 / 2) * 1e8 / chip.network
     assert times["products_s"] == pytest.approx(1e12 / 495e12)
     assert times["arrays_s"] == pytest.approx(1e9 / 3.35e12)
-    assert times["messages_s"] == pytest.approx(rings)
+    assert times["collectives_s"] == pytest.approx(rings)
     assert times["step_s"] == pytest.approx(1e12 / 495e12 + rings)
     many = plan.step_times(cost._replace(kernels=100), topology, half=False)
     assert many["step_s"] == pytest.approx(times["step_s"] + 100 * 5e-6)
@@ -166,7 +182,7 @@ backend_config={"known_trip_count":{"n":"3"}}
 
 def test_a_program_is_read():
     assert size_of("(f32[2,3]{1,0}, pred[], (u8[5]{0}))") == 30
-    assert messages_of(TEXT) == ({"all-reduce": 1, "all-gather": 1}, 32)
+    assert collectives_of(TEXT) == ({"all-reduce": 1, "all-gather": 1}, 32)
     # The start of the all-reduce, the all-gather, and three turns of two kernels.
     assert kernels_of(TEXT) == 8
 
@@ -217,7 +233,7 @@ def test_a_small_topology_is_compiled_for(tmp_path, module, topology):
     )
     assert ended.returncode == 0, ended.stderr
     one, four = json.loads(to.read_text())["plan"]
-    assert (one["messages"], four["messages"]) == ({}, {"all-reduce": 1})
+    assert (one["collectives"], four["collectives"]) == ({}, {"all-reduce": 1})
     assert four["flops"] == pytest.approx(one["flops"], rel=0.1)
     assert math.isfinite(four["step_s"]) and 0 < four["efficiency"] <= 1.1
     assert f"| {topology} " in ended.stdout and figure.stat().st_size > 1000

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Set up all workers of a Cloud TPU, run a command on them, or stop it.
 #
-#   tools/launch/tpu_vm.sh [--dry-run] NAME ZONE setup [SOURCE]
+#   tools/launch/tpu_vm.sh [--dry-run] NAME ZONE setup
 #   tools/launch/tpu_vm.sh [--dry-run] NAME ZONE run COMMAND ...
 #   tools/launch/tpu_vm.sh [--dry-run] NAME ZONE stop
 #
-# setup copies the folder SOURCE (default: this checkout) to the workers and installs it
-# there. run starts the command on every worker in that folder; the workers find each
-# other, and --workdir has to be on a disk that all of them see, or in a bucket that is
-# mounted on them. stop sends SIGTERM, so that the run saves; run the same command again
-# to go on. With --dry-run the commands are printed. It needs gcloud.
+# setup copies the last commit of this checkout to the workers and installs it there. run
+# starts the command on every worker in that folder; the workers find each other, and
+# --workdir has to be on a disk that all of them see, or in a bucket that is mounted on
+# them. stop sends SIGTERM, so that the run saves; run the same command again to go on.
+# With --dry-run the commands are printed. It needs gcloud.
 set -euo pipefail
 
 usage() {
@@ -27,25 +27,28 @@ name=$1 zone=$2 what=$3
 shift 3
 folder=jaxfer
 
-gcloud_() {
+call() {
     if [ -n "$dry" ]; then
-        printf '%q ' gcloud "$@"
+        printf '%q ' "$@"
         echo
     else
-        gcloud "$@"
+        "$@"
     fi
 }
 
 on_all() {
-    gcloud_ compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
+    call gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
 }
 
 case $what in
 setup)
-    source=${1:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
-    gcloud_ compute tpus tpu-vm scp --recurse "$source" "$name:$folder" \
+    cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    call git archive --output "$scratch/$folder.tar.gz" HEAD
+    call gcloud compute tpus tpu-vm scp "$scratch/$folder.tar.gz" "$name:" \
         --zone="$zone" --worker=all
-    on_all "cd $folder && python3 -m venv .venv && .venv/bin/pip install -q -e '.[data,tpu]'"
+    on_all "mkdir -p $folder && tar xzf $folder.tar.gz -C $folder && cd $folder && python3 -m venv .venv && .venv/bin/pip install -q -e '.[data,tpu]'"
     ;;
 run)
     [ $# -gt 0 ] || usage

@@ -40,7 +40,7 @@ class Chip:
         memory: bytes.
         bandwidth: bytes per second of its memory.
         link: bytes per second that it sends to the chips of its slice or its host.
-        far: bytes per second that it sends to those of other slices or hosts.
+        network: bytes per second that it sends to those of other slices or hosts.
         kernel: seconds that each kernel takes beside its work; 0 for one program.
     """
 
@@ -51,7 +51,7 @@ class Chip:
     memory: float
     bandwidth: float
     link: float
-    far: float
+    network: float
     kernel: float = 0.0
 
 

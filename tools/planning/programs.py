@@ -1,4 +1,4 @@
-"""What a compiled program does on each chip: its cost, memory and messages."""
+"""What a compiled program does on each chip: its cost, memory and collectives."""
 
 import math
 import re
@@ -14,7 +14,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
 _FAST = "S(1)"
 # `%name = type operation(%operand, ...)` in the text of a program.
 _LINE = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
-_MESSAGES = (
+_COLLECTIVES = (
     *("all-reduce", "all-gather", "all-to-all", "collective-permute"),
     *("reduce-scatter", "collective-broadcast"),
 )
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
             them.
         memory: bytes of arguments, results and temporary arrays.
         temporary: bytes of temporary arrays.
-        messages: the number of operations between chips, by kind.
+        collectives: the number of collective operations, by kind.
         sent: bytes of their arrays.
         kernels: kernels started, on a GPU; None elsewhere.
     """
@@ -47,7 +47,7 @@ class Cost(NamedTuple):
     accessed: float
     memory: float
     temporary: float
-    messages: Mapping[str, int]
+    collectives: Mapping[str, int]
     sent: float
     kernels: int | None
 
@@ -86,7 +86,7 @@ def cost_of(
         - use.alias_size_in_bytes
         + use.temp_size_in_bytes
     )
-    messages, sent = messages_of(text)
+    collectives, sent = collectives_of(text)
     return Cost(
         compile_s,
         flops,
@@ -94,7 +94,7 @@ def cost_of(
         accessed,
         memory,
         use.temp_size_in_bytes,
-        messages,
+        collectives,
         sent,
         kernels,
     )
@@ -108,13 +108,13 @@ def _analysis(module: Any) -> Mapping[str, float]:
     return _jax.hlo_module_cost_analysis(backend, module)
 
 
-def messages_of(text: str) -> tuple[dict[str, int], float]:
+def collectives_of(text: str) -> tuple[dict[str, int], float]:
     """Return the operations between devices in a program's text, and their bytes.
 
     The bytes are those of the arrays that a device puts in.
 
     Example:
-        >>> messages_of('''
+        >>> collectives_of('''
         ...   %b = f32[2,3]{1,0} parameter(0)
         ...   %a = f32[2,3]{1,0} all-reduce(%b), to_apply=%add''')
         ({'all-reduce': 1}, 24.0)
@@ -124,7 +124,7 @@ def messages_of(text: str) -> tuple[dict[str, int], float]:
     kinds = {name: kind for name, kind, *_ in lines}
     for _, _, operation, rest in lines:
         name = operation.removesuffix("-start")
-        if name in _MESSAGES:
+        if name in _COLLECTIVES:
             found[name] = found.get(name, 0) + 1
             sent += _operands(rest, kinds)
     return found, sent

@@ -15,8 +15,8 @@ from experiments.prototypes import train as episodes
 from experiments.prototypes.classifiers import method
 from experiments.prototypes.config import Config as Prototypes
 from jaxfer import heads, models, nets, sharding
+from jaxfer.data.flat import FlatItems, padding
 from jaxfer.data.resident import Resident
-from jaxfer.data.rows import Rows, padding
 from jaxfer.episodes import ClassTable
 from jaxfer.keys import key_of
 from jaxfer.models import Model, Pixels, Recipe
@@ -287,10 +287,10 @@ def _like(shape: tuple[int, ...], dtype: Any, at: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=at)
 
 
-def _stored(n: int, shape: tuple[int, ...], at: Any) -> Rows:
+def _stored(n: int, shape: tuple[int, ...], at: Any) -> FlatItems:
     """The shapes of images as they are placed on devices."""
     size = math.prod(shape) + padding(shape)
-    return Rows(_like((n, size), np.uint8, at), shape)
+    return FlatItems(_like((n, size), np.uint8, at), shape)
 
 
 def _placed(tree: Any, at: Any) -> Any:

@@ -14,7 +14,7 @@ _LANES = 128
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Rows:
+class FlatItems:
     """Items of one shape, each stored as a row of a matrix.
 
     A TPU stores `[n, height, width, channels]` with the images innermost, so that a
@@ -26,8 +26,8 @@ class Rows:
         item: the shape of an item.
 
     Example:
-        >>> rows = as_rows(np.arange(12).reshape(3, 2, 2))
-        >>> rows.shape, rows.flat.shape, rows[2].tolist()
+        >>> items = flat_items(np.arange(12).reshape(3, 2, 2))
+        >>> items.shape, items.flat.shape, items[2].tolist()
         ((3, 2, 2), (3, 128), [[8, 9], [10, 11]])
     """
 
@@ -64,18 +64,19 @@ class Rows:
         return np.array(whole.reshape(self.shape), copy=copy)
 
 
-def as_rows(items: Any) -> Any:
-    """Items as `Rows`; vectors, and what is `Rows` already, are returned as they are.
+def flat_items(items: Any) -> Any:
+    """Items as `FlatItems`; vectors and `FlatItems` are returned unchanged.
 
     Args:
         items: `[n, ...]`.
     """
-    if isinstance(items, Rows) or items.ndim <= 2:
+    if isinstance(items, FlatItems) or items.ndim <= 2:
         return items
-    item = tuple(items.shape[1:])
-    numpy: Any = np if isinstance(items, np.ndarray) else jnp
-    flat = numpy.pad(items.reshape(len(items), -1), [(0, 0), (0, padding(item))])
-    return Rows(flat, item)
+    item, flat = tuple(items.shape[1:]), items.reshape(len(items), -1)
+    if zeros := padding(item):
+        numpy: Any = np if isinstance(items, np.ndarray) else jnp
+        flat = numpy.pad(flat, [(0, 0), (0, zeros)])
+    return FlatItems(flat, item)
 
 
 def padding(item: tuple[int, ...]) -> int:

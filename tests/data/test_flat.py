@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfer.data.feed import place
-from jaxfer.data.rows import Rows, as_rows, padding
+from jaxfer.data.flat import FlatItems, flat_items, padding
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def images(rng):
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_rows_are_taken_as_from_the_array(images, on_device):
-    rows = as_rows(jnp.asarray(images) if on_device else images)
+    rows = flat_items(jnp.asarray(images) if on_device else images)
     assert (rows.shape, rows.ndim, len(rows)) == (images.shape, 4, 7)
     assert rows.dtype == np.uint8 and rows.flat.shape == (7, 128)
     for at in (3, slice(2, 5), np.array([6, 0, 6]), np.array([[1, 2], [0, 4]])):
@@ -26,18 +26,18 @@ def test_rows_are_taken_as_from_the_array(images, on_device):
 
 
 def test_they_pass_through_jit_and_vmap(images):
-    rows = as_rows(images)
+    rows = flat_items(images)
     at = np.array([[0, 3], [6, 6]])
     taken = jax.jit(jax.vmap(lambda x, i: x[i], in_axes=(None, 0)))(rows, at)
     np.testing.assert_array_equal(taken, images[at])
-    assert isinstance(jax.tree.map(lambda x: x, rows), Rows)
+    assert isinstance(jax.tree.map(lambda x: x, rows), FlatItems)
 
 
 def test_vectors_and_rows_stay_as_they_are(images, rng):
     vectors = rng.normal(size=(3, 4))
-    assert as_rows(vectors) is vectors
-    rows = as_rows(images)
-    assert as_rows(rows) is rows
+    assert flat_items(vectors) is vectors
+    rows = flat_items(images)
+    assert flat_items(rows) is rows
     assert place(rows).fingerprint == place(images).fingerprint
 
 
