@@ -13,7 +13,7 @@ eight GPUs each. Options of the config follow "--".
 For each topology the table has the bytes that a chip needs beside those it has, the
 operations and bytes of a step per chip, the collectives between chips, and an estimate
 of the time of a step: the larger of operations and bytes, each divided by the rates of
-the data sheet, plus the time of the collectives and, on GPUs, 5 microseconds per kernel.
+the data sheet, plus the time of the collectives and 5 microseconds per kernel of a GPU.
 Nothing overlaps with collectives. Efficiency is the time on the first topology of the
 same chip divided by that on this one, since every chip has the same work. The numbers
 are estimates: no accelerator is used.
