@@ -32,7 +32,7 @@ _waits, _polls = itertools.count(), itertools.count()
 _told = threading.Event()
 # Set once this process looks for the others.
 _joining = threading.Event()
-# How JAX handles SIGTERM, as the struct sigaction of the C library, whose size is less.
+# How JAX handles SIGTERM: a struct sigaction of the C library, at most 512 bytes.
 _jax_handler: Any = None
 _ACTION_BYTES = 512
 

@@ -101,7 +101,7 @@ def each_own(
 ) -> PyTree:
     """Within jit, compute some numbered rows so that each device computes its own.
 
-    The number of devices changes no row, and they say nothing to each other.
+    The rows do not depend on the number of devices, and devices do not communicate.
 
     Args:
         function: `function(numbers, *args)` returns one row per number; a row depends
@@ -169,12 +169,20 @@ def init_rows(make: Callable[[], PyTree], rows: int, mesh: Mesh | None) -> PyTre
             devices along "model"; other arrays are whole on every device.
         mesh: the mesh; None for one device.
 
+    Raises:
+        ValueError: rows that the devices do not divide.
+
     Example:
         >>> init_rows(lambda: jnp.arange(4), 4, None).tolist()
         [0, 1, 2, 3]
     """
     if mesh is None or mesh.shape["model"] == 1:
         return make()
+    if rows % mesh.shape["model"]:
+        raise ValueError(
+            f"expected a number of classes that is a multiple of the "
+            f"{mesh.shape['model']} devices of 'model', got {rows}"
+        )
     at = jax.tree.map(
         lambda x: over_model(mesh) if x.shape[:1] == (rows,) else replicated(mesh),
         jax.eval_shape(make),

@@ -2,10 +2,11 @@
 
     python tools/bench_plan.py --config configs/omniglot_1shot.py --chip h200
 
-The step is the real one, on random pixels. Its time is that of a call of many steps,
-divided by their number, the median of several calls; on a CPU, of single steps. The
-table has the estimate of tools/plan.py beside it, for --chip, one of the chips that it
-knows. With --kernels the kernels of a step on a GPU are counted by JAX's profiler.
+The step is the real one, with random parameters and pixels. Its time is that of a call
+of many steps, divided by their number, the median of several calls; on a CPU, of single
+steps. The table has the estimate of tools/plan.py beside it, for --chip, one of the
+chips that it knows. With --kernels the kernels of a step on a GPU are counted by JAX's
+profiler.
 """
 
 import argparse
@@ -32,21 +33,33 @@ from tools.planning.chips import read_topology
 from tools.planning.programs import cost_of
 
 
-def filled(like: Any, per_class: int, rng: np.random.Generator) -> Any:
-    """Return arrays of the given shapes: random pixels, row numbers, and zeros."""
+def filled(like: Any, facts: Any, rng: np.random.Generator) -> Any:
+    """Return arrays of the given shapes: random parameters and pixels, and real rows.
 
-    def one(x: Any) -> Any:
+    Args:
+        like: the shapes of the arguments of a step.
+        facts: the size of the training data.
+        rng: the source of random numbers.
+    """
+
+    def one(path: Any, x: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jnp.broadcast_to(key_of(0), x.shape)
         if x.dtype == np.uint8:
             return jax.device_put(rng.integers(0, 256, x.shape, np.uint8))
-        if x.dtype == np.int32 and x.ndim == 2:
-            return jnp.arange(x.size, dtype=jnp.int32).reshape(x.shape)
-        if x.dtype == np.int32 and x.ndim == 1:
-            return jnp.full(x.shape, per_class, jnp.int32)
-        return jnp.zeros(x.shape, x.dtype)
+        if name.endswith("counts"):
+            return jnp.full(x.shape, facts.per_class, jnp.int32)
+        if name.endswith(("rows", "labels")):
+            numbers = jnp.arange(x.size, dtype=jnp.int32).reshape(x.shape)
+            return numbers % facts.classes if name.endswith("labels") else numbers
+        if "trainable" in name:
+            return jnp.asarray(0.05 * rng.standard_normal(x.shape), x.dtype)
+        # Running variances, and the divisor of pixels.
+        whole = jnp.ones if name.endswith(("var", "std")) else jnp.zeros
+        return whole(x.shape, x.dtype)
 
-    return jax.tree.map(one, like)
+    return jax.tree_util.tree_map_with_path(one, like)
 
 
 def timed(config: Any, facts: Any, *, count: int, calls: int = 7) -> dict[str, Any]:
@@ -62,7 +75,7 @@ def timed(config: Any, facts: Any, *, count: int, calls: int = 7) -> dict[str, A
     lowered = steps.lower(config, facts, make_mesh(1), platform=platform, count=count)
     compiled = lowered.program.compile()
     rng = np.random.default_rng(0)
-    state, data = filled(lowered.arguments, facts.per_class, rng)
+    state, data = filled(lowered.arguments, facts, rng)
     seconds = []
     for turn in range(calls + 2):
         began = time.perf_counter()
@@ -76,6 +89,7 @@ def timed(config: Any, facts: Any, *, count: int, calls: int = 7) -> dict[str, A
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "unit": lowered.unit,
+        "steps_per_call": count,
         "step_s": middle,
         "fastest_s": min(seconds),
         "slowest_s": max(seconds),
@@ -89,7 +103,7 @@ def kernels(config: Any, facts: Any, *, count: int = 10) -> float | None:
     platform = jax.default_backend()
     lowered = steps.lower(config, facts, make_mesh(1), platform=platform, count=count)
     compiled = lowered.program.compile()
-    state, data = filled(lowered.arguments, facts.per_class, np.random.default_rng(0))
+    state, data = filled(lowered.arguments, facts, np.random.default_rng(0))
     state, metrics = jax.block_until_ready(compiled(state, data))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -162,6 +176,7 @@ def table(rows: Sequence[Any]) -> str:
             [
                 " ".join([row["config"], *row["options"]]),
                 row["device"],
+                str(row["steps_per_call"]),
                 f"{1e3 * row['step_s']:.3f}",
                 "" if estimate is None else f"{1e3 * estimate:.3f}",
                 "" if estimate is None else f"{row['step_s'] / estimate:.1f}",
@@ -169,8 +184,8 @@ def table(rows: Sequence[Any]) -> str:
                 f"{row.get('kernels') or row.get('counted_kernels') or ''}",
             ]
         )
-    header = ["config", "device", "step (ms)", "estimate (ms)", "ratio", "rate"]
-    return markdown([*header, "kernels"], lines)
+    header = ["config", "device", "steps per call", "step (ms)", "estimate (ms)"]
+    return markdown([*header, "ratio", "rate", "kernels"], lines)
 
 
 if __name__ == "__main__":

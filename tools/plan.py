@@ -82,7 +82,8 @@ def plan(
     cost = cost_of(
         compiled,
         lowered.program,
-        chips=topology.size,
+        # The network is whole on each chip of "model".
+        chips=topology.size // model,
         platform=chip.platform,
         compile_s=round(seconds, 1),
     )
@@ -103,18 +104,26 @@ def plan(
 def step_times(cost: Any, topology: Topology, *, half: bool) -> dict[str, float]:
     """Return the seconds of a step by the rates of a chip's data sheet.
 
-    A ring of n chips sends 2 (n - 1) / n times the bytes of an all-reduce.
+    Among n chips of a slice or host, an array of an all-reduce is sent 2 (n - 1) / n
+    times, one of a reduce-scatter (n - 1) / n times, and one of an all-gather n - 1
+    times. Hosts and their GPUs reduce an array in turn, so that each GPU sends a part
+    of it to other hosts.
 
     Args:
         cost: the cost of the step per chip.
         topology: the chips.
         half: whether products are of bfloat16 arrays.
     """
-    chip, n = topology.chip, topology.size
+    chip, near = topology.chip, topology.together
     products = cost.flops / (chip.flops if half else chip.flops32)
-    near, slices = topology.together, n / topology.together
-    rounds = 2 * (near - 1) / near * cost.sent / chip.link
-    rounds += 2 * (slices - 1) / slices * cost.sent / chip.network
+    ring = (near - 1) / near
+    times = {"all-reduce": 2 * ring, "all-gather": near - 1, "send": 0}
+    near_bytes = sum(times.get(name, ring) * x for name, x in cost.sent.items())
+    hosts = topology.size / near
+    far_bytes = cost.sent.get("send", 0.0)
+    if chip.platform == "gpu":
+        far_bytes = 2 * (hosts - 1) / hosts * cost.sent.get("all-reduce", 0.0) / near
+    rounds = near_bytes / chip.link + far_bytes / chip.network
     arrays = cost.read / chip.bandwidth
     kernels = (cost.kernels or 0) * chip.kernel
     return {
@@ -155,7 +164,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['flops'] / 1e9:.1f}",
                 f"{row['read'] / 1e9:.2f}",
                 said or "none",
-                f"{row['sent'] / 1e6:.2f}",
+                f"{sum(row['sent'].values()) / 1e6:.2f}",
                 "" if row["kernels"] is None else str(row["kernels"]),
                 f"{1e3 * row['step_s']:.2f}",
                 f"{row['efficiency']:.2f}",
@@ -190,16 +199,17 @@ def read_config(path: Path, options: Sequence[str]) -> Any:
     from experiments.layer_transfer.config import Config as LayerTransfer
     from experiments.prototypes.config import Config as Prototypes
 
-    line, refused = ["--config", str(path), *options], []
+    line = ["--config", str(path), *options]
     for kind in (Prototypes, LayerTransfer, Imprinting):
         name = kind.__module__.rpartition(".")[0]
         try:
             return parse(name, kind, line).config
         except ValueError as e:
-            refused.append(e)
             if "expected config = experiments." not in str(e):
                 raise
-    raise refused[-1]
+    raise ValueError(
+        f"expected a config of prototypes, layer_transfer or imprinting in {path}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -239,22 +249,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             if value is not None and value < 1:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
         config = read_config(args.config, args.options)
-        rows = []
+        rows, facts = [], _facts(args, config)
         for topology in map(read_topology, args.topology):
             row = plan(
                 config,
                 topology,
-                _facts(args, config),
+                facts,
                 per_chip=args.per_chip,
                 model=args.model,
                 streamed=args.streamed,
             )
             print(f"{topology.name}: compiled in {row['compile_s']:.1f} s", flush=True)
             rows.append(row)
-        rows = with_efficiency(rows)
+        content = _joined(args, facts, rows)
+        rows = content["plan"]
         print(f"\nEstimates for {args.config}:\n\n{table(rows)}")
         if args.json:
-            write_json(args.json, _joined(args, rows))
+            write_json(args.json, content)
             print(f"written to {args.json}")
         if args.figure:
             from experiments import plots
@@ -265,22 +276,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _joined(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the content of a file, with rows that it has of other topologies."""
+def _joined(
+    args: argparse.Namespace, facts: Any, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the content of the file, with rows that it has of other topologies."""
     what = {
         "config": args.config.name,
         "options": args.options,
         "per_chip": args.per_chip,
         "model": args.model,
         "streamed": args.streamed,
+        "data": [facts.classes, facts.per_class, *facts.shape],
     }
-    if args.json.is_file():
+    if args.json and args.json.is_file():
         found = read_json(args.json)
         if {name: found.get(name) for name in what} != what:
             raise ValueError(f"expected plans of {what} in {args.json}, got others")
         new = {row["topology"] for row in rows}
         rows = [*(x for x in found["plan"] if x["topology"] not in new), *rows]
-    return {**what, "plan": rows}
+    return {**what, "plan": with_efficiency(rows)}
 
 
 def _facts(args: argparse.Namespace, config: Any) -> Any:

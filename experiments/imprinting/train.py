@@ -216,8 +216,10 @@ class Trainer:
         make = partial(heads.cosine_head, scale=config.scale)
         if network.loss == "linear":
             make = heads.linear_head
+        # A head that is joined with another one is made as a whole.
+        mesh = shared_mesh(config, self.mesh, 1) if source is None else None
         head = sharding.init_rows(
-            partial(make, key, network.dim, classes), classes, self.mesh
+            partial(make, key, network.dim, classes), classes, mesh
         )
         if network.loss == "linear":
             return head

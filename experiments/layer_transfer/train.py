@@ -157,9 +157,10 @@ class Trainer:
         source = self.source(transfer.source) if transfer.source else self.pretrained
         pixels = source.pixels if source else self.moments(target)
         dim = models.embedding_dim(net, self.image_shape)
-        outputs, own = self.outputs(target), jax.random.fold_in(key, HEAD)
-        make = partial(heads.linear_head, own, dim, outputs)
-        head = sharding.init_rows(make, outputs, self.mesh)
+        outputs, head_key = self.outputs(target), jax.random.fold_in(key, HEAD)
+        make = partial(heads.linear_head, head_key, dim, outputs)
+        mesh = shared_mesh(self.config, self.mesh, 1)
+        head = sharding.init_rows(make, outputs, mesh)
         fresh = models.init_model(net, self.image_shape, key, head=head, pixels=pixels)
         if transfer.treatment is None:
             return fresh, ()

@@ -188,7 +188,7 @@ def train_base(
     key, several = key_of(config.seed), distributed.count() > 1
     make = {"linear": heads.linear_head, "cosine": heads.cosine_head}[base.head]
     dim = models.embedding_dim(net, shape)
-    own, classes = jax.random.fold_in(key, HEAD), images.num_classes
+    head_key, classes = jax.random.fold_in(key, HEAD), images.num_classes
     # Its batch may not divide evenly over the devices of one process.
     mesh = mesh if several or not base.batch % mesh.size else None
     trained = models.train_batches(
@@ -196,7 +196,7 @@ def train_base(
         images,
         recipe,
         key=key,
-        head=sharding.init_rows(partial(make, own, dim, classes), classes, mesh),
+        head=sharding.init_rows(partial(make, head_key, dim, classes), classes, mesh),
         start=config.net.start(shape),
         pixels=None if images.images.dtype == np.uint8 else Pixels(std=np.float32(1)),
         mesh=mesh,

@@ -302,7 +302,7 @@ def _model(
     params, state = jax.tree.map(lambda x: x[i], (params, state))
     # A model is not bound to a device: it runs where its images are.
     params, state = jax.tree.map(jnp.asarray, jax.device_get((params, state)))
-    head = start.head
+    head = jax.tree.map(jnp.asarray, jax.device_get(sharding.local(start.head)))
     if head is not None:
         head = trained_head(
             {"scale": head.scale, "bias": head.bias, **params["head"]}, unit=head.unit

@@ -49,7 +49,8 @@ def measure_episodes(
     The images are embedded once, with running statistics, and episodes are sampled from
     the embeddings: the same episodes for every model and method. A method that adapts
     the network, such as MAML, embeds the images of each episode. With an encoder for
-    support examples, all images are embedded by both encoders.
+    support examples, all images are embedded by both encoders. The processes of a run
+    call it together, and share the images and the episodes.
 
     Args:
         model: the model that embeds.

@@ -42,11 +42,14 @@ def check_members(
             f"expected members with the same number of examples, got {sorted(sizes)}"
         )
     devices = 1 if mesh is None else mesh.shape["data"]
-    if (batch if count == 1 else count) % devices:
+    # The examples of a micro-batch, or the members, are divided among the devices.
+    divided = batch // recipe.accumulate if count == 1 else count
+    if divided % devices:
         what = "batch size" if count == 1 else "number of members"
+        what += " per micro-batch" if count == 1 and recipe.accumulate > 1 else ""
         raise ValueError(
             f"expected a {what} that is a multiple of the {devices} devices, got "
-            f"{batch if count == 1 else count}"
+            f"{divided}"
         )
     parts = 1 if mesh is None else mesh.shape["model"]
     for head in heads:

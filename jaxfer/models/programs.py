@@ -157,8 +157,6 @@ def make_loss(program: Program) -> steps.Loss:
     modes = recipe.modes(net, program.frozen)
     # One model on several devices: each device draws its share of a micro-batch.
     mesh = program.mesh if program.members == 1 else None
-    if mesh is not None and size % mesh.shape["data"]:
-        mesh = None
 
     def loss(params: Params, state: State, number: Array, data: tuple[Any, Task]):
         images, task = data

@@ -122,6 +122,7 @@ def convolutions_as_products() -> Iterator[None]:
     Example:
         >>> options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
         >>> x, kernel = jnp.ones((1, 4, 4, 8)), jnp.ones((3, 3, 8, 32))
+        >>> import jax
         >>> with convolutions_as_products():
         ...     text = jax.make_jaxpr(
         ...         lambda x: convolve(x, kernel, (1, 1), [(1, 1)] * 2, **options)
@@ -144,6 +145,7 @@ def plain_convolutions() -> Iterator[None]:
 
     Example:
         >>> x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))
+        >>> import jax
         >>> with plain_convolutions():
         ...     text = jax.make_jaxpr(
         ...         lambda x: depthwise(x, kernel, stride=1, padding=[(0, 0)] * 2)

@@ -537,6 +537,17 @@ def test_a_study_killed_within_a_member_may_grow_by_an_n(
     _same(tmp_path, finished[1], ["seed0-rand_ft-n1-softmax-d8"])
 
 
+def test_the_rows_of_heads_may_be_shared_by_devices(finished, tmp_path):
+    """In base training and fine-tuning, with the tests of both."""
+    _, whole, _ = finished
+    run(dataclasses.replace(PART, mesh=Mesh(1, 2), population=1), tmp_path)
+    for name in ("seed0-base-softmax-d8", "seed0-rand_ft-n1-softmax-d8"):
+        ours, theirs = (_record(folder, name)["rows"] for folder in (tmp_path, whole))
+        assert ours.keys() == theirs.keys()
+        for row in ours:
+            assert ours[row] == pytest.approx(theirs[row], abs=5), (name, row)
+
+
 def test_a_population_on_two_devices_equals_one_network_at_a_time(
     finished, tmp_path, trained
 ):

@@ -326,10 +326,11 @@ def test_a_population_is_its_members(finished, tmp_path, how):
         )
 
 
-def test_one_network_may_spread_its_batch_over_devices(finished, tmp_path):
+@pytest.mark.parametrize("model", [1, 2])
+def test_one_network_may_spread_its_batch_over_devices(finished, tmp_path, model):
     """Sums in another order: 12 steps of SGD agree to 1e-4."""
     workdir, _ = finished
-    run(_only("base", population=1, mesh=Mesh(2)), tmp_path)
+    run(_only("base", population=1, mesh=Mesh(2, model)), tmp_path)
     name = f"{SIMILAR}-base"
     assert _record(tmp_path, name)["trained_with"] == [name]
     np.testing.assert_allclose(

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,11 +34,14 @@ export SLURM_NTASKS=2 SLURM_STEP_NODELIST=localhost SLURM_JOB_ID=4711
 export SLURM_STEP_TASKS_PER_NODE=2
 SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
 SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & second=$!
+echo $first $second > "$CALLS.pids"
 wait $first; one=$?
 wait $second; two=$?
 exit $((one > two ? one : two))
 """
 SCONTROL = 'echo "scontrol $*" >> "$CALLS"'
+# Sends the signal to the processes of the step.
+SCANCEL = 'echo "scancel $*" >> "$CALLS"; kill -TERM $(cat "$CALLS.pids")'
 
 
 def _run(*line, path=None, **more):
@@ -56,7 +61,11 @@ def _run(*line, path=None, **more):
 @pytest.fixture
 def slurm(tmp_path):
     """A folder with programs named srun and scontrol, which log their calls."""
-    for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
+    for name, text in {
+        "srun": SRUN,
+        "scontrol": SCONTROL,
+        "scancel": SCANCEL,
+    }.items():
         path = tmp_path / name
         path.write_text(f"#!/usr/bin/env bash\n{text}")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -74,11 +83,13 @@ def test_shell_scripts_are_sound(path):
 
 def test_the_slurm_file_asks_for_what_it_says():
     text = (LAUNCH / "slurm.sbatch").read_text()
-    for option in ("--signal=TERM@300", "--requeue", "--open-mode=append"):
+    for option in ("--signal=B:USR1@300", "--requeue", "--open-mode=append"):
         assert f"\n#SBATCH {option}\n" in text
     shown = _run(LAUNCH / "slurm.sbatch", "python", "-m", "a b", DRY_RUN="1")
     assert shown.stdout.splitlines() == [
         r"srun --kill-on-bad-exit=1 --label --unbuffered python -m a\ b ",
+        "# five minutes before the end:",
+        "scancel --signal=TERM JOB ",
         "stopped with the state saved: job JOB is queued again",
         "scontrol requeue JOB ",
     ]
@@ -86,13 +97,37 @@ def test_the_slurm_file_asks_for_what_it_says():
     assert refused.returncode == 2 and "sbatch --nodes=4" in refused.stderr
 
 
-@pytest.mark.parametrize(("end", "again"), [(0, False), (1, False), (130, True)])
-def test_a_job_is_queued_again_if_its_run_was_stopped(slurm, end, again):
-    calls = slurm / "calls"
-    environ = {"END": str(end or ""), "CALLS": str(calls), "SLURM_JOB_ID": "4711"}
+@pytest.mark.parametrize("end", [0, 1, 130])
+def test_a_job_ends_as_its_processes_do(slurm, end):
+    environ = {"END": str(end or ""), "CALLS": str(slurm / "calls")}
     ended = _run(LAUNCH / "slurm.sbatch", "true", path=slurm, **environ)
-    assert ended.returncode == (0 if again else end)
+    assert ended.returncode == end
+    assert "requeue" not in (slurm / "calls").read_text()
+
+
+@pytest.mark.parametrize(("code", "again"), [(0, False), (130, True), (143, True)])
+def test_a_job_is_queued_again_before_its_time_ends(slurm, code, again):
+    """The processes save on SIGTERM, and end with 0 if they were done just then."""
+    calls = slurm / "calls"
+    stop = f"trap 'exit {code}' TERM; echo ready; while :; do sleep 0.1; done"
+    environ = {**os.environ, "CALLS": str(calls), "SLURM_JOB_ID": "4711"}
+    environ["PATH"] = f"{slurm}{os.pathsep}{environ['PATH']}"
+    job = subprocess.Popen(
+        [LAUNCH / "slurm.sbatch", "bash", "-c", stop],
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stdout is not None
+    assert [job.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    while not calls.with_suffix(".pids").exists():
+        time.sleep(0.01)
+    job.send_signal(signal.SIGUSR1)
+    shown, _ = job.communicate(timeout=30)
+    assert job.returncode == 0
+    assert "scancel --signal=TERM 4711" in calls.read_text()
     assert ("scontrol requeue 4711" in calls.read_text()) == again
+    assert ("job 4711 is queued again" in shown) == again
 
 
 @pytest.mark.slow
@@ -159,8 +194,10 @@ def test_a_manifest_is_a_jobset(capsys, topology, slices, hosts, resource):
     assert container["resources"]["limits"] == container["resources"]["requests"]
     assert pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] == 300
-    (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
+    mount, *shared = container["volumeMounts"]
+    volume, *memory = pod["volumes"]
     assert mount["name"] == volume["name"]
+    assert len(shared) == len(memory) == (resource[0] == "nvidia.com/gpu")
     assert volume["persistentVolumeClaim"] == {"claimName": "disk"}
     # A pod of the JobSet is one process of the run.
     environ = {x["name"]: x["value"] for x in container.get("env", ())}
@@ -187,6 +224,7 @@ def test_a_manifest_fits_the_schema_of_kubernetes(capsys):
         (("--topology", "v5e"), "expected a topology such as v5e:4x8"),
         (("--topology", "h100:1x2x3"), "expected GPUs as HOSTSxGPUS"),
         (("--topology", "v5e:2x3"), "expected hosts of 4 chips"),
+        (("--topology", "v5p:4x4"), "expected 3 sides of a v5p slice, got 4x4"),
         (("--topology", "v5e:4x4", "--name", "A_b"), "expected --name of up to 40"),
     ],
 )

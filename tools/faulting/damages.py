@@ -75,8 +75,6 @@ def members(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
             workdir = of_study.copied(f"members{n}")
             (workdir / "result.json").unlink()
             DAMAGES[name](workdir / file, rng)
-            found = of_study.judged(of_study.run(workdir), workdir, "damaged")
-            lab.last = of_study.last
-            return found
+            return of_study.judged(of_study.run(workdir), workdir, "damaged")
 
         yield f"{file} {name}", one

@@ -87,12 +87,15 @@ class Lab:
         whole: the folder of the finished run.
         bits: the hash of its result.
         seconds: how long a run takes whose programs are compiled.
-        last: what the last process printed.
     """
 
-    def __init__(self, folder: Path, subject: Subject = RUN) -> None:
+    def __init__(
+        self, folder: Path, subject: Subject = RUN, outputs: list[str] | None = None
+    ) -> None:
         """Run once without a fault, and once more to know how long that takes."""
-        self.folder, self.subject, self.last = folder, subject, ""
+        self.folder, self.subject = folder, subject
+        # Laboratories of several subjects share what was printed.
+        self._outputs = [""] if outputs is None else outputs
         folder.mkdir(parents=True, exist_ok=True)
         self.environ = {
             **os.environ,
@@ -113,7 +116,12 @@ class Lab:
     def _of(self, subject: Subject) -> "Lab":
         """Return the laboratory of another subject, in a folder of this one."""
         name = f"{subject.experiment}{subject.processes}"
-        return Lab(self.folder / name, subject)
+        return Lab(self.folder / name, subject, self._outputs)
+
+    @property
+    def last(self) -> str:
+        """What the last process of a trial printed."""
+        return self._outputs[-1]
 
     def command(self, workdir: Path | str, *more: str, config: str = "") -> list[str]:
         """Return the command that runs the experiment in a folder."""
@@ -175,7 +183,7 @@ class Lab:
             except ProcessLookupError:
                 pass  # It has just ended.
             shown, _ = running.communicate(timeout=300)
-        self.last = begun + shown
+        self._outputs[:] = [begun + shown]
         return Ended(running.returncode, self.last)
 
     def bits_of(self, workdir: Path) -> str:

@@ -49,14 +49,11 @@ def pair(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
             began = time.monotonic()
             ended = two.run(workdir, after=at, process=process)
             lasted = time.monotonic() - began - at
-            lab.last = two.last
             if not ended.code or lasted > _BOUND_S:
                 return SILENT
             if f"process {process} ended with signal 9" not in ended.shown:
                 return SILENT
-            found = two.went_on(workdir)
-            lab.last = two.last
-            return found
+            return two.went_on(workdir)
 
         yield f"kill -9 of process {process} after {at:.2f} s", one
 
@@ -90,7 +87,6 @@ def stop_pair(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
         def one(n: int = n, at: float = at, process: int = process) -> str:
             workdir = two.folder / f"stop{n}"
             first = two.run(workdir, after=at, sent=signal.SIGTERM, process=process)
-            lab.last = two.last
             if "Traceback" in first.shown:
                 return TRACE
             if first.code not in (0, 130, 128 + signal.SIGTERM):
@@ -99,8 +95,6 @@ def stop_pair(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
             told = "to go on:" in first.shown or (workdir / "result.json").exists()
             if first.code == 130 and not told:
                 return SILENT
-            found = two.went_on(workdir)
-            lab.last = two.last
-            return found
+            return two.went_on(workdir)
 
         yield f"SIGTERM to process {process} after {at:.2f} s", one

@@ -73,15 +73,26 @@ def manifest(options: argparse.Namespace) -> dict[str, Any]:
         "containers": [container],
     }
     if options.claim:
-        container["volumeMounts"] = [{"name": "runs", "mountPath": options.mount}]
         claim = {"claimName": options.claim}
-        pod["volumes"] = [{"name": "runs", "persistentVolumeClaim": claim}]
+        _mount(pod, "runs", options.mount, {"persistentVolumeClaim": claim})
+    if found[1] in _GPUS:
+        # GPUs of a host exchange data in shared memory, of which a pod has 64 MB.
+        _mount(pod, "shared-memory", "/dev/shm", {"emptyDir": {"medium": "Memory"}})
     job = {
         "parallelism": hosts,
         "completions": hosts,
         "completionMode": "Indexed",
         # One failed pod fails the job, and the JobSet starts all of them again.
         "backoffLimit": 0,
+        # Bad options and data: starting again would not help.
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"operator": "In", "values": [2]},
+                }
+            ]
+        },
         "template": {"spec": pod},
     }
     return {
@@ -93,7 +104,15 @@ def manifest(options: argparse.Namespace) -> dict[str, Any]:
             "annotations": {_EXCLUSIVE: "cloud.google.com/gke-nodepool"},
         },
         "spec": {
-            "failurePolicy": {"maxRestarts": options.restarts},
+            "failurePolicy": {
+                "maxRestarts": options.restarts,
+                "rules": [
+                    {
+                        "action": "FailJobSet",
+                        "onJobFailureReasons": ["PodFailurePolicy"],
+                    }
+                ],
+            },
             "network": {"enableDNSHostnames": True},
             "replicatedJobs": [
                 {"name": "workers", "replicas": slices, "template": {"spec": job}}
@@ -102,11 +121,21 @@ def manifest(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _mount(pod: dict[str, Any], name: str, path: str, source: dict[str, Any]) -> None:
+    """Add a volume to a pod and to its container."""
+    (container,) = pod["containers"]
+    container.setdefault("volumeMounts", []).append({"name": name, "mountPath": path})
+    pod.setdefault("volumes", []).append({"name": name, **source})
+
+
 def _tpu(
     kind: str, shape: str, sides: Sequence[int], slices: int
 ) -> tuple[int, int, dict[str, Any]]:
     """Return the hosts of a slice, the slices, and what a pod needs."""
     accelerator, per_host = _TPUS[kind]
+    axes = 2 if kind in ("v5e", "v6e") else 3
+    if len(sides) != axes:
+        raise ValueError(f"expected {axes} sides of a {kind} slice, got {shape}")
     chips = math.prod(sides)
     own = min(chips, per_host)
     if chips % own:

@@ -8,12 +8,13 @@
 # setup copies the last commit of this checkout to the workers and installs it there. run
 # starts the command on every worker in that folder; the workers find each other, and
 # --workdir has to be on a disk that all of them see, or in a bucket that is mounted on
-# them. stop sends SIGTERM, so that the run saves; run the same command again to go on.
+# them. stop sends SIGTERM to all experiments, so that they save; run the same command
+# again to go on.
 # With --dry-run the commands are printed. It needs gcloud.
 set -euo pipefail
 
 usage() {
-    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 

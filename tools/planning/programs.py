@@ -16,8 +16,10 @@ _FAST = "S(1)"
 _LINE = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _COLLECTIVES = (
     *("all-reduce", "all-gather", "all-to-all", "collective-permute"),
-    *("reduce-scatter", "collective-broadcast"),
+    *("reduce-scatter", "collective-broadcast", "send"),
 )
+# Operations that read a part of their first operand.
+_TAKING = ("gather", "dynamic-slice", "slice")
 # Operations that start no kernel on a GPU.
 _FREE = {
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"),
@@ -36,8 +38,9 @@ class Cost(NamedTuple):
             them.
         memory: bytes of arguments, results and temporary arrays.
         temporary: bytes of temporary arrays.
-        collectives: the number of collective operations, by kind.
-        sent: bytes of their arrays.
+        collectives: the number of collective operations, by kind; "send" is to other
+            slices of TPUs.
+        sent: bytes of the arrays that a chip puts into them, by kind.
         kernels: kernels started, on a GPU; None elsewhere.
     """
 
@@ -48,7 +51,7 @@ class Cost(NamedTuple):
     memory: float
     temporary: float
     collectives: Mapping[str, int]
-    sent: float
+    sent: Mapping[str, float]
     kernels: int | None
 
 
@@ -64,7 +67,7 @@ def cost_of(
     Args:
         compiled: the compiled program.
         lowered: the program before compilation.
-        chips: the number of chips.
+        chips: the number of chips that divide the work.
         platform: that of the chips.
         compile_s: seconds of compilation.
     """
@@ -78,7 +81,7 @@ def cost_of(
     else:
         cost = compiled.cost_analysis()
         flops, accessed = cost["flops"], cost["bytes accessed"]
-        read = moved(text) if _FAST in text else accessed
+        read = main_memory_bytes(text) if _FAST in text else accessed
     use = compiled.memory_analysis()
     memory = (
         use.argument_size_in_bytes
@@ -108,26 +111,25 @@ def _analysis(module: Any) -> Mapping[str, float]:
     return _jax.hlo_module_cost_analysis(backend, module)
 
 
-def collectives_of(text: str) -> tuple[dict[str, int], float]:
-    """Return the operations between devices in a program's text, and their bytes.
-
-    The bytes are those of the arrays that a device puts in.
+def collectives_of(text: str) -> tuple[dict[str, int], dict[str, float]]:
+    """Return the collective operations in a program's text, and the bytes put in.
 
     Example:
         >>> collectives_of('''
         ...   %b = f32[2,3]{1,0} parameter(0)
         ...   %a = f32[2,3]{1,0} all-reduce(%b), to_apply=%add''')
-        ({'all-reduce': 1}, 24.0)
+        ({'all-reduce': 1}, {'all-reduce': 24.0})
     """
-    found: dict[str, int] = {}
-    sent, lines = 0.0, _lines(text)
+    counts: dict[str, int] = {}
+    sent: dict[str, float] = {}
+    lines = _lines(text)
     kinds = {name: kind for name, kind, *_ in lines}
     for _, _, operation, rest in lines:
         name = operation.removesuffix("-start")
         if name in _COLLECTIVES:
-            found[name] = found.get(name, 0) + 1
-            sent += _operands(rest, kinds)
-    return found, sent
+            counts[name] = counts.get(name, 0) + 1
+            sent[name] = sent.get(name, 0) + _operands(rest, kinds)
+    return counts, sent
 
 
 def kernels_of(text: str) -> int:
@@ -179,16 +181,20 @@ def _bodies(text: str) -> dict[str, list[str]]:
     return bodies
 
 
-def moved(text: str) -> float:
+def main_memory_bytes(text: str) -> float:
     """Return the bytes that a program for a TPU moves to and from its main memory.
 
-    Arrays in the fast memory of a core are not counted, and neither are the parts of
-    an array that is far larger than what an operation makes of it: a gather or a slice
-    reads as much as it writes.
+    Arrays in the fast memory of a core are not counted. An operation that gathers or
+    slices an array reads as much of it as it takes.
 
     Example:
-        >>> moved('''
-        ... ENTRY %main (x: f32[8]) -> f32[4] {
+        >>> main_memory_bytes('''
+        ... %f (p: f32[800]) -> f32[8] {
+        ...   %p = f32[800]{0} parameter(0)
+        ...   ROOT %g = f32[8]{0} dynamic-slice(%p, %i), dynamic_slice_sizes={8}
+        ... }
+        ...
+        ... ENTRY %main (x: f32[800]) -> f32[4] {
         ...   %x = f32[800]{0:T(128)} parameter(0)
         ...   %y = f32[8]{0:T(128)S(1)} fusion(%x), kind=kLoop, calls=%f
         ...   ROOT %z = f32[4]{0:T(128)} fusion(%y), kind=kLoop, calls=%g
@@ -203,18 +209,37 @@ def moved(text: str) -> float:
     for _, kind, operation, rest in lines:
         if operation in _FREE or operation.endswith("-done"):
             continue
-        made = sum(size for size, _ in _arrays(kind))
+        made = size_of(kind)
         slow = sum(size for size, fast in _arrays(kind) if not fast)
         if operation.endswith("-start"):
             # The result has the operand too, of which a slice takes a part.
             parts = [size for size, _ in _arrays(kind)]
             total += parts[1] if operation == "slice-start" else slow
             continue
-        for name in re.findall(r"%([\w.-]+)", rest.partition(")")[0]):
+        called = re.search(r"calls=%?([\w.-]+)", rest)
+        taken = _taken_from(bodies.get(called[1], [])) if called else {}
+        for place, name in enumerate(_operand_names(rest)):
             for size, fast in _arrays(kinds.get(name, "")):
-                slow += 0 if fast else min(size, made) if size > 64 * made else size
+                part = made if operation in _TAKING else taken.get(place, size)
+                slow += 0 if fast else min(size, part)
         total += slow
     return total
+
+
+def _taken_from(body: list[str]) -> dict[int, float]:
+    """Return the bytes that a computation gathers or slices from its parameters."""
+    lines, places, taken = _lines("\n".join(body)), {}, {}
+    for name, _, operation, rest in lines:
+        if operation == "parameter":
+            places[name] = int(rest.partition(")")[0])
+        elif operation == "bitcast" and (of := _operand_names(rest)[0]) in places:
+            places[name] = places[of]
+    for _, kind, operation, rest in lines:
+        names = _operand_names(rest)
+        if operation in _TAKING and names and names[0] in places:
+            place = places[names[0]]
+            taken[place] = taken.get(place, 0) + size_of(kind)
+    return taken
 
 
 def _library_bytes(text: str) -> float:
@@ -229,8 +254,11 @@ def _library_bytes(text: str) -> float:
 
 def _operands(rest: str, kinds: Mapping[str, str]) -> float:
     """Return the bytes of the operands in the rest of an operation's line."""
-    names = re.findall(r"%([\w.-]+)", rest.partition(")")[0])
-    return sum(size_of(kinds.get(name, "")) for name in names)
+    return sum(size_of(kinds.get(name, "")) for name in _operand_names(rest))
+
+
+def _operand_names(rest: str) -> list[str]:
+    return re.findall(r"%([\w.-]+)", rest.partition(")")[0])
 
 
 def _lines(text: str) -> list[tuple[str, str, str, str]]:

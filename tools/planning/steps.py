@@ -1,4 +1,7 @@
-"""The training step of a config, lowered for devices that need not exist here."""
+"""The training step of a config, lowered for devices that need not exist here.
+
+Rules for learning rates and weight decay, which cost nothing, are left out.
+"""
 
 import dataclasses
 import math
