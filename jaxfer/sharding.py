@@ -96,7 +96,7 @@ def over_model(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, "model"))
 
 
-def each_own(
+def rows_by_device(
     function: Callable[..., PyTree], count: int, mesh: Mesh | None, *args: PyTree
 ) -> PyTree:
     """Within jit, compute some numbered rows so that each device computes its own.
@@ -114,7 +114,7 @@ def each_own(
         The rows 0 to count - 1, with the leading axis sharded over "data".
 
     Example:
-        >>> each_own(lambda i, x: i * x, 3, make_mesh(1), 10).tolist()
+        >>> rows_by_device(lambda i, x: i * x, 3, make_mesh(1), 10).tolist()
         [0, 10, 20]
     """
     if mesh is None:

@@ -39,12 +39,12 @@ def test_each_device_computes_its_own_rows(model, collectives):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), numbers)
         return numbers, jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys) * power
 
-    of_mesh = jax.jit(lambda power: sharding.each_own(rows, 8, mesh, power))
+    of_mesh = jax.jit(lambda power: sharding.rows_by_device(rows, 8, mesh, power))
     power = sharding.place(jnp.uint32(3), mesh)
     numbers, bits = of_mesh(power)
     owned = [s.data.tolist() for s in numbers.addressable_shards]
     assert owned[::model] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    expected = sharding.each_own(rows, 8, None, jnp.uint32(3))
+    expected = sharding.rows_by_device(rows, 8, None, jnp.uint32(3))
     np.testing.assert_array_equal(bits, expected[1])
     assert not collectives(of_mesh.lower(power).compile())
 

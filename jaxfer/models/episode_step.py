@@ -176,7 +176,9 @@ def make_episode_loss(program: EpisodeProgram) -> steps.Loss:
     def loss(params: Params, state: State, step: Array, data: tuple[Any, Pixels]):
         items, pixels = data
         table = items.table if isinstance(items, Resident) else None
-        numbers, rows = sharding.each_own(drawn, per_step, program.mesh, step, table)
+        numbers, rows = sharding.rows_by_device(
+            drawn, per_step, program.mesh, step, table
+        )
         read = lambda rows: gather(items.items, rows)  # noqa: E731
         if table is None:
             rows, read = items, lambda episode: episode

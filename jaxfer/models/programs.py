@@ -161,7 +161,7 @@ def make_loss(program: Program) -> steps.Loss:
     def loss(params: Params, state: State, number: Array, data: tuple[Any, Task]):
         images, task = data
         step, piece = number // pieces, number % pieces
-        places, numbers = sharding.each_own(
+        places, numbers = sharding.rows_by_device(
             lambda at, piece, *given: drawn(program, at + piece * size, *given),
             *(size, mesh, piece, step, task.key, task.table),
         )
