@@ -250,23 +250,31 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
         config = read_config(args.config, args.options)
         rows, facts = [], _facts(args, config)
+        content: dict[str, Any] = {"plan": []}
         for topology in map(read_topology, args.topology):
-            row = plan(
-                config,
-                topology,
-                facts,
-                per_chip=args.per_chip,
-                model=args.model,
-                streamed=args.streamed,
-            )
+            try:
+                row = plan(
+                    config,
+                    topology,
+                    facts,
+                    per_chip=args.per_chip,
+                    model=args.model,
+                    streamed=args.streamed,
+                )
+            except RuntimeError as e:
+                if "RESOURCE_EXHAUSTED" not in str(e):
+                    raise
+                text = " ".join(str(e).split())[:200]
+                print(f"{topology.name} has too little memory: {text}", flush=True)
+                continue
             print(f"{topology.name}: compiled in {row['compile_s']:.1f} s", flush=True)
             rows.append(row)
-        content = _joined(args, facts, rows)
-        rows = content["plan"]
+            content = _joined(args, facts, rows)
+            if args.json:
+                write_json(args.json, content)
+        if not (rows := content["plan"]):
+            raise ValueError("expected chips with enough memory, got none")
         print(f"\nEstimates for {args.config}:\n\n{table(rows)}")
-        if args.json:
-            write_json(args.json, content)
-            print(f"written to {args.json}")
         if args.figure:
             from experiments import plots
 
