@@ -193,10 +193,12 @@ def main(
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        own = echoes_hidden(), clean_errors(), interruptible()
-        with contextlib.ExitStack() as stack:
-            for context in own:
-                stack.enter_context(context)
+        with (
+            echoes_hidden(),
+            clean_errors(),
+            interruptible(),
+            contextlib.ExitStack() as stack,
+        ):
             command = parse(experiment, config_class, argv)
             start = find_start() if together else None
             if started := distributed.initialize(start, timeout=command.start_timeout):

@@ -62,6 +62,14 @@ def filled(like: Any, facts: Any, rng: np.random.Generator) -> Any:
     return jax.tree_util.tree_map_with_path(one, like)
 
 
+def _ready(config: Any, facts: Any, count: int) -> tuple[Any, Any, Any, Any]:
+    """Return the lowered and the compiled step, and its state and data."""
+    platform = jax.default_backend()
+    lowered = steps.lower(config, facts, make_mesh(1), platform=platform, count=count)
+    state, data = filled(lowered.arguments, facts, np.random.default_rng(0))
+    return lowered, lowered.program.compile(), state, data
+
+
 def timed(config: Any, facts: Any, *, count: int, calls: int = 7) -> dict[str, Any]:
     """Return the seconds of a step, the bytes it needs, and its rate.
 
@@ -71,11 +79,7 @@ def timed(config: Any, facts: Any, *, count: int, calls: int = 7) -> dict[str, A
         count: steps per call.
         calls: timed calls.
     """
-    platform = jax.default_backend()
-    lowered = steps.lower(config, facts, make_mesh(1), platform=platform, count=count)
-    compiled = lowered.program.compile()
-    rng = np.random.default_rng(0)
-    state, data = filled(lowered.arguments, facts, rng)
+    lowered, compiled, state, data = _ready(config, facts, count)
     seconds = []
     for turn in range(calls + 2):
         began = time.perf_counter()
@@ -100,10 +104,7 @@ def timed(config: Any, facts: Any, *, count: int, calls: int = 7) -> dict[str, A
 
 def kernels(config: Any, facts: Any, *, count: int = 10) -> float | None:
     """Return the kernels that a GPU runs per step; None without a GPU's profile."""
-    platform = jax.default_backend()
-    lowered = steps.lower(config, facts, make_mesh(1), platform=platform, count=count)
-    compiled = lowered.program.compile()
-    state, data = filled(lowered.arguments, facts, np.random.default_rng(0))
+    _, compiled, state, data = _ready(config, facts, count)
     state, metrics = jax.block_until_ready(compiled(state, data))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -30,6 +30,16 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
 }
 
 
+def _unfinished(
+    lab: Lab, place: str, word: str, file: Path, name: str, rng: random.Random
+) -> str:
+    """Damage a file of a run that lacks its result, and return how it went on."""
+    workdir = lab.copied(place)
+    (workdir / "result.json").unlink()
+    DAMAGES[name](workdir / file, rng)
+    return lab.judged(lab.run(workdir), workdir, word)
+
+
 def damage(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
     """Yield trials that damage the newest checkpoint of a run that is not finished."""
     newest = max((lab.whole / "checkpoints/last").iterdir(), key=lambda p: int(p.name))
@@ -38,10 +48,7 @@ def damage(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
         name, file = rng.choice([*DAMAGES]), rng.choice(files)
 
         def one(n: int = n, name: str = name, file: Path = file) -> str:
-            workdir = lab.copied(f"damage{n}")
-            (workdir / "result.json").unlink()
-            DAMAGES[name](workdir / file, rng)
-            return lab.judged(lab.run(workdir), workdir, "is damaged")
+            return _unfinished(lab, f"damage{n}", "is damaged", file, name, rng)
 
         yield f"{file} {name}", one
 
@@ -72,9 +79,6 @@ def members(lab: Lab, trials: int, rng: random.Random) -> Iterator[Trial]:
         name, file = rng.choice([*DAMAGES]), rng.choice(every)
 
         def one(n: int = n, name: str = name, file: Path = file) -> str:
-            workdir = of_study.copied(f"members{n}")
-            (workdir / "result.json").unlink()
-            DAMAGES[name](workdir / file, rng)
-            return of_study.judged(of_study.run(workdir), workdir, "damaged")
+            return _unfinished(of_study, f"members{n}", "damaged", file, name, rng)
 
         yield f"{file} {name}", one

@@ -3,7 +3,6 @@
 Rules for learning rates and weight decay, which cost nothing, are left out.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -194,15 +193,7 @@ def _layer_transfer(
     """Lower the step of a base network of all classes."""
     outputs = config.outputs or facts.classes
     make = lambda key, dim: heads.linear_head(key, dim, outputs)  # noqa: E731
-    recipe = Recipe(
-        config.optim,
-        epochs=config.epochs,
-        batch=config.batch,
-        accumulate=config.accumulate,
-        augment=config.augment,
-        batch_norm=config.net.batch_norm or "batch",
-    )
-    return _images(recipe, config.net, make, facts, mesh, *how)
+    return _images(config, make, facts, mesh, *how)
 
 
 def _imprinting(config: Imprinting, facts: Facts, mesh: Any, *how: Any) -> Lowered:
@@ -210,20 +201,11 @@ def _imprinting(config: Imprinting, facts: Facts, mesh: Any, *how: Any) -> Lower
     make = lambda key, dim: heads.cosine_head(  # noqa: E731
         key, dim, facts.classes, scale=config.scale
     )
-    recipe = Recipe(
-        config.optim,
-        epochs=config.epochs,
-        batch=config.batch,
-        accumulate=config.accumulate,
-        augment=config.augment,
-        batch_norm=config.net.batch_norm or "batch",
-    )
-    return _images(recipe, config.net, make, facts, mesh, *how, dim=config.dim)
+    return _images(config, make, facts, mesh, *how, dim=config.dim)
 
 
 def _images(
-    recipe: Recipe,
-    network: Any,
+    config: LayerTransfer | Imprinting,
     make_head: Any,
     facts: Facts,
     mesh: Any,
@@ -234,12 +216,17 @@ def _images(
     *,
     dim: int | None = None,
 ) -> Lowered:
+    batch = mesh.shape["data"] * (per_chip or config.batch)
+    recipe = Recipe(
+        config.optim,
+        epochs=config.epochs,
+        batch=batch,
+        accumulate=config.accumulate,
+        augment=config.augment,
+        batch_norm=config.net.batch_norm or "batch",
+    )
     shape = recipe.input_shape(facts.shape)
-    built = network.build(shape, dim=dim)
-    net = nets.as_net(built, shape)
-    assert recipe.batch is not None  # noqa: S101
-    batch = mesh.shape["data"] * (per_chip or recipe.batch)
-    recipe = dataclasses.replace(recipe, batch=batch)
+    net = nets.as_net(config.net.build(shape, dim=dim), shape)
     n = max(facts.n, batch)
     num_steps, per_epoch = models.steps_of(recipe, n)
     pixels = recipe.with_window(Pixels(np.zeros(facts.shape, np.float32)))
