@@ -37,6 +37,8 @@ _ERRNOS = {
         *("EBUSY", "ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS", "ESTALE", "ETIMEDOUT"),
     )
 }
+# Seconds in which the other processes end as well after an error of one of them.
+_LEAVE_S = 10.0
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 
@@ -69,7 +71,7 @@ class Command(NamedTuple):
         config: the config in the file, with the overrides applied.
         workdir: the folder of the run.
         published: the published values listed in the config file.
-        start_timeout: seconds in which all processes of the run must start.
+        start_timeout: seconds that the processes of the run wait for each other.
     """
 
     config: Any
@@ -218,6 +220,10 @@ def main(
         if not isinstance(e, AllStopped):
             distributed.leave(130)
         return 130
+    except BaseException as e:
+        code = e.code if isinstance(e, SystemExit) else 1
+        distributed.leave(int(code or 0), within=_LEAVE_S)
+        raise
     return 0
 
 

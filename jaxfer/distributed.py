@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 # Seconds that processes wait for each other; big clusters take minutes to start.
 WAIT_S = 1800
+# The same for this run, given to `initialize`.
+_wait_s: float = WAIT_S
 # Numbers of waits and polls, which all processes make in the same order.
 _waits, _polls = itertools.count(), itertools.count()
 # Set once the other processes were told of a request to stop.
@@ -49,7 +52,8 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
 
     Args:
         start: how the processes were started; None for one process.
-        timeout: seconds to wait until all processes have started.
+        timeout: seconds to wait until all processes have started, and later for each
+            other.
 
     Returns:
         A line that says which cluster was found, the number of processes and devices,
@@ -62,9 +66,11 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
         >>> initialize(None)
         ''
     """
+    global _wait_s
     if start is None:
         return ""
     _joining.set()
+    _wait_s = timeout
     gpus = None if os.environ.get("JAX_PLATFORMS") == "cpu" else own_gpus(start)
     place = start.coordinator or "the coordinator"
 
@@ -104,31 +110,30 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     mine = f"{socket.gethostname()}: {len(jax.local_devices())} x {device.device_kind}"
     if gpus and device.platform == "gpu":
         mine += f", GPU {' '.join(map(str, gpus))} of those it sees"
-    taken = share(mine)
+    taken, devices = share(mine), jax.device_count()
     return (
         f"{start.cluster}: {start.count} process{'es' if start.count > 1 else ''}, "
-        f"{jax.device_count()} devices ("
+        f"{devices} device{'s' if devices > 1 else ''} ("
         + "; ".join(f"{i} on {where}" for i, where in enumerate(taken))
         + ")"
     )
 
 
-def _in_thread(function: Callable[[], None]) -> None:
+def _in_thread(function: Callable[[], T]) -> T:
     """Call a function in a thread, so that signals are handled while it waits."""
-    errors: list[BaseException] = []
+    called: Future[T] = Future()
 
     def call() -> None:
         try:
-            function()
+            called.set_result(function())
         except BaseException as e:
-            errors.append(e)
+            called.set_exception(e)
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.1)
-    if errors:
-        raise errors[0]
+    return called.result()
 
 
 def _take_handler() -> None:
@@ -159,15 +164,29 @@ def tell_all() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def leave(code: int) -> None:
-    """End this process at once if there are others, which it cannot tell any more.
+def leave(code: int, *, within: float = 0.0) -> None:
+    """End this process if it does not end by itself, unless it is alone.
 
-    JAX would wait for them for minutes.
+    JAX would wait for minutes for the others, which may not know that this one ends.
+
+    Args:
+        code: the exit code.
+        within: seconds until then, for others that end as well.
     """
-    if _joining.is_set():
+    if not _joining.is_set():
+        return
+
+    def end() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+    if within:
+        later = threading.Timer(within, end)
+        later.daemon = True
+        later.start()
+    else:
+        end()
 
 
 def index() -> int:
@@ -190,12 +209,12 @@ def count() -> int:
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
-def barrier(name: str, *, timeout: float = WAIT_S) -> None:
+def barrier(name: str, *, timeout: float | None = None) -> None:
     """Wait until all processes are at the same place.
 
     Args:
         name: what they wait for, for the message.
-        timeout: seconds to wait.
+        timeout: seconds to wait; default: those given to `initialize`.
 
     Raises:
         ValueError: processes that did not come; the message has their numbers.
@@ -205,27 +224,29 @@ def barrier(name: str, *, timeout: float = WAIT_S) -> None:
     """
     if count() == 1:
         return
+    timeout = _wait_s if timeout is None else timeout
     client, place = _client(), f"jaxfer/barrier/{next(_waits)}"
     client.key_value_set(f"{place}/{index()}", "")
     try:
-        client.wait_at_barrier(place, int(1000 * timeout))
+        _in_thread(lambda: client.wait_at_barrier(place, int(1000 * timeout)))
     except jax.errors.JaxRuntimeError as e:
         came = {
             int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(place)
         }
         lost = sorted({*range(count())} - came)
         raise ValueError(
-            f"expected all {count()} processes at {name!r} within {timeout:g} s, got "
-            f"none of {lost}: {first_line(e)}"
+            f"expected all {count()} processes at {name} within {timeout:g} s, "
+            + (f"got nothing from {lost}" if lost else "got some of them too late")
         ) from e
 
 
-def on_first(function: Callable[[], T], *, timeout: float = WAIT_S) -> T:
+def on_first(function: Callable[[], T]) -> T:
     """The result of a function that only process 0 calls, such as one that writes.
+
+    The other processes wait for as long as `initialize` was told.
 
     Args:
         function: it returns what JSON can hold.
-        timeout: seconds that the other processes wait for it.
 
     Raises:
         ValueError: an error of the function; the other processes raise `Elsewhere`.
@@ -239,10 +260,10 @@ def on_first(function: Callable[[], T], *, timeout: float = WAIT_S) -> T:
     client, place = _client(), f"jaxfer/first/{next(_waits)}"
     if index():
         try:
-            text = client.blocking_key_value_get(place, int(1000 * timeout))
+            text = _value_of(place)
         except jax.errors.JaxRuntimeError as e:
             raise ValueError(
-                f"expected process 0 to go on within {timeout:g} s: {first_line(e)}"
+                f"expected process 0 to go on within {_wait_s:g} s: {first_line(e)}"
             ) from e
         ok, found = json.loads(text)
         if not ok:
@@ -257,12 +278,11 @@ def on_first(function: Callable[[], T], *, timeout: float = WAIT_S) -> T:
     return found
 
 
-def share(value: Any, *, timeout: float = WAIT_S) -> list[Any]:
+def share(value: Any) -> list[Any]:
     """The values of all processes, in the order of their numbers.
 
     Args:
         value: what JSON can hold.
-        timeout: seconds to wait for each process.
 
     Example:
         >>> share("one")
@@ -270,12 +290,9 @@ def share(value: Any, *, timeout: float = WAIT_S) -> list[Any]:
     """
     if count() == 1:
         return [value]
-    client, place = _client(), f"jaxfer/share/{next(_waits)}"
-    client.key_value_set(f"{place}/{index()}", json.dumps(value))
-    return [
-        json.loads(client.blocking_key_value_get(f"{place}/{i}", int(1000 * timeout)))
-        for i in range(count())
-    ]
+    place = f"jaxfer/share/{next(_waits)}"
+    _client().key_value_set(f"{place}/{index()}", json.dumps(value))
+    return [json.loads(_value_of(f"{place}/{i}")) for i in range(count())]
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
@@ -315,6 +332,12 @@ def _client() -> Any:
     from jax._src import distributed
 
     return distributed.global_state.client
+
+
+def _value_of(key: str) -> str:
+    """The value of a key, once some process has set it."""
+    client, wait_ms = _client(), int(1000 * _wait_s)
+    return _in_thread(lambda: client.blocking_key_value_get(key, wait_ms))
 
 
 def first_line(error: Exception) -> str:

@@ -332,6 +332,7 @@ def fit(
         log.write(done, metrics)
         return best is not None and best.improved(done, metrics)
 
+    distributed.barrier("the start of a training")
     with stop_requests() as stop_requested:
         while not ended():
             every = [number for number in (save_every, eval_every) if number]

@@ -13,7 +13,6 @@ import pytest
 
 import jaxfer
 from jaxfer.runlog import read_json, read_metrics
-from tests.experiments.test_zero_shot import write_facts
 from tests.launched import (
     ROOT,
     collectives_of,
@@ -202,6 +201,31 @@ def test_what_does_not_fit_is_refused_once(tmp_path, data_dir):
     assert "expected all 2 devices of 2 processes, got 1" in found
 
 
+FAILING = """
+import sys
+from experiments.prototypes.__main__ import main
+from jaxfer import distributed
+
+def fail(name):
+    if distributed.index():
+        raise ValueError("expected a disk")
+    meet(name)
+
+meet, distributed.barrier = distributed.barrier, fail
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_the_run(tmp_path, data_dir):
+    """It does not wait for the others, which wait for it before the first step."""
+    _, _, *arguments = _arguments(tmp_path, data_dir, "--episodes", "4")
+    ended = launch("-c", FAILING, *arguments, timeout=90)
+    assert ended.returncode == 2
+    assert of_process(ended, 1)[-1] == "error: expected a disk"
+    assert "process 1 ended with exit code 2: the others are stopped" in ended.stdout
+
+
 BATCHES = """
 import hashlib, sys
 import jax, numpy as np
@@ -251,41 +275,3 @@ def test_images_are_shared_by_two_processes(tmp_path):
     assert said and all({*step} == {"all-reduce"} for step in said)
     assert made[0] == made[1] and len(made[0]) == 4
     assert made[0][:2] == made[0][2:]
-
-
-STUDY = """
-import dataclasses, importlib, sys
-from pathlib import Path
-
-name, workdir, data_dir, facts = sys.argv[1:]
-run = importlib.import_module(f"experiments.{name}.run").run
-tests = importlib.import_module(f"tests.experiments.test_{name}")
-if name == "zero_shot":
-    config = tests.study(facts, seeds=(0, 1))
-else:
-    data = dataclasses.replace(tests.TINY.data, dir=data_dir)
-    config = dataclasses.replace(tests.TINY, data=data)
-run(config, Path(workdir))
-"""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "layer_transfer",
-        *(pytest.param(x, marks=pytest.mark.slow) for x in ("imprinting", "zero_shot")),
-    ],
-)
-def test_processes_train_different_members_of_a_study(name, tmp_path, data_dir):
-    found, facts = [], write_facts(tmp_path / "facts.csv")
-    for processes in (1, 2):
-        workdir = tmp_path / str(processes)
-        ended = launch(
-            *("-c", STUDY, name, str(workdir), str(data_dir), facts),
-            processes=processes,
-            timeout=280,
-        )
-        assert ended.returncode == 0, ended.stdout
-        found.append(read_json(workdir / "result.json"))
-    assert found[0]["metrics"] == found[1]["metrics"] and found[0]["metrics"]
-    assert found[0].get("rows") == found[1].get("rows")
