@@ -303,3 +303,20 @@ def test_a_dry_run_prints_what_would_be_started(capsys):
     for wrong in (["-n", "0", "--", "x"], ["-n", "2"]):
         with pytest.raises(SystemExit):
             local.parse(wrong)
+
+
+def test_processes_may_have_cores_of_their_own(capsys, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {1, 2, 5, 7})
+    options = ["-n", "2", "--cores", "2", "--dry-run", "--", "python", "train.py"]
+    assert local.main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("taskset ")[2] for line in lines] == [
+        "-c 1,2 python train.py",
+        "-c 5,7 python train.py",
+    ]
+    for wrong in ("3", "0"):
+        with pytest.raises(SystemExit):
+            local.parse([*options[:3], wrong, *options[4:]])
+        assert f"from 1 to 2 for 2 processes on 4 cores, got {wrong}" in (
+            capsys.readouterr().err
+        )

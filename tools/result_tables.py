@@ -4,8 +4,8 @@
     python tools/result_tables.py [--check]
 
 The first line copies what tables need from RUN/result.json to
-docs/results/data/NAME.json; RUN may also be a file that tools/compare.py, plan.py or
-bench_plan.py wrote with --json.
+docs/results/data/NAME.json; RUN may also be a file that tools/compare.py, plan.py,
+bench_plan.py or bench_scaling.py wrote with --json.
 The second line makes every table of README.md and docs/ again. A table lies between two
 comments. The first one names the kept result and the beginning of a title:
 
@@ -32,7 +32,7 @@ from jaxfer import models
 from jaxfer.claims import findings_table
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_json, read_result, write_json
-from tools import bench_plan, compare, cost, photo_results, plan
+from tools import bench_plan, bench_scaling, compare, cost, photo_results, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "results" / "data"
@@ -96,6 +96,8 @@ def _filled(match: re.Match[str]) -> str:
         table = plan.table(results[0]["plan"])
     elif "measured" in results[0]:
         table = bench_plan.table(results[0]["measured"])
+    elif "scaling" in results[0]:
+        table = bench_scaling.table(results[0]["scaling"])
     elif title is None:
         table = compare_runs(results)
     elif title == "Cost":

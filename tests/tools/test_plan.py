@@ -18,9 +18,9 @@ from experiments.inputs import Network
 from experiments.layer_transfer.config import Config as LayerTransfer
 from experiments.prototypes.config import Config, Data, Task
 from experiments.zero_shot.config import Config as ZeroShot
-from jaxfer import compilation
+from jaxfer import compilation, nets
 from jaxfer.sharding import make_mesh
-from tools import bench_plan, plan
+from tools import bench_plan, bench_scaling, plan
 from tools.planning import steps
 from tools.planning.chips import CHIPS, read_topology
 from tools.planning.programs import (
@@ -240,6 +240,33 @@ def test_a_planned_step_is_timed(name):
     row |= {"config": name, "options": ["--a", "1"], "estimated_step_s": row["step_s"]}
     assert f"| {name} --a 1 | {row['device']}" in bench_plan.table([row])
     assert "| 1.0 " in bench_plan.table([row])
+
+
+def test_a_planned_step_is_timed_on_several_devices(monkeypatch):
+    monkeypatch.setattr(steps, "facts_of", lambda config: FACTS)
+    found = bench_scaling.measure(PROTOTYPES, seconds=0.1)
+    net = nets.as_net(PROTOTYPES.net.build(FACTS.shape), FACTS.shape)
+    gradients = 4 * nets.num_params(net, FACTS.shape)
+    # And statistics of BatchNorm, the loss and the accuracy.
+    assert gradients <= found["sent"] <= 1.5 * gradients
+    assert found["step_s"] > 0 and found["reduce_s"] > 0
+    row = {"config": "a.py", "options": [], "processes": 2, "one_s": 0.1} | found
+    row |= {"apart_s": 0.125, "together_s": 0.2, "reduce_s": 0.025}
+    shown = bench_scaling.table([row | {"efficiencies": [0.4, 0.6]}])
+    for text in ("| 0.80 ", "| 0.50 (0.40 to 0.60) ", "| 0.80     ", "| -0.30 "):
+        assert text in shown
+
+
+@pytest.mark.slow
+def test_one_process_and_two_are_compared(capsys, tmp_path):
+    line = ["--config", "configs/omniglot_1shot.py", "--repeats", "1", "--seconds", "1"]
+    kept = tmp_path / "scaling.json"
+    assert (
+        bench_scaling.main([*line, "--json", str(kept), "--", "--net.width", "4"]) == 0
+    )
+    (row,) = json.loads(kept.read_text())["scaling"]
+    assert row["efficiencies"] == [row["one_s"] / row["together_s"]]
+    assert "omniglot_1shot.py --net.width 4" in capsys.readouterr().out
 
 
 def test_the_command_line_says_what_is_wrong(capsys):

@@ -34,6 +34,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--cpu-devices", type=int, help="simulated CPU devices per process"
     )
     parser.add_argument(
+        "--cores",
+        type=int,
+        help="cores per process; default: all processes share all cores",
+    )
+    parser.add_argument(
         "--grace",
         type=float,
         default=30,
@@ -46,6 +51,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         options.command = options.command[1:]
     if options.processes < 1 or not options.command:
         parser.error("expected at least one process and a command after --")
+    if options.cores is not None:
+        every = len(os.sched_getaffinity(0))
+        if not 1 <= options.cores <= every // options.processes:
+            parser.error(
+                f"expected --cores from 1 to {every // options.processes} for "
+                f"{options.processes} processes on {every} cores, got {options.cores}"
+            )
     return options
 
 
@@ -66,6 +78,15 @@ def variables(options: argparse.Namespace, index: int, port: int) -> dict[str, s
     return found
 
 
+def command(options: argparse.Namespace, index: int) -> list[str]:
+    """Return the command of a process, on cores of its own where that was asked."""
+    if options.cores is None:
+        return options.command
+    first = index * options.cores
+    own = sorted(os.sched_getaffinity(0))[first : first + options.cores]
+    return ["taskset", "-c", ",".join(map(str, own)), *options.command]
+
+
 def free_port() -> int:
     """Return a port that no program listens on."""
     with socket.socket() as found:
@@ -79,13 +100,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     port, processes = free_port(), []
     places = [variables(options, index, port) for index in range(options.processes)]
     if options.dry_run:
-        for own in places:
+        for index, own in enumerate(places):
             shown = " ".join(f"{name}={value}" for name, value in own.items())
-            print(f"{shown} {' '.join(options.command)}")
+            print(f"{shown} {' '.join(command(options, index))}")
         return 0
     for index, own in enumerate(places):
         process = subprocess.Popen(
-            options.command,
+            command(options, index),
             env={**os.environ, **own},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
