@@ -20,9 +20,9 @@ class Mesh:
     """The devices of a run; -1 means all that are left."""
 
     data: Devices | None = None
-    """Devices that share the episodes of a step, the images of a batch or the networks
-    of a population: at least 1, or -1. Default: in prototypes, as many as divide the
-    episodes of a step; in studies, 1."""
+    """Devices that share the episodes of a step, the images of a batch, the networks of
+    a population or the seeds of a zero-shot study: at least 1, or -1. Default: in
+    prototypes, as many as divide the episodes of a step; in studies, 1."""
     model: Devices = 1
     """Devices that share the rows of a head in the training of one network on images:
     at least 1, or -1. The number of classes has to be a multiple of it."""
@@ -62,7 +62,7 @@ class StudyOptions:
     CPU device and eight per device of another kind."""
     threads: Count | None = how(None)
     """Populations trained in parallel, each in its own thread, at least 1; default: two
-    on a single CPU device, otherwise one."""
+    on a single CPU device, one per device in zero-shot studies, otherwise one."""
     mesh: Mesh = how(Mesh())
     run: Options = how(Options(save_every=1000, log_every=50, tensorboard=False))
     figures: bool = how(True)

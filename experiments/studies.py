@@ -23,10 +23,12 @@ class Training(Protocol):
     Attributes:
         backbone: the network that all members share.
         image_shape: shape of its input, `[height, width, channels]`.
+        device_each: whether every member trains on a device of its own.
     """
 
     backbone: Net
     image_shape: tuple[int, ...]
+    device_each: bool
 
     def items(self, config: Any, /) -> Sequence[Any]:
         """Return the named networks of a config, each after those it needs."""
@@ -199,13 +201,16 @@ def train_study(
     with study.report_lock(workdir):
         whole = workdirs.join_workdir(workdir, config)
     on_cpu, devices = jax.default_backend() == "cpu", config.mesh.make().size
+    threads = devices if trainer.device_each else 1
+    if on_cpu and devices == 1:
+        threads = 2
     study.run_members(
         workdir,
         [*members.values()],
         lambda group, folder: trainer.train([asked[m.name] for m in group], folder),
         program=lambda member: trainer.program(asked[member.name]),
         at_once=config.population or (1 if on_cpu else 8) * devices,
-        threads=config.threads or (2 if on_cpu and devices == 1 else 1),
+        threads=config.threads or threads,
         redo=config.redo,
     )
     every = trainer.items(whole)

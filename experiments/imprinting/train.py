@@ -45,6 +45,8 @@ _DECAY = (("net/**/kernel", True), ("**", False))
 class Trainer:
     """Keeps the images of a study on the devices, and trains its networks on them."""
 
+    device_each = False
+
     def __init__(
         self, config: Config, workdir: Path, train: Images, test: Images
     ) -> None:

@@ -26,6 +26,8 @@ from jaxfer.types import Net
 class Trainer:
     """Keeps the images of a study on the devices, and trains its networks on them."""
 
+    device_each = False
+
     def __init__(
         self, config: Config, workdir: Path, train: Images, test: Images
     ) -> None:

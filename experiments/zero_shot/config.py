@@ -158,11 +158,12 @@ def check(config: Config) -> None:
     check_different("shots", config.shots)
     check_different("simulated.noise", config.simulated.noise)
     _check_used(config)
-    for name, usual in (("population", None), ("mesh.data", None), ("mesh.model", 1)):
+    config.mesh.check()
+    for name, usual in (("population", None), ("mesh.model", 1)):
         if values[name] != usual:
             raise ValueError(
                 f"expected no {name}, got {values[name]}: the maps of each seed are "
-                "trained on one device"
+                "trained on a device of their own"
             )
     source = config.attributes.source
     if config.simulated.noise and source not in ("table", "cub"):

@@ -45,7 +45,7 @@ def make_result(
         "classes": {name: list(part.class_names) for name, part in parts.items()},
         "attributes": list(attributes),
         "seed": sorted({m.seed for m in queue}),
-        **about(records, parts, devices=1),
+        **about(records, parts, devices=config.mesh.make().size),
     }
 
 

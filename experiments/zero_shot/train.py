@@ -1,11 +1,13 @@
 """Training and test of the two maps of a zero-shot study."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.inputs import moments
@@ -13,7 +15,7 @@ from experiments.studies import keep
 from experiments.zero_shot.config import Config
 from experiments.zero_shot.features import PARTS, embed_parts, simulated_parts
 from experiments.zero_shot.members import Mapped, mapped
-from jaxfer import methods, models, nets, stats, study
+from jaxfer import methods, models, nets, sharding, stats, study
 from jaxfer.config import what_of
 from jaxfer.data import Images, load_attributes, scaled_attributes
 from jaxfer.data.resident import table_of
@@ -30,6 +32,8 @@ FEW = "prototypes"
 class Trainer:
     """Keeps the features and attributes of a study, and trains its maps on them."""
 
+    device_each = True
+
     def __init__(self, config: Config, workdir: Path, *parts: Images) -> None:
         """Check classes and attributes, then embed the images.
 
@@ -38,6 +42,7 @@ class Trainer:
         """
         self.config, self.workdir = config, workdir
         self.items = cache(mapped)
+        self.devices = itertools.cycle(config.mesh.make().devices.flat)
         self.loaded: dict[str, Images] = dict(zip(PARTS, parts, strict=True))
         names = [*self.loaded["trainval"].class_names, *self.loaded["test"].class_names]
         how = config.attributes
@@ -83,9 +88,12 @@ class Trainer:
 
     def train(self, items: Sequence[Mapped], folder: Path) -> list[study.Record]:
         """Train and test the maps of a seed, and return their record."""
-        return [self._train(item, folder) for item in items]
+        device = next(self.devices)
+        mesh = sharding.make_mesh(1, devices=[device])
+        with jax.default_device(device):
+            return [self._train(item, folder, mesh) for item in items]
 
-    def _train(self, item: Mapped, folder: Path) -> study.Record:
+    def _train(self, item: Mapped, folder: Path, mesh: Any) -> study.Record:
         config, parts = self.config, self.features(item.noise)
         best = Best(config.val.every, config.val.patience)
 
@@ -100,6 +108,7 @@ class Trainer:
                 method=self.method(name),
                 pixels=self.pixels(item.noise),
                 phase=phase,
+                mesh=mesh,
                 workdir=run,
                 options=options,
                 **how,

@@ -2,11 +2,14 @@
 
 import dataclasses
 import importlib
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.inputs import Network
+from experiments.options import Mesh
 from experiments.zero_shot import train as training
 from experiments.zero_shot.claims import claims
 from experiments.zero_shot.config import (
@@ -21,6 +24,7 @@ from experiments.zero_shot.features import simulate
 from experiments.zero_shot.report import tables
 from experiments.zero_shot.run import run
 from jaxfer import load_model
+from jaxfer import study as study_queue
 from jaxfer.data import Bank, load_attributes, random_class_split, save_bank
 from jaxfer.models import Options
 from jaxfer.optim import Optim
@@ -196,6 +200,26 @@ def test_images_need_a_network_with_weights(facts, small_glyphs, tmp_path):
         run(config, tmp_path)
 
 
+def test_seeds_train_on_devices_of_their_own(facts, finished, tmp_path, monkeypatch):
+    used = []
+
+    def train(*args, mesh, **how):
+        trained = train_episodes(*args, mesh=mesh, **how)
+        (device,) = mesh.devices.flat
+        arrays = jax.tree.leaves(trained.model.params)
+        assert all(x.devices() == {device} for x in arrays)
+        used.append(device.id)
+        return trained
+
+    train_episodes = training.models.train_episodes
+    monkeypatch.setattr(training.models, "train_episodes", train)
+    result = run(study(facts, seeds=(0, 1), mesh=Mesh(2)), tmp_path)
+    assert sorted(used) == [0, 0, 1, 1] and len(result["devices"]) == 2
+    member = study_queue.member_folder(Path(), "noise0.3-seed0")
+    maps = [load_model(folder / member).params for folder in (tmp_path, finished[0])]
+    jax.tree.map(np.testing.assert_array_equal, *maps)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -207,6 +231,8 @@ def test_images_need_a_network_with_weights(facts, small_glyphs, tmp_path):
             "expected simulated.noise to be a finite number above 0",
         ),
         ({"population": 2}, "expected no population, got 2"),
+        ({"mesh": Mesh(model=2)}, "expected no mesh.model, got 2"),
+        ({"mesh": Mesh(0)}, "expected mesh.data of at least 1, or -1, got 0"),
         ({"episodes": 10}, "expected episodes of at least 50, got 10"),
         ({"optim": Optim(schedule="cosine")}, "constant or staircase"),
         ({"attributes": Attributes("wordnet")}, "attributes.source table or cub with"),
