@@ -37,6 +37,8 @@ _ERRNOS = {
         *("EBUSY", "ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS", "ESTALE", "ETIMEDOUT"),
     )
 }
+# Options that tell a process its place among those of a run.
+_PLACE = ("coordinator_address", "num_processes", "process_id")
 # Seconds in which the other processes end as well after an error of one of them.
 _LEAVE_S = 10.0
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
@@ -72,19 +74,23 @@ class Command(NamedTuple):
         workdir: the folder of the run.
         published: the published values listed in the config file.
         start_timeout: seconds that the processes of the run wait for each other.
+        environ: the environment variables, and those that options set.
     """
 
     config: Any
     workdir: Path
     published: Sequence[dict[str, Any]]
     start_timeout: int
+    environ: Mapping[str, str]
 
 
 def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     """Read `--config FILE --workdir DIR [--a.b VALUE ...]`.
 
     The file is a Python module whose `config` is an instance of `config_class`. Its
-    optional `published` lists the values to compare with.
+    optional `published` lists the values to compare with. --coordinator-address,
+    --num-processes and --process-id stand for the variables JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Args:
         experiment: the module name, for messages.
@@ -103,6 +109,8 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     outer.add_argument("--config", required="--help" not in argv and "-h" not in argv)
     outer.add_argument("--workdir")
     outer.add_argument("--start-timeout", type=int, default=distributed.WAIT_S)
+    for name in _PLACE:
+        outer.add_argument(f"--{name.replace('_', '-')}")
     known, rest = outer.parse_known_args(argv)
     if known.start_timeout < 1:
         raise ValueError(
@@ -115,8 +123,11 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
         raise ValueError("expected the path of a folder as --workdir, got ''")
     config = _override(default, rest, f"{prog} --config FILE --workdir DIR")
     published = _comparable(published, default, config)
-    workdir = known.workdir or f"runs/{Path(known.config).stem}"
-    return Command(config, Path(workdir), published, known.start_timeout)
+    workdir = Path(known.workdir or f"runs/{Path(known.config).stem}")
+    places = {f"JAX_{name.upper()}": getattr(known, name) for name in _PLACE}
+    places = {variable: x for variable, x in places.items() if x is not None}
+    environ = {**os.environ, **places}
+    return Command(config, workdir, published, known.start_timeout, environ)
 
 
 def _override(default: Any, args: Sequence[str], prog: str) -> Any:
@@ -202,7 +213,7 @@ def main(
             contextlib.ExitStack() as stack,
         ):
             command = parse(experiment, config_class, argv)
-            start = find_start() if together else None
+            start = find_start(command.environ) if together else None
             if started := distributed.initialize(start, timeout=command.start_timeout):
                 print(started)
             if distributed.index():

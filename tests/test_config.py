@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from jaxfer import config as configs
 from jaxfer import workdir as workdirs
+from jaxfer.clusters import find_start
 from jaxfer.config import how, length, which
 from jaxfer.runlog import read_json, write_json
 
@@ -125,6 +127,16 @@ def test_nothing_is_said_where_nothing_is_published(config_file, capsys):
 def test_the_workdir_is_named_after_the_config_unless_given(config_file):
     command = configs.parse("experiments.lab", Config, ["--config", str(config_file)])
     assert command.workdir == Path("runs/mine")
+
+
+def test_options_stand_for_the_variables_of_jax(config_file, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "3")
+    monkeypatch.delenv("JAX_PROCESS_ID", raising=False)
+    argv = ["--config", str(config_file), "--coordinator-address", "node:1234"]
+    command = configs.parse("experiments.lab", Config, [*argv, "--process-id", "1"])
+    start = find_start(command.environ)
+    assert start is not None and start[:3] == ("JAX variables", 3, 1)
+    assert start.coordinator == "node:1234" and "JAX_PROCESS_ID" not in os.environ
 
 
 @pytest.mark.parametrize(

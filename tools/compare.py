@@ -19,8 +19,10 @@ import argparse
 import itertools
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,9 +32,15 @@ from jaxfer import stats
 from jaxfer.config import clean_errors
 from jaxfer.runlog import read_result, write_json
 from jaxfer.tables import markdown
+from jaxfer.tensors import digest
 
 # Options that do not change results.
 _PLACES = ("seed", "data.dir", "figures", "devices", "extend")
+# What NumPy raises for a damaged archive.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, SyntaxError, TokenError),
+)
 
 
 class Run(NamedTuple):
@@ -59,8 +67,14 @@ def read_run(workdir: Path) -> Run:
             np.load(opened) as file,
         ):
             episodes = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+    except _DAMAGED as e:
         raise ValueError(f"{workdir / 'episodes.npz'} cannot be read ({e})") from e
+    # Results of earlier versions have no checksum.
+    if result.get("episodes_sha256") not in (None, digest(episodes)):
+        raise ValueError(
+            f"expected the accuracies of {workdir / 'result.json'} in "
+            f"{workdir / 'episodes.npz'}, got others: it is damaged or edited"
+        )
     options = {
         name: value
         for name, value in config.items()

@@ -16,6 +16,7 @@ from jaxfer import distributed, models, nets, runlog, sharding, stats, versions
 from jaxfer import workdir as workdirs
 from jaxfer.data import Images
 from jaxfer.data.feed import place_episodes
+from jaxfer.tensors import digest
 
 
 def run(
@@ -106,6 +107,7 @@ def _run(
             "experiment": "prototypes",
             "config": configs.to_json(config),
             "metrics": metrics,
+            "episodes_sha256": digest(accuracies),
             "reference": runlog.compare(metrics, published),
             "phases": ended.phases,
             "throughput": {"episodes_per_s": ended.trained.rate},

@@ -103,10 +103,10 @@ def test_a_run_goes_on_with_other_processes(whole, tmp_path, data_dir):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_numbers_of_devices(tmp_path, data_dir):
-    """8 devices, one, and two processes: the losses of one device but for rounding."""
+    """8 devices, one, two processes, and back: the losses of one but for rounding."""
     for name, parts in (
-        ("parts", ((1, 8, "8"), (1, 1, "16"), (2, 1, "24"))),
-        ("whole", ((1, 1, "24"),)),
+        ("parts", ((1, 8, "8"), (1, 1, "16"), (2, 1, "24"), (1, 8, "32"))),
+        ("whole", ((1, 1, "32"),)),
     ):
         for processes, devices, episodes in parts:
             more = ("--episodes", episodes, "--extend", "--episodes-per-step", "8")
@@ -120,7 +120,7 @@ def test_a_run_goes_on_with_other_numbers_of_devices(tmp_path, data_dir):
         [line["train/loss"] for line in read_metrics(tmp_path / name)]
         for name in ("parts", "whole")
     ]
-    assert len(losses[0]) == 3
+    assert len(losses[0]) == 4
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 

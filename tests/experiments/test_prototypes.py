@@ -93,6 +93,7 @@ def test_a_run_leaves_what_it_promises(finished):
         "data",
         "dataset_fingerprint",
         "devices",
+        "episodes_sha256",
         "experiment",
         "metrics",
         "phases",

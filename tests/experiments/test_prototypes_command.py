@@ -100,6 +100,10 @@ COSINE = ("--optim.schedule", "cosine", "--val.every", "10")
             "data.train and data.val with nothing in common, got 'trainval' and 'val'",
         ),
         (["--start-timeout", "0"], "expected --start-timeout of at least 1, got 0"),
+        (
+            ["--coordinator-address", "localhost", "--process-id", "0"],
+            r"expected a number in \$JAX_NUM_PROCESSES, got ''",
+        ),
         (["--test.query", "0"], "expected test.query of at least 1, got 0"),
         (["--test.episodes", "0"], "expected test.episodes of at least 1, got 0"),
         (["--test.ways"], r"one or more different values for test.ways, got \[\]"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from jaxfer.tensors import digest
 from tools import compare, grid, result_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +82,7 @@ def write_run(folder, seed, way, values, **more):
     options = {"task.way": way, "seed": seed, "data.test": "test", "test.query": 15}
     options |= {"test.episodes": 6, "data.dir": str(folder)} | more
     facts = {"experiment": "prototypes", "config": options, "seed": seed}
-    facts |= {"dataset_fingerprint": {"test": "f"}}
+    facts |= {"dataset_fingerprint": {"test": "f"}, "episodes_sha256": digest(values)}
     (folder / "result.json").write_text(json.dumps(facts))
     np.savez(folder / "episodes.npz", **values)
     return str(folder)
@@ -231,3 +232,26 @@ def test_bad_runs_are_refused(tmp_path, rng, capsys):
         (tmp_path / "b" / "episodes.npz").write_bytes(damaged)
         assert "episodes.npz cannot be read" in refused(two)
     assert "result.json" in refused(str(tmp_path / "c"))
+
+
+def test_damaged_accuracies_are_never_believed(tmp_path, rng):
+    """Any flipped bit is named or changes nothing, and so is another file."""
+    values = {"test/5way_1shot/prototypes/accuracy": rng.normal(size=6)}
+    write_run(tmp_path / "a", 0, 5, values)
+    path = tmp_path / "a" / "episodes.npz"
+    whole, named = path.read_bytes(), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            found = compare.read_run(tmp_path / "a").episodes
+        except ValueError as e:
+            assert "episodes.npz" in str(e)
+            named += 1
+        else:
+            assert digest(found) == digest(values)
+    assert named > len(whole) / 2
+    np.savez(path, **{name: x + 1 for name, x in values.items()})
+    with pytest.raises(ValueError, match="episodes.npz, got others: it is damaged"):
+        compare.read_run(tmp_path / "a")
