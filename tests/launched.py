@@ -18,7 +18,12 @@ def environment(programs=None):
 
     With a folder, XLA writes the text of every program that it compiles there.
     """
-    own = {"XLA_FLAGS": FLAGS, "NPROC": "4", "PYTHONPATH": str(ROOT)}
+    own = {
+        "XLA_FLAGS": FLAGS,
+        "NPROC": "4",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+    }
     if programs is not None:
         own["XLA_FLAGS"] += f" --xla_dump_to={programs} --xla_dump_hlo_as_text"
         # A program from the cache is not compiled.
