@@ -232,8 +232,8 @@ def main(
             distributed.leave(130)
         return 130
     except BaseException as e:
-        code = e.code if isinstance(e, SystemExit) else 1
-        distributed.leave(int(code or 0), within=_LEAVE_S)
+        code = e.code if isinstance(e, SystemExit) else None
+        distributed.leave(code if isinstance(code, int) else 1, within=_LEAVE_S)
         raise
     return 0
 
