@@ -272,3 +272,31 @@ def own_gpus(
         )
     each = visible // host
     return tuple(range(start.local * each, (start.local + 1) * each))
+
+
+def take_gpus(start: Start) -> str:
+    """Let a process that does not join the others see its own GPUs only.
+
+    Call it before anything uses a device.
+
+    Args:
+        start: how the processes were started.
+
+    Returns:
+        A line that says which GPUs; empty if that is left to JAX.
+
+    Raises:
+        ValueError: GPUs that cannot be shared.
+
+    Example:
+        >>> take_gpus(Start("JAX variables", count=2, index=0))
+        ''
+    """
+    own = own_gpus(start)
+    if own is None:
+        return ""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    every = seen.split(",") if seen else [str(i) for i in range(max(own) + 1)]
+    taken = ",".join(every[i] for i in own)
+    os.environ["CUDA_VISIBLE_DEVICES"] = taken
+    return f"{start.cluster}: process {start.index} of {start.count} takes GPU {taken}"

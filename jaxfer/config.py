@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxfer import distributed
-from jaxfer.clusters import find_start
 from jaxfer.config_files import load_config
 from jaxfer.echoes import echoes_hidden
 from jaxfer.signals import AllStopped, interruptible
@@ -37,9 +36,13 @@ _ERRNOS = {
         *("EBUSY", "ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS", "ESTALE", "ETIMEDOUT"),
     )
 }
-# Options that tell a process its place among those of a run.
-_PLACE = ("coordinator_address", "num_processes", "process_id")
-# Seconds in which the other processes end as well after an error of one of them.
+# Options that set the variables JAX_... of the same names.
+_PLACE = {
+    "coordinator_address": "address of process 0, HOST:PORT",
+    "num_processes": "processes of the run",
+    "process_id": "number of this process, from 0",
+}
+# Seconds that a process that failed waits for the others before it exits without them.
 _LEAVE_S = 10.0
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
@@ -73,24 +76,24 @@ class Command(NamedTuple):
         config: the config in the file, with the overrides applied.
         workdir: the folder of the run.
         published: the published values listed in the config file.
-        start_timeout: seconds that the processes of the run wait for each other.
-        environ: the environment variables, and those that options set.
+        start_timeout: seconds that the processes of the run wait for its start.
+        places: the variables JAX_... that options set.
     """
 
     config: Any
     workdir: Path
     published: Sequence[dict[str, Any]]
     start_timeout: int
-    environ: Mapping[str, str]
+    places: Mapping[str, str]
 
 
 def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     """Read `--config FILE --workdir DIR [--a.b VALUE ...]`.
 
     The file is a Python module whose `config` is an instance of `config_class`. Its
-    optional `published` lists the values to compare with. --coordinator-address,
-    --num-processes and --process-id stand for the variables JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    optional `published` lists the values to compare with. The options
+    --coordinator-address, --num-processes and --process-id take precedence over the
+    variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Args:
         experiment: the module name, for messages.
@@ -103,14 +106,22 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
         SystemExit: after printing the help, with code 0.
     """
     prog = f"python -m {experiment}"
+    helped = "--help" in argv or "-h" in argv
     outer = argparse.ArgumentParser(
         prog, add_help=False, allow_abbrev=False, exit_on_error=False
     )
-    outer.add_argument("--config", required="--help" not in argv and "-h" not in argv)
-    outer.add_argument("--workdir")
-    outer.add_argument("--start-timeout", type=int, default=distributed.WAIT_S)
-    for name in _PLACE:
-        outer.add_argument(f"--{name.replace('_', '-')}")
+    outer.add_argument("--config", required=not helped, help="config file")
+    outer.add_argument("--workdir", help="folder of the run; default: runs/CONFIG")
+    outer.add_argument(
+        "--start-timeout",
+        type=int,
+        default=distributed.WAIT_S,
+        help="seconds to wait for the other processes at the start (default: 1800)",
+    )
+    for name, text in _PLACE.items():
+        outer.add_argument(f"--{name.replace('_', '-')}", help=text)
+    if helped:
+        print(outer.format_help())
     known, rest = outer.parse_known_args(argv)
     if known.start_timeout < 1:
         raise ValueError(
@@ -126,8 +137,7 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     workdir = Path(known.workdir or f"runs/{Path(known.config).stem}")
     places = {f"JAX_{name.upper()}": getattr(known, name) for name in _PLACE}
     places = {variable: x for variable, x in places.items() if x is not None}
-    environ = {**os.environ, **places}
-    return Command(config, workdir, published, known.start_timeout, environ)
+    return Command(config, workdir, published, known.start_timeout, places)
 
 
 def _override(default: Any, args: Sequence[str], prog: str) -> Any:
@@ -162,7 +172,8 @@ def _is_rule(line: str) -> bool:
 
 def _check_names(config: Any, args: Sequence[str]) -> None:
     """Refuse options that are not fields, and suggest the nearest field."""
-    known = {"help"}
+    known = {"help", "config", "workdir", "start-timeout"}
+    known |= {name.replace("_", "-") for name in _PLACE}
     for name, value, _ in fields_of(config):
         name = name.replace("_", "-")
         head, dot, last = name.rpartition(".")
@@ -213,9 +224,9 @@ def main(
             contextlib.ExitStack() as stack,
         ):
             command = parse(experiment, config_class, argv)
-            start = find_start(command.environ) if together else None
-            if started := distributed.initialize(start, timeout=command.start_timeout):
-                print(started)
+            places, timeout = command.places, command.start_timeout
+            if began := distributed.begin(places, together=together, timeout=timeout):
+                print(began)
             if distributed.index():
                 # Process 0 speaks for all; errors of others are shown.
                 silent = stack.enter_context(open(os.devnull, "w"))

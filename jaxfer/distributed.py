@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,14 +21,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxfer.clusters import Start, own_gpus
+from jaxfer.clusters import Start, find_start, own_gpus, take_gpus
 
 T = TypeVar("T")
 
 # Seconds that processes wait for each other; big clusters take minutes to start.
 WAIT_S = 1800
-# The same for this run, given to `initialize`.
-_wait_s: float = WAIT_S
+# How long they wait for the start of this run: the time-out given to `initialize`.
+_start_s: float = WAIT_S
+_PLACES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Numbers of waits and polls, which all processes make in the same order.
 _waits, _polls = itertools.count(), itertools.count()
 # Set once the other processes were told of a request to stop.
@@ -44,6 +45,41 @@ class Elsewhere(ValueError):
     """An error of process 0, which reports it; the others only stop."""
 
 
+def begin(places: Mapping[str, str], *, together: bool, timeout: int) -> str:
+    """Join the other processes of a run, or take some of the GPUs of a host.
+
+    Args:
+        places: variables JAX_... that take precedence over those of the environment.
+        together: whether all processes train one model.
+        timeout: see `initialize`.
+
+    Returns:
+        A line that says what was found; empty for one process.
+
+    Raises:
+        ValueError: variables that do not say where the process is, or a process that
+            cannot join the others.
+
+    Example:
+        >>> begin({}, together=True, timeout=10)
+        ''
+    """
+    if places and not together:
+        raise ValueError(
+            f"expected no place of the process, got {dict(places)}: the processes of a "
+            "study work on their own"
+        )
+    environ = {**os.environ, **places}
+    if places and (lost := [name for name in _PLACES if name not in environ]):
+        raise ValueError(
+            f"expected {', '.join(_PLACES)} as options or variables, got none of {lost}"
+        )
+    start = find_start(environ)
+    if together:
+        return initialize(start, timeout=timeout)
+    return take_gpus(start) if start else ""
+
+
 def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     """Join the other processes of a run; call it before anything uses a device.
 
@@ -52,8 +88,8 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
 
     Args:
         start: how the processes were started; None for one process.
-        timeout: seconds to wait until all processes have started, and later for each
-            other.
+        timeout: seconds to wait until all processes have started, and the default of
+            `barrier`.
 
     Returns:
         A line that says which cluster was found, the number of processes and devices,
@@ -66,11 +102,11 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
         >>> initialize(None)
         ''
     """
-    global _wait_s
+    global _start_s
     if start is None:
         return ""
     _joining.set()
-    _wait_s = timeout
+    _start_s = timeout
     gpus = None if os.environ.get("JAX_PLATFORMS") == "cpu" else own_gpus(start)
     place = start.coordinator or "the coordinator"
 
@@ -165,13 +201,13 @@ def tell_all() -> Iterator[None]:
 
 
 def leave(code: int, *, within: float = 0.0) -> None:
-    """End this process if it does not end by itself, unless it is alone.
+    """End this process without waiting for the others; do nothing if it is alone.
 
-    JAX would wait for minutes for the others, which may not know that this one ends.
+    JAX would wait for them for minutes, and they may not know that this one ends.
 
     Args:
         code: the exit code.
-        within: seconds until then, for others that end as well.
+        within: seconds in which it may still end by itself; default: none.
     """
     if not _joining.is_set():
         return
@@ -181,12 +217,9 @@ def leave(code: int, *, within: float = 0.0) -> None:
         sys.stderr.flush()
         os._exit(code)
 
-    if within:
-        later = threading.Timer(within, end)
-        later.daemon = True
-        later.start()
-    else:
-        end()
+    later = threading.Timer(within, end)
+    later.daemon = True
+    later.start()
 
 
 def index() -> int:
@@ -224,7 +257,7 @@ def barrier(name: str, *, timeout: float | None = None) -> None:
     """
     if count() == 1:
         return
-    timeout = _wait_s if timeout is None else timeout
+    timeout = _start_s if timeout is None else timeout
     client, place = _client(), f"jaxfer/barrier/{next(_waits)}"
     client.key_value_set(f"{place}/{index()}", "")
     try:
@@ -236,17 +269,16 @@ def barrier(name: str, *, timeout: float | None = None) -> None:
         lost = sorted({*range(count())} - came)
         raise ValueError(
             f"expected all {count()} processes at {name} within {timeout:g} s, "
-            + (f"got nothing from {lost}" if lost else "got some of them too late")
+            + (f"got nothing from {lost}" if lost else f"got: {first_line(e)[:200]}")
         ) from e
 
 
 def on_first(function: Callable[[], T]) -> T:
     """The result of a function that only process 0 calls, such as one that writes.
 
-    The other processes wait for as long as `initialize` was told.
-
     Args:
-        function: it returns what JSON can hold.
+        function: it returns what JSON can hold. The other processes wait for it for
+            half an hour.
 
     Raises:
         ValueError: an error of the function; the other processes raise `Elsewhere`.
@@ -259,13 +291,7 @@ def on_first(function: Callable[[], T]) -> T:
         return function()
     client, place = _client(), f"jaxfer/first/{next(_waits)}"
     if index():
-        try:
-            text = _value_of(place)
-        except jax.errors.JaxRuntimeError as e:
-            raise ValueError(
-                f"expected process 0 to go on within {_wait_s:g} s: {first_line(e)}"
-            ) from e
-        ok, found = json.loads(text)
+        ok, found = json.loads(_value_of(place, 0, WAIT_S))
         if not ok:
             raise Elsewhere(found)
         return found
@@ -292,7 +318,8 @@ def share(value: Any) -> list[Any]:
         return [value]
     place = f"jaxfer/share/{next(_waits)}"
     _client().key_value_set(f"{place}/{index()}", json.dumps(value))
-    return [json.loads(_value_of(f"{place}/{i}")) for i in range(count())]
+    values = [_value_of(f"{place}/{i}", i, _start_s) for i in range(count())]
+    return [json.loads(value) for value in values]
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
@@ -334,10 +361,15 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _value_of(key: str) -> str:
-    """The value of a key, once some process has set it."""
-    client, wait_ms = _client(), int(1000 * _wait_s)
-    return _in_thread(lambda: client.blocking_key_value_get(key, wait_ms))
+def _value_of(key: str, process: int, timeout: float) -> str:
+    """The value of a key, once a process has set it."""
+    get = _client().blocking_key_value_get
+    try:
+        return _in_thread(lambda: get(key, int(1000 * timeout)))
+    except jax.errors.JaxRuntimeError as e:
+        raise ValueError(
+            f"expected process {process} to go on within {timeout:g} s: {first_line(e)}"
+        ) from e
 
 
 def first_line(error: Exception) -> str:

@@ -75,7 +75,9 @@ class Run:
         save_last: bool = True,
         **log: Any,
     ) -> None:
-        """Open the checkpoints."""
+        """Open the checkpoints, once all processes have read their data."""
+        # Orbax waits for all processes without end.
+        distributed.barrier("the start of the training")
         self.folder = Path(workdir)
         self._fingerprint = fingerprint
         self._log_options = log
@@ -332,7 +334,6 @@ def fit(
         log.write(done, metrics)
         return best is not None and best.improved(done, metrics)
 
-    distributed.barrier("the start of a training")
     with stop_requests() as stop_requested:
         while not ended():
             every = [number for number in (save_every, eval_every) if number]

@@ -5,10 +5,11 @@ after it stops at once (`interruptible`).
 """
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxfer import distributed
 
@@ -48,6 +49,21 @@ def interruptible() -> Iterator[None]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def exit_after(main: Callable[[], int]) -> NoReturn:
+    """Run a command line and exit with its code; Ctrl-C then has no effect any more.
+
+    Python would print a traceback, although all is done and saved.
+
+    Args:
+        main: the command line; it may also raise `SystemExit`.
+    """
+    try:
+        code = main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 @contextmanager

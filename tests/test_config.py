@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from jaxfer import config as configs
+from jaxfer import distributed
 from jaxfer import workdir as workdirs
-from jaxfer.clusters import find_start
 from jaxfer.config import how, length, which
 from jaxfer.runlog import read_json, write_json
 
@@ -129,14 +129,62 @@ def test_the_workdir_is_named_after_the_config_unless_given(config_file):
     assert command.workdir == Path("runs/mine")
 
 
-def test_options_stand_for_the_variables_of_jax(config_file, monkeypatch):
+def test_ctrl_c_while_python_exits_has_no_effect():
+    code = (
+        "import atexit, time\n"
+        "from jaxfer.signals import exit_after\n"
+        "atexit.register(lambda: (print('exits', flush=True), time.sleep(2)))\n"
+        "exit_after(lambda: 3)"
+    )
+    line = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "exits\n"
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=30)
+    assert process.returncode == 3 and not shown
+
+
+def test_options_take_precedence_over_the_variables_of_jax(config_file, monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "3")
     monkeypatch.delenv("JAX_PROCESS_ID", raising=False)
+    started = []
+    monkeypatch.setattr(
+        distributed, "initialize", lambda start, timeout: started.append(start) or ""
+    )
     argv = ["--config", str(config_file), "--coordinator-address", "node:1234"]
-    command = configs.parse("experiments.lab", Config, [*argv, "--process-id", "1"])
-    start = find_start(command.environ)
-    assert start is not None and start[:3] == ("JAX variables", 3, 1)
-    assert start.coordinator == "node:1234" and "JAX_PROCESS_ID" not in os.environ
+
+    def start(*more, together=True):
+        command = configs.parse("experiments.lab", Config, [*argv, *more])
+        return distributed.begin(command.places, together=together, timeout=9)
+
+    assert not start("--process-id", "1")
+    assert started[0][:3] == ("JAX variables", 3, 1)
+    assert started[0].coordinator == "node:1234" and "JAX_PROCESS_ID" not in os.environ
+    with pytest.raises(
+        ValueError, match=r"variables, got none of \['JAX_PROCESS_ID'\]"
+    ):
+        start()
+    with pytest.raises(
+        ValueError, match="expected no place of the process, got .*node"
+    ):
+        start(together=False)
+
+
+def test_the_processes_of_a_study_take_gpus_of_their_own(monkeypatch):
+    """Under Slurm they see those of the whole node."""
+    slurm = {"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "4", "SLURM_PROCID": "1"}
+    slurm |= {"SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    for seen, own in (("4,5,6,7", "5"), ("0,1,2,3,4,5,6,7", "2,3")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        said = distributed.begin({}, together=False, timeout=9)
+        assert said == f"Slurm: process 1 of 4 takes GPU {own}"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    assert distributed.begin({}, together=False, timeout=9).endswith("takes GPU 1")
 
 
 @pytest.mark.parametrize(

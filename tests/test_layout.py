@@ -177,7 +177,7 @@ def test_modules_are_small():
     lines = {_name(path): _lines(path) for path in MODULES}
     assert {n: size for n, size in lines.items() if size > 400} == {}
     assert statistics.median(lines.values()) <= 180
-    assert sum(map(_code, MODULES)) <= 14500
+    assert sum(map(_code, MODULES)) <= 14600
 
 
 def test_experiments_are_small():

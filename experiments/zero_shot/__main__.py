@@ -1,10 +1,10 @@
 """The command line of the zero-shot study."""
 
-import sys
 from collections.abc import Sequence
 
 from experiments.zero_shot.config import Config
 from jaxfer import config as configs
+from jaxfer.signals import exit_after
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,4 +13,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_after(main)

@@ -162,8 +162,8 @@ def check(config: Config) -> None:
     for name, usual in (("population", None), ("mesh.model", 1)):
         if values[name] != usual:
             raise ValueError(
-                f"expected no {name}, got {values[name]}: the maps of each seed are "
-                "trained on a device of their own"
+                f"expected {name} = {usual}, got {values[name]}: each seed trains on "
+                "one device"
             )
     source = config.attributes.source
     if config.simulated.noise and source not in ("table", "cub"):

@@ -1,8 +1,10 @@
 """Training and test of the two maps of a zero-shot study."""
 
 import hashlib
-import itertools
-from collections.abc import Callable, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ class Trainer:
         """
         self.config, self.workdir = config, workdir
         self.items = cache(mapped)
-        self.devices = itertools.cycle(config.mesh.make().devices.flat)
+        self.devices = [*config.mesh.make().devices.flat]
+        self.busy, self.lock = Counter[Any](), threading.Lock()
         self.loaded: dict[str, Images] = dict(zip(PARTS, parts, strict=True))
         names = [*self.loaded["trainval"].class_names, *self.loaded["test"].class_names]
         how = config.attributes
@@ -88,10 +91,21 @@ class Trainer:
 
     def train(self, items: Sequence[Mapped], folder: Path) -> list[study.Record]:
         """Train and test the maps of a seed, and return their record."""
-        device = next(self.devices)
-        mesh = sharding.make_mesh(1, devices=[device])
-        with jax.default_device(device):
+        with self._device() as device, jax.default_device(device):
+            mesh = sharding.make_mesh(1, devices=[device])
             return [self._train(item, folder, mesh) for item in items]
+
+    @contextmanager
+    def _device(self) -> Iterator[Any]:
+        """Yield the device on which the fewest members train."""
+        with self.lock:
+            device = min(self.devices, key=self.busy.__getitem__)
+            self.busy[device] += 1
+        try:
+            yield device
+        finally:
+            with self.lock:
+                self.busy[device] -= 1
 
     def _train(self, item: Mapped, folder: Path, mesh: Any) -> study.Record:
         config, parts = self.config, self.features(item.noise)

@@ -202,16 +202,19 @@ def test_what_does_not_fit_is_refused_once(tmp_path, data_dir):
 
 
 FAILING = """
-import sys
+import sys, time
+from experiments.prototypes import train
 from experiments.prototypes.__main__ import main
 from jaxfer import distributed
 
-def fail(name):
+def fail(*args):
     if distributed.index():
+        if "--start-timeout" in sys.argv:
+            time.sleep(60)
         raise ValueError("expected a disk")
-    meet(name)
+    return load(*args)
 
-meet, distributed.barrier = distributed.barrier, fail
+load, train.load_splits = train.load_splits, fail
 sys.exit(main())
 """
 
@@ -224,6 +227,19 @@ def test_an_error_of_one_process_ends_the_run(tmp_path, data_dir):
     assert ended.returncode == 2
     assert of_process(ended, 1)[-1] == "error: expected a disk"
     assert "process 1 ended with exit code 2: the others are stopped" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_process_that_reads_its_data_too_slowly_is_named(tmp_path, data_dir):
+    more = ("--episodes", "4", "--start-timeout", "20")
+    _, _, *arguments = _arguments(tmp_path, data_dir, *more)
+    ended = launch("-c", FAILING, *arguments, timeout=90)
+    assert ended.returncode == 2
+    assert of_process(ended, 0)[-1] == (
+        "error: expected all 2 processes at the start of the training within 20 s, got "
+        "nothing from [1]"
+    )
+    assert "process 0 ended with exit code 2: the others are stopped" in ended.stdout
 
 
 BATCHES = """

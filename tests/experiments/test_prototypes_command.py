@@ -102,7 +102,7 @@ COSINE = ("--optim.schedule", "cosine", "--val.every", "10")
         (["--start-timeout", "0"], "expected --start-timeout of at least 1, got 0"),
         (
             ["--coordinator-address", "localhost", "--process-id", "0"],
-            r"expected a number in \$JAX_NUM_PROCESSES, got ''",
+            r"as options or variables, got none of \['JAX_NUM_PROCESSES'\]",
         ),
         (["--test.query", "0"], "expected test.query of at least 1, got 0"),
         (["--test.episodes", "0"], "expected test.episodes of at least 1, got 0"),
