@@ -294,15 +294,22 @@ def test_the_launcher_ends_all_processes_when_one_dies():
     assert "process 1 ended with exit code 7: the others are stopped" in ended.stdout
 
 
-def test_a_dry_run_prints_what_would_be_started(capsys):
+def test_a_dry_run_prints_what_would_be_started(capsys, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     options = ["-n", "2", "--gpus", "2", "--dry-run", "--", "python", "train.py"]
     assert local.main(options) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(x.endswith("python train.py") for x in lines)
     assert "JAX_PROCESS_ID=1 CUDA_VISIBLE_DEVICES=2,3 " in lines[1]
-    for wrong in (["-n", "0", "--", "x"], ["-n", "2"]):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert local.main(options) == 0
+    assert "CUDA_VISIBLE_DEVICES=6,7 " in capsys.readouterr().out
+    for wrong in (["-n", "0", "--", "x"], ["-n", "2"], ["-n", "3", *options[2:]]):
         with pytest.raises(SystemExit):
             local.parse(wrong)
+    assert "expected 6 GPUs in CUDA_VISIBLE_DEVICES, got 4,5,6,7" in (
+        capsys.readouterr().err
+    )
 
 
 def test_processes_may_have_cores_of_their_own(capsys, monkeypatch):

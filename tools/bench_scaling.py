@@ -1,17 +1,18 @@
-"""Time a step in one process and in several of this machine, each on cores of its own.
+"""Time a step in one process and in several of this machine, each on its own cores.
 
     python tools/bench_scaling.py --config configs/omniglot_1shot.py
 
 Every process has the same work, so the step would take equally long if processes did
 not disturb each other. It is timed in one process, in several that do not communicate,
-and in several that train one model. The estimate is that of tools/plan.py: the time of
-one process plus that of the collectives, here an all-reduce of as many bytes, timed
-alone.
+and in several that train one model. The estimate is made as in tools/plan.py, but from
+measured times: that of one process plus that of an all-reduce of as many bytes as the
+collectives of the step send. Cores are logical ones, which may share a physical core.
 """
 
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -37,21 +38,23 @@ ROOT = Path(__file__).resolve().parents[1]
 _MARK = "measured "
 
 
-def measure(config: Any, *, seconds: float) -> dict[str, float]:
-    """Time the step of this process, or of all processes that have joined.
+def measure(config: Any, *, seconds: float, together: bool = True) -> dict[str, float]:
+    """Time the step in all processes that have joined.
 
     Args:
         config: the config of an experiment.
         seconds: how long to time.
+        together: whether all of them train one model, or each its own.
 
     Returns:
         Seconds of a step, bytes that its collectives send, and the seconds of an
         all-reduce of as many.
     """
-    platform, size = jax.default_backend(), jax.device_count()
+    backend = jax.default_backend()
+    size = jax.device_count() if together else jax.local_device_count()
     mesh, facts = sharding.make_mesh(size), steps.facts_of(config)
-    lowered = steps.lower(config, facts, mesh, platform=platform)
-    options = compilation.compiler_options(platform)
+    lowered = steps.lower(config, facts, mesh, platform=backend)
+    options = compilation.compiler_options(backend)
     compiled = lowered.program.compile(compiler_options=options)
     arrays = filled(lowered.arguments, facts, np.random.default_rng(0))
     at = jax.tree.map(lambda x: x.sharding, lowered.arguments)
@@ -62,21 +65,25 @@ def measure(config: Any, *, seconds: float) -> dict[str, float]:
         state, metrics = compiled(state, data)
         return metrics
 
-    cost = cost_of(compiled, lowered.program, chips=size, platform=platform)
+    cost = cost_of(compiled, lowered.program, chips=size, platform=backend)
     sent = sum(cost.sent.values())
     found = {"step_s": _middle(step, seconds), "sent": sent, "reduce_s": 0.0}
     if size > 1:
         parts = sharding.place_batch(np.ones((size, int(sent / 4)), np.float32), mesh)
         total = jax.jit(lambda x: x.sum(0), out_shardings=sharding.replicated(mesh))
+        jax.block_until_ready(total(parts))
         found["reduce_s"] = _middle(lambda: total(parts), seconds / 4)
     return found
 
 
 def _middle(call: Callable[[], Any], seconds: float) -> float:
-    """Return the median time of the calls within some seconds, two of them not timed.
+    """Return the median seconds of a call, after two calls that are not timed.
 
-    All processes make the same number of calls.
+    Args:
+        call: what to time.
+        seconds: they set the number of calls, which is that of all processes.
     """
+    distributed.barrier("the timing")
     began = time.perf_counter()
     for _ in range(2):
         jax.block_until_ready(call())
@@ -106,9 +113,8 @@ def _start(arguments: Sequence[str], processes: int, cores: int) -> dict[str, fl
     )
     lines = [x.partition(_MARK)[2] for x in ended.stdout.splitlines() if _MARK in x]
     if ended.returncode or len(lines) != processes:
-        raise ValueError(
-            f"expected {processes} measurements, got {len(lines)}: {ended.stdout}"
-        )
+        *_, last = (ended.stderr or ended.stdout).strip().splitlines() or [""]
+        raise ValueError(f"expected {processes} measurements, got {len(lines)}: {last}")
     found = [json.loads(line) for line in lines]
     return {name: statistics.mean(x[name] for x in found) for name in found[0]}
 
@@ -134,6 +140,7 @@ def compared(
     times: dict[str, list[float]] = {}
     row: dict[str, Any] = {"config": path.name, "options": list(more)}
     row |= {"processes": processes, "cores": cores, "repeats": repeats}
+    row |= {"cpu": platform.processor() or platform.machine(), "jax": jax.__version__}
     for _ in tqdm(range(repeats), desc=path.name, disable=None):
         for name, count, how in (
             ("one_s", 1, "apart"),
@@ -164,7 +171,8 @@ def table(rows: Sequence[Any]) -> str:
         lines.append(
             [
                 " ".join([row["config"], *row["options"]]),
-                str(row["processes"]),
+                f"{row['processes']} x {row['cores']}",
+                str(row["repeats"]),
                 f"{row['sent'] / 1e6:.2f}",
                 *(f"{1e3 * row[name]:,.1f}" for name in names),
                 f"{one / row['apart_s']:.2f}",
@@ -173,7 +181,14 @@ def table(rows: Sequence[Any]) -> str:
                 f"{one / together - estimate:+.2f}",
             ]
         )
-    header = ["config", "processes", "MB sent", "one process (ms)", "apart (ms)"]
+    header = [
+        "config",
+        "processes x cores",
+        "turns",
+        "MB sent",
+        "one process (ms)",
+        "apart (ms)",
+    ]
     header += ["together (ms)", "all-reduce alone (ms)", "efficiency apart"]
     return markdown([*header, "efficiency", "estimate", "gap"], lines)
 
@@ -184,20 +199,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, nargs="+", required=True)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument(
+        "--processes", type=int, default=2, help="compared with one; default: 2"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="turns; default: 3")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="of each measurement; default: 10"
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
-    parser.add_argument("--measure", choices=["apart", "together"])
+    parser.add_argument("--measure", choices=["apart", "together"], help="for one turn")
     parser.add_argument("options", nargs="*", help="options of the config, after --")
     args = parser.parse_args(argv)
     with clean_errors():
         if args.measure:
-            if args.measure == "together":
-                distributed.initialize(clusters.find_start())
+            distributed.initialize(clusters.find_start())
             config = plan.read_config(args.config[0], args.options)
-            print(_MARK + json.dumps(measure(config, seconds=args.seconds)), flush=True)
+            together = args.measure == "together"
+            found = measure(config, seconds=args.seconds, together=together)
+            print(_MARK + json.dumps(found), flush=True)
             return 0
+        for name, least in (("processes", 2), ("repeats", 1)):
+            if (value := getattr(args, name)) < least:
+                raise ValueError(f"expected --{name} of at least {least}, got {value}")
         how = {"repeats": args.repeats, "seconds": args.seconds}
         rows = [
             compared(path, args.options, processes=args.processes, **how)

@@ -250,11 +250,15 @@ def test_a_planned_step_is_timed_on_several_devices(monkeypatch):
     # And statistics of BatchNorm, the loss and the accuracy.
     assert gradients <= found["sent"] <= 1.5 * gradients
     assert found["step_s"] > 0 and found["reduce_s"] > 0
-    row = {"config": "a.py", "options": [], "processes": 2, "one_s": 0.1} | found
-    row |= {"apart_s": 0.125, "together_s": 0.2, "reduce_s": 0.025}
-    shown = bench_scaling.table([row | {"efficiencies": [0.4, 0.6]}])
-    for text in ("| 0.80 ", "| 0.50 (0.40 to 0.60) ", "| 0.80     ", "| -0.30 "):
-        assert text in shown
+    row = {"config": "a.py", "options": ["--b"], "processes": 2, "cores": 3}
+    row |= {"repeats": 5, "one_s": 0.1, "apart_s": 0.125, "together_s": 0.25}
+    row |= {"reduce_s": 0.1, "sent": 1.5e6, "efficiencies": [0.3, 0.6]}
+    *_, line = bench_scaling.table([row]).splitlines()
+    times = ["1.50", "100.0", "125.0", "250.0", "100.0"]
+    shares = ["0.80", "0.40 (0.30 to 0.60)", "0.50", "-0.10"]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == (
+        ["a.py --b", "2 x 3", "5", *times, *shares]
+    )
 
 
 @pytest.mark.slow
@@ -265,8 +269,18 @@ def test_one_process_and_two_are_compared(capsys, tmp_path):
         bench_scaling.main([*line, "--json", str(kept), "--", "--net.width", "4"]) == 0
     )
     (row,) = json.loads(kept.read_text())["scaling"]
-    assert row["efficiencies"] == [row["one_s"] / row["together_s"]]
+    assert row["processes"] == 2 and row["sent"] > 0
+    names = ("one_s", "apart_s", "together_s", "reduce_s")
+    assert all(0 < row[name] < 10 for name in names)
     assert "omniglot_1shot.py --net.width 4" in capsys.readouterr().out
+
+
+def test_a_process_alone_has_nothing_to_compare_with(capsys):
+    for option, value, least in (("--processes", "1", 2), ("--repeats", "0", 1)):
+        with pytest.raises(SystemExit):
+            bench_scaling.main(["--config", "configs/x.py", option, value])
+        said = f"error: expected {option} of at least {least}, got {value}"
+        assert said in capsys.readouterr().err
 
 
 def test_the_command_line_says_what_is_wrong(capsys):

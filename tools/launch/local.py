@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--cores",
         type=int,
-        help="cores per process; default: all processes share all cores",
+        help="logical cores per process; default: all processes share all cores",
     )
     parser.add_argument(
         "--grace",
@@ -51,6 +51,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         options.command = options.command[1:]
     if options.processes < 1 or not options.command:
         parser.error("expected at least one process and a command after --")
+    if (needed := options.processes * options.gpus) > len(_gpus(options)):
+        parser.error(
+            f"expected {needed} GPUs in CUDA_VISIBLE_DEVICES, got "
+            f"{','.join(_gpus(options))}"
+        )
     if options.cores is not None:
         every = len(os.sched_getaffinity(0))
         if not 1 <= options.cores <= every // options.processes:
@@ -59,6 +64,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 f"{options.processes} processes on {every} cores, got {options.cores}"
             )
     return options
+
+
+def _gpus(options: argparse.Namespace) -> list[str]:
+    """Return the GPUs of all processes, of those that CUDA_VISIBLE_DEVICES allows."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    needed = options.processes * options.gpus
+    return seen.split(",") if seen else [str(i) for i in range(needed)]
 
 
 def variables(options: argparse.Namespace, index: int, port: int) -> dict[str, str]:
@@ -70,8 +82,8 @@ def variables(options: argparse.Namespace, index: int, port: int) -> dict[str, s
     }
     if options.gpus:
         first = index * options.gpus
-        own = range(first, first + options.gpus)
-        found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, own))
+        own = _gpus(options)[first : first + options.gpus]
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     if options.cpu_devices:
         found["JAX_PLATFORMS"] = "cpu"
         found["JAX_NUM_CPU_DEVICES"] = str(options.cpu_devices)
