@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from jaxfer import distributed, sharding
+from jaxfer.echoes import first_line
 from jaxfer.tensors import json_digest, retried, without
 from jaxfer.types import TrainState
 
@@ -290,7 +291,7 @@ def _read_arrays(place: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
     try:
         arrays = {name: file.result().read().result() for name, file in opened.items()}
     except (ValueError, OSError, RuntimeError) as e:
-        text = distributed.first_line(e)[:200]
+        text = first_line(e)[:200]
         if text.startswith(_PASSING):
             raise ValueError(f"{place} cannot be read: {text}") from e
         raise Damaged(f"its arrays cannot be read ({text})") from e

@@ -42,8 +42,6 @@ _PLACE = {
     "num_processes": "processes of the run",
     "process_id": "number of this process, from 0",
 }
-# Seconds that a process that failed waits for the others before it exits without them.
-_LEAVE_S = 10.0
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
 
@@ -216,6 +214,12 @@ def main(
         SystemExit: bad input, with code 2.
     """
     argv = sys.argv[1:] if argv is None else argv
+    again = f"python -m {experiment} {shlex.join(argv)}"
+
+    def stopped(why: str) -> None:
+        if not distributed.index():
+            print(f"{why}; to go on:\n  {again}")
+
     try:
         with (
             echoes_hidden(),
@@ -224,8 +228,13 @@ def main(
             contextlib.ExitStack() as stack,
         ):
             command = parse(experiment, config_class, argv)
-            places, timeout = command.places, command.start_timeout
-            if began := distributed.begin(places, together=together, timeout=timeout):
+            began = distributed.begin(
+                command.places,
+                together=together,
+                timeout=command.start_timeout,
+                stopped=lambda: stopped("stopped by SIGTERM"),
+            )
+            if began:
                 print(began)
             if distributed.index():
                 # Process 0 speaks for all; errors of others are shown.
@@ -236,15 +245,12 @@ def main(
             tables = importlib.import_module(f"{experiment}.report").tables(result)
             print(_summary(command.workdir, result, tables))
     except KeyboardInterrupt as e:
-        if not distributed.index():
-            again = f"python -m {experiment} {shlex.join(argv)}"
-            print(f"{str(e) or 'stopped'}; to go on:\n  {again}")
-        if not isinstance(e, AllStopped):
-            distributed.leave(130)
+        stopped(str(e) or "stopped")
+        distributed.leave(130, stop=not isinstance(e, AllStopped))
         return 130
     except BaseException as e:
         code = e.code if isinstance(e, SystemExit) else None
-        distributed.leave(code if isinstance(code, int) else 1, within=_LEAVE_S)
+        distributed.leave(code if isinstance(code, int) else 1)
         raise
     return 0
 

@@ -4,6 +4,7 @@ Every process runs the same program. Arrays of a mesh are shared by all of them 
 `jaxfer.sharding`); files are written by process 0.
 """
 
+import atexit
 import ctypes
 import itertools
 import json
@@ -12,9 +13,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +23,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxfer.clusters import Start, find_start, own_gpus, take_gpus
+from jaxfer.echoes import first_line
+from jaxfer.threads import in_thread
+from jaxfer.threads import start as start_thread
 
 T = TypeVar("T")
 
@@ -34,8 +38,14 @@ _PLACES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _waits, _polls = itertools.count(), itertools.count()
 # Set once the other processes were told of a request to stop.
 _told = threading.Event()
-# Set once this process looks for the others.
-_joining = threading.Event()
+# The key that a process sets to stop the others, and the seconds between looks at it.
+_STOPPED, _LOOK_S = "jaxfer/stopped", 0.5
+# Seconds until process 0 and others end once one was asked to stop, or has failed.
+_STOP_S, _FAIL_S = (4.0, 2.0), (20.0, 10.0)
+# Set once this process ends.
+_leaving = threading.Event()
+# Set once this process looks for the others, and once it has found them.
+_joining, _joined = threading.Event(), threading.Event()
 # How JAX handles SIGTERM: a struct sigaction of the C library, at most 512 bytes.
 _jax_handler: Any = None
 _ACTION_BYTES = 512
@@ -45,13 +55,13 @@ class Elsewhere(ValueError):
     """An error of process 0, which reports it; the others only stop."""
 
 
-def begin(places: Mapping[str, str], *, together: bool, timeout: int) -> str:
+def begin(places: Mapping[str, str], *, together: bool, **how: Any) -> str:
     """Join the other processes of a run, or take some of the GPUs of a host.
 
     Args:
         places: variables JAX_... that take precedence over those of the environment.
         together: whether all processes train one model.
-        timeout: see `initialize`.
+        how: arguments of `initialize`.
 
     Returns:
         A line that says what was found; empty for one process.
@@ -61,7 +71,7 @@ def begin(places: Mapping[str, str], *, together: bool, timeout: int) -> str:
             cannot join the others.
 
     Example:
-        >>> begin({}, together=True, timeout=10)
+        >>> begin({}, together=True)
         ''
     """
     if places and not together:
@@ -76,11 +86,16 @@ def begin(places: Mapping[str, str], *, together: bool, timeout: int) -> str:
         )
     start = find_start(environ)
     if together:
-        return initialize(start, timeout=timeout)
+        return initialize(start, **how)
     return take_gpus(start) if start else ""
 
 
-def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
+def initialize(
+    start: Start | None,
+    *,
+    timeout: int = WAIT_S,
+    stopped: Callable[[], None] = lambda: None,
+) -> str:
     """Join the other processes of a run; call it before anything uses a device.
 
     If they do not all start in time, it says so on stderr and ends the process with
@@ -90,6 +105,7 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
         start: how the processes were started; None for one process.
         timeout: seconds to wait until all processes have started, and the default of
             `barrier`.
+        stopped: called before this process ends since another one was asked to stop.
 
     Returns:
         A line that says which cluster was found, the number of processes and devices,
@@ -123,7 +139,7 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     waiting = threading.Timer(timeout, give_up)
     waiting.start()
     try:
-        _in_thread(
+        in_thread(
             lambda: jax.distributed.initialize(
                 start.coordinator,
                 start.count,
@@ -135,6 +151,10 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
             )
         )
         _take_handler()
+        _joined.set()
+        watching = start_thread(lambda: _watch(stopped))
+        # Before Python ends, which would crash a thread within JAX.
+        atexit.register(lambda: (_leaving.set(), watching.join()))
     except (RuntimeError, ValueError) as e:
         raise ValueError(
             f"process {start.index} of {start.count} ({start.cluster}) cannot join the "
@@ -147,29 +167,11 @@ def initialize(start: Start | None, *, timeout: int = WAIT_S) -> str:
     if gpus and device.platform == "gpu":
         mine += f", GPU {' '.join(map(str, gpus))} of those it sees"
     taken, devices = share(mine), jax.device_count()
+    each = "; ".join(f"{i} on {where}" for i, where in enumerate(taken))
     return (
         f"{start.cluster}: {start.count} process{'es' if start.count > 1 else ''}, "
-        f"{devices} device{'s' if devices > 1 else ''} ("
-        + "; ".join(f"{i} on {where}" for i, where in enumerate(taken))
-        + ")"
+        f"{devices} device{'s' if devices > 1 else ''} ({each})"
     )
-
-
-def _in_thread(function: Callable[[], T]) -> T:
-    """Call a function in a thread, so that signals are handled while it waits."""
-    called: Future[T] = Future()
-
-    def call() -> None:
-        try:
-            called.set_result(function())
-        except BaseException as e:
-            called.set_exception(e)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-    return called.result()
 
 
 def _take_handler() -> None:
@@ -185,10 +187,7 @@ def _take_handler() -> None:
 
 @contextmanager
 def tell_all() -> Iterator[None]:
-    """Within this context, SIGTERM is a request that `stop_now` tells all processes.
-
-    Outside of it, SIGTERM has its usual effect on the process that gets it.
-    """
+    """Within this context, SIGTERM is a request that `stop_now` tells all processes."""
     if _jax_handler is None:
         yield
         return
@@ -200,26 +199,55 @@ def tell_all() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def leave(code: int, *, within: float = 0.0) -> None:
-    """End this process without waiting for the others; do nothing if it is alone.
+def leave(code: int, *, stop: bool = False) -> None:
+    """End this process soon, even if JAX waits for the others; not if it is alone.
 
-    JAX would wait for them for minutes, and they may not know that this one ends.
+    They may not know that this one ends. Process 0, which JAX needs, ends last.
 
     Args:
         code: the exit code.
-        within: seconds in which it may still end by itself; default: none.
+        stop: whether the others stop as well, as by SIGTERM, and this one ends here;
+            otherwise it may still end by itself.
     """
     if not _joining.is_set():
         return
+    _leaving.set()
+    if not _joined.is_set():
+        _exit(code)
+    if stop:
+        # Those of the other processes and of a launcher come too late.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with suppress(jax.errors.JaxRuntimeError):
+            _client().key_value_set(_STOPPED, "", allow_overwrite=True)
+        # Not by the end of Python, which threads that wait would crash.
+        time.sleep(_STOP_S[index() > 0])
+        _exit(code)
+    start_thread(lambda: _exit(code), after=_FAIL_S[index() > 0])
 
-    def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
-    later = threading.Timer(within, end)
-    later.daemon = True
-    later.start()
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _watch(stopped: Callable[[], None]) -> None:
+    """Stop this process once another one that was asked to stop has told it."""
+    client = _client()
+    while True:
+        if _leaving.wait(_LOOK_S):
+            return
+        try:
+            client.key_value_try_get(_STOPPED)
+            break
+        except jax.errors.JaxRuntimeError as e:
+            if "NOT_FOUND" not in str(e):
+                return
+    os.kill(os.getpid(), signal.SIGTERM)
+    # The main thread may wait for the other process in a collective, without end.
+    if not _leaving.wait(_STOP_S[index() > 0]):
+        stopped()
+        _exit(130)
 
 
 def index() -> int:
@@ -261,7 +289,7 @@ def barrier(name: str, *, timeout: float | None = None) -> None:
     client, place = _client(), f"jaxfer/barrier/{next(_waits)}"
     client.key_value_set(f"{place}/{index()}", "")
     try:
-        _in_thread(lambda: client.wait_at_barrier(place, int(1000 * timeout)))
+        in_thread(lambda: client.wait_at_barrier(place, int(1000 * timeout)))
     except jax.errors.JaxRuntimeError as e:
         came = {
             int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(place)
@@ -365,18 +393,8 @@ def _value_of(key: str, process: int, timeout: float) -> str:
     """The value of a key, once a process has set it."""
     get = _client().blocking_key_value_get
     try:
-        return _in_thread(lambda: get(key, int(1000 * timeout)))
+        return in_thread(lambda: get(key, int(1000 * timeout)))
     except jax.errors.JaxRuntimeError as e:
         raise ValueError(
             f"expected process {process} to go on within {timeout:g} s: {first_line(e)}"
         ) from e
-
-
-def first_line(error: Exception) -> str:
-    """What an error of JAX or of its libraries says first; its type if nothing.
-
-    Example:
-        >>> first_line(ValueError("one\\ntwo")), first_line(KeyError())
-        ('one', 'KeyError')
-    """
-    return str(error).partition("\n")[0] or type(error).__name__

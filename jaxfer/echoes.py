@@ -49,3 +49,13 @@ def _hide_all() -> None:
         del args
 
     sys.unraisablehook = threading.excepthook = nothing
+
+
+def first_line(error: Exception) -> str:
+    """What an error of JAX or of its libraries says first; its type if nothing.
+
+    Example:
+        >>> first_line(ValueError("one\\ntwo")), first_line(KeyError())
+        ('one', 'KeyError')
+    """
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -42,11 +42,22 @@ def interruptible() -> Iterator[None]:
     def stop(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt("stopped by SIGTERM")
 
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: stop}
+    def again(ignored: Any) -> None:
+        # Python ignores what a signal raises while an object is deleted.
+        if isinstance(ignored.exc_value, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            hook(ignored)
+
+    handlers = {signal.SIGINT: signal.default_int_handler}
+    handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGALRM), stop)
     before = {s: signal.signal(s, handler) for s, handler in handlers.items()}
+    hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for s, handler in before.items():
             signal.signal(s, handler)
 

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from jaxfer import distributed
 from jaxfer import workdir as workdirs
 from jaxfer.config import how, length, which
 from jaxfer.runlog import read_json, write_json
+from jaxfer.signals import interruptible
 
 # A published value.
 ROW = {"name": "m", "value": 1.0, "tolerance": 0.0, "source": "Table 1"}
@@ -127,6 +129,17 @@ def test_nothing_is_said_where_nothing_is_published(config_file, capsys):
 def test_the_workdir_is_named_after_the_config_unless_given(config_file):
     command = configs.parse("experiments.lab", Config, ["--config", str(config_file)])
     assert command.workdir == Path("runs/mine")
+
+
+def test_a_request_to_stop_is_not_lost_while_an_object_is_deleted():
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"), interruptible():
+        found = Deleted()
+        del found
+        time.sleep(5)
 
 
 def test_ctrl_c_while_python_exits_has_no_effect():

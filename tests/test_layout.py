@@ -38,6 +38,7 @@ LEVELS = {
     "sharding": 1,
     "compilation": 0,
     "clusters": 0,
+    "threads": 0,
     "distributed": 1,
     "signals": 2,
     "stopping": 1,

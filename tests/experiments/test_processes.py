@@ -160,17 +160,19 @@ def test_one_process_of_two_is_asked_to_stop(tmp_path, data_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
 @pytest.mark.parametrize("when", ["testing on", "Conv4 with"])
 def test_one_process_of_two_is_asked_to_stop_outside_of_training(
-    tmp_path, data_dir, when
+    tmp_path, data_dir, when, process
 ):
-    """It ends at once, and the launcher ends the other; the same command goes on."""
+    """It tells the other, and both end; the same command goes on."""
     more = ("--episodes", "20", "--test.episodes", "20000")
     arguments = _arguments(tmp_path / "run", data_dir, *more)
     started = subprocess.Popen(
         launcher(*arguments),
         cwd=ROOT,
-        env=environment(),
+        # An import that is interrupted leaves files open.
+        env=environment() | {"PYTHONWARNINGS": ""},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -180,13 +182,14 @@ def test_one_process_of_two_is_asked_to_stop_outside_of_training(
         shown.append(line)
         if when in line:
             break
-    pid = int(re.fullmatch(r"process 1 has number (\d+)", shown[1].strip())[1])
-    os.kill(pid, signal.SIGTERM)
+    pid = re.fullmatch(r"process \d has number (\d+)", shown[process].strip())[1]
+    os.kill(int(pid), signal.SIGTERM)
     rest, _ = started.communicate(timeout=60)
     shown = "".join(shown) + rest
     assert started.returncode == 130, shown
-    assert "process 1 ended with exit code 130: the others are stopped" in shown
-    assert "stopped by SIGTERM; to go on:" in shown and "Traceback" not in shown
+    assert "stopped by SIGTERM; to go on:" in shown
+    for unwanted in ("Traceback", "Check failure", "Error"):
+        assert unwanted not in shown, shown
     ended = launch(*arguments)
     assert ended.returncode == 0, ended.stdout
     trained = "going on from step 5 of 5" in ended.stdout
