@@ -154,7 +154,7 @@ def initialize(
         _joined.set()
         watching = start_thread(lambda: _watch(stopped))
         # Before Python ends, which would crash a thread within JAX.
-        atexit.register(lambda: (_leaving.set(), watching.join()))
+        atexit.register(lambda: (_leaving.set(), watching.join(5)))
     except (RuntimeError, ValueError) as e:
         raise ValueError(
             f"process {start.index} of {start.count} ({start.cluster}) cannot join the "
@@ -212,17 +212,17 @@ def leave(code: int, *, stop: bool = False) -> None:
     if not _joining.is_set():
         return
     _leaving.set()
-    if not _joined.is_set():
-        _exit(code)
-    if stop:
+    if stop and _joined.is_set():
         # Those of the other processes and of a launcher come too late.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(jax.errors.JaxRuntimeError):
             _client().key_value_set(_STOPPED, "", allow_overwrite=True)
         # Not by the end of Python, which threads that wait would crash.
         time.sleep(_STOP_S[index() > 0])
+    if stop:
         _exit(code)
-    start_thread(lambda: _exit(code), after=_FAIL_S[index() > 0])
+    if _joined.is_set():
+        start_thread(lambda: _exit(code), after=_FAIL_S[index() > 0])
 
 
 def _exit(code: int) -> None:

@@ -264,7 +264,7 @@ def test_a_process_that_waits_for_others_can_be_stopped():
         "        distributed.initialize(clusters.find_start())\n"
         "except KeyboardInterrupt as e:\n"
         "    print(e)\n"
-        "    distributed.leave(130)"
+        "    distributed.leave(130, stop=True)"
     )
     own = {**JAX, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{local.free_port()}"}
     with subprocess.Popen(
