@@ -212,16 +212,16 @@ def test_seeds_train_on_devices_of_their_own(facts, finished, tmp_path, monkeypa
         assert all(x.devices() == {device} for x in arrays)
         if phase == "retrain":
             used.append((how["seed"], device.id))
-            if len(used) == 1 or len(used) == 4:
+            if len(used) in (1, 3):
                 done.wait(60)
         return trained
 
     train_episodes = training.models.train_episodes
     monkeypatch.setattr(training.models, "train_episodes", train)
-    result = run(study(facts, seeds=(0, 1, 2, 3), mesh=Mesh(2)), tmp_path)
+    result = run(study(facts, seeds=(0, 1, 2), mesh=Mesh(2)), tmp_path)
     held, *others = used
     assert {device for _, device in others} == {1 - held[1]}
-    assert len({seed for seed, _ in used}) == 4 and len(result["devices"]) == 2
+    assert len({seed for seed, _ in used}) == 3 and len(result["devices"]) == 2
     member = study_queue.member_folder(Path(), "noise0.3-seed0")
     maps = [load_model(folder / member).params for folder in (tmp_path, finished[0])]
     jax.tree.map(np.testing.assert_array_equal, *maps)
