@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 from pathlib import Path
 from threading import Barrier
 
@@ -203,7 +204,7 @@ def test_images_need_a_network_with_weights(facts, small_glyphs, tmp_path):
 
 def test_seeds_train_on_devices_of_their_own(facts, finished, tmp_path, monkeypatch):
     """The seed of one device waits for those of the other, which is free again."""
-    used, done = [], Barrier(2)
+    used, done, turns = {}, Barrier(2), itertools.count()
 
     def train(*args, mesh, phase, **how):
         trained = train_episodes(*args, mesh=mesh, phase=phase, **how)
@@ -211,17 +212,18 @@ def test_seeds_train_on_devices_of_their_own(facts, finished, tmp_path, monkeypa
         arrays = jax.tree.leaves(trained.model.params)
         assert all(x.devices() == {device} for x in arrays)
         if phase == "retrain":
-            used.append((how["seed"], device.id))
-            if len(used) in (1, 3):
+            turn = next(turns)
+            used[turn] = how["seed"], device.id
+            if turn in (0, 2):
                 done.wait(60)
         return trained
 
     train_episodes = training.models.train_episodes
     monkeypatch.setattr(training.models, "train_episodes", train)
     result = run(study(facts, seeds=(0, 1, 2), mesh=Mesh(2)), tmp_path)
-    held, *others = used
-    assert {device for _, device in others} == {1 - held[1]}
-    assert len({seed for seed, _ in used}) == 3 and len(result["devices"]) == 2
+    assert used[1][1] == used[2][1] == 1 - used[0][1]
+    assert {seed for seed, _ in used.values()} == {0, 1, 2}
+    assert len(result["devices"]) == 2
     member = study_queue.member_folder(Path(), "noise0.3-seed0")
     maps = [load_model(folder / member).params for folder in (tmp_path, finished[0])]
     jax.tree.map(np.testing.assert_array_equal, *maps)
