@@ -11,6 +11,12 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
 
+# Variables that tell a process its place, with help for the options of the same names.
+PLACES = {
+    "JAX_COORDINATOR_ADDRESS": "address of process 0, HOST:PORT",
+    "JAX_NUM_PROCESSES": "processes of the run",
+    "JAX_PROCESS_ID": "number of this process, from 0",
+}
 # Seconds to wait for the metadata server of a TPU VM, which is on the same host.
 _METADATA_S = 5
 # Seconds to wait after each failure of it.

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxfer import distributed
+from jaxfer.clusters import PLACES
 from jaxfer.config_files import load_config
 from jaxfer.echoes import echoes_hidden
 from jaxfer.signals import AllStopped, interruptible
@@ -35,12 +36,6 @@ _ERRNOS = {
         *("EACCES", "EEXIST", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG"),
         *("EBUSY", "ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS", "ESTALE", "ETIMEDOUT"),
     )
-}
-# Options that set the variables JAX_... of the same names.
-_PLACE = {
-    "coordinator_address": "address of process 0, HOST:PORT",
-    "num_processes": "processes of the run",
-    "process_id": "number of this process, from 0",
 }
 _FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
 
@@ -116,8 +111,8 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
         default=distributed.WAIT_S,
         help="seconds to wait for the other processes at the start (default: 1800)",
     )
-    for name, text in _PLACE.items():
-        outer.add_argument(f"--{name.replace('_', '-')}", help=text)
+    for variable, text in PLACES.items():
+        outer.add_argument(f"--{_option(variable)}", dest=variable, help=text)
     if helped:
         print(outer.format_help())
     known, rest = outer.parse_known_args(argv)
@@ -133,9 +128,14 @@ def parse(experiment: str, config_class: type, argv: Sequence[str]) -> Command:
     config = _override(default, rest, f"{prog} --config FILE --workdir DIR")
     published = _comparable(published, default, config)
     workdir = Path(known.workdir or f"runs/{Path(known.config).stem}")
-    places = {f"JAX_{name.upper()}": getattr(known, name) for name in _PLACE}
-    places = {variable: x for variable, x in places.items() if x is not None}
+    places = {name: getattr(known, name) for name in PLACES}
+    places = {name: x for name, x in places.items() if x is not None}
     return Command(config, workdir, published, known.start_timeout, places)
+
+
+def _option(variable: str) -> str:
+    """The option that stands for a variable JAX_..., without its dashes."""
+    return variable.removeprefix("JAX_").lower().replace("_", "-")
 
 
 def _override(default: Any, args: Sequence[str], prog: str) -> Any:
@@ -171,7 +171,7 @@ def _is_rule(line: str) -> bool:
 def _check_names(config: Any, args: Sequence[str]) -> None:
     """Refuse options that are not fields, and suggest the nearest field."""
     known = {"help", "config", "workdir", "start-timeout"}
-    known |= {name.replace("_", "-") for name in _PLACE}
+    known |= {_option(variable) for variable in PLACES}
     for name, value, _ in fields_of(config):
         name = name.replace("_", "-")
         head, dot, last = name.rpartition(".")

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxfer.clusters import Start, find_start, own_gpus, take_gpus
+from jaxfer.clusters import PLACES, Start, find_start, own_gpus, take_gpus
 from jaxfer.echoes import first_line
 from jaxfer.threads import in_thread
 from jaxfer.threads import start as start_thread
@@ -33,7 +33,6 @@ T = TypeVar("T")
 WAIT_S = 1800
 # How long they wait for the start of this run: the time-out given to `initialize`.
 _start_s: float = WAIT_S
-_PLACES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Numbers of waits and polls, which all processes make in the same order.
 _waits, _polls = itertools.count(), itertools.count()
 # Set once the other processes were told of a request to stop.
@@ -80,9 +79,9 @@ def begin(places: Mapping[str, str], *, together: bool, **how: Any) -> str:
             "study work on their own"
         )
     environ = {**os.environ, **places}
-    if places and (lost := [name for name in _PLACES if name not in environ]):
+    if places and (lost := [name for name in PLACES if name not in environ]):
         raise ValueError(
-            f"expected {', '.join(_PLACES)} as options or variables, got none of {lost}"
+            f"expected {', '.join(PLACES)} as options or variables, got none of {lost}"
         )
     start = find_start(environ)
     if together:
@@ -212,14 +211,14 @@ def leave(code: int, *, stop: bool = False) -> None:
     if not _joining.is_set():
         return
     _leaving.set()
-    if stop and _joined.is_set():
-        # Those of the other processes and of a launcher come too late.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with suppress(jax.errors.JaxRuntimeError):
-            _client().key_value_set(_STOPPED, "", allow_overwrite=True)
-        # Not by the end of Python, which threads that wait would crash.
-        time.sleep(_STOP_S[index() > 0])
     if stop:
+        if _joined.is_set():
+            # Those of the other processes and of a launcher come too late.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            with suppress(jax.errors.JaxRuntimeError):
+                _client().key_value_set(_STOPPED, "", allow_overwrite=True)
+            time.sleep(_STOP_S[index() > 0])
+        # Not by the end of Python, which threads that wait would crash.
         _exit(code)
     if _joined.is_set():
         start_thread(lambda: _exit(code), after=_FAIL_S[index() > 0])

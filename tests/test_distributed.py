@@ -1,6 +1,7 @@
 """How processes are started, wait for each other, and share values."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -327,3 +328,19 @@ def test_processes_may_have_cores_of_their_own(capsys, monkeypatch):
         assert f"from 1 to 2 for 2 processes on 4 cores, got {wrong}" in (
             capsys.readouterr().err
         )
+
+
+def test_the_processes_of_a_study_take_gpus_of_their_own(monkeypatch):
+    """Under Slurm they see those of the whole node."""
+    slurm = {"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "4", "SLURM_PROCID": "1"}
+    slurm |= {"SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    for seen, own in (("4,5,6,7", "5"), ("0,1,2,3,4,5,6,7", "2,3")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        said = distributed.begin({}, together=False, timeout=9)
+        assert said == f"Slurm: process 1 of 4 takes GPU {own}"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    assert distributed.begin({}, together=False, timeout=9).endswith("takes GPU 1")
